@@ -1,0 +1,56 @@
+"""The command ``domainbed-adm``: finds the script of a subcommand and runs it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+from domainbed_adm import __version__
+from domainbed_adm.console import Parser
+from domainbed_adm.errors import UserError
+
+COMMANDS = {
+    "train": "train one method on one dataset, one environment held out",
+    "predict": "classify a folder of images with a trained model",
+    "sweep": "launch, continue or count many runs",
+    "collect_results": "turn a sweep's records into DomainBed's tables",
+    "list": "algorithms, datasets, hparams and named sweeps there are",
+}
+
+EXAMPLES = """\
+  domainbed-adm list algorithms
+  domainbed-adm train --dataset RotatedDigits --algorithm SAM_SSPL_ADM --test_envs 0 --output_dir results/one
+  domainbed-adm sweep launch --sweep smoke --output_dir results/smoke --jobs 2 --skip_confirmation
+  domainbed-adm collect_results --input_dir results/smoke --layout paper"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``domainbed-adm``; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in COMMANDS:
+        script = importlib.import_module(f"domainbed_adm.scripts.{arguments[0]}")
+        return run(script.main, arguments[1:])
+    commands = "commands:\n" + "\n".join(f"  {name:<17}{text}" for name, text in COMMANDS.items())
+    about = "Adversarial-difficulty curricula and flatness-aware training on DomainBed's protocol."
+    parser = Parser("domainbed-adm", description=f"{about}\n\n{commands}", examples=EXAMPLES)
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("command", choices=COMMANDS, metavar="command", help="one of the above; each has --help")
+    parser.parse_args(arguments[:1])
+    return 2
+
+
+def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """Run a script's ``main``: a user's mistake becomes one line and exit code 2, an interruption 130."""
+    try:
+        return script(argv)
+    except UserError as error:
+        print(f"domainbed-adm: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("domainbed-adm: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""What every command shows: help with examples, one-line errors, progress."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from types import TracebackType
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` whose help ends in examples and whose errors are one line with exit code 2."""
+
+    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        kwargs.setdefault("allow_abbrev", False)
+        if examples:
+            kwargs["epilog"] = "examples:\n" + examples
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with code 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+class ProgressBar:
+    """A bar with an ETA on a terminal; nothing elsewhere, where the caller's plain lines tell how far it is.
+
+    Lines printed while the bar is shown appear above it.
+    """
+
+    def __init__(self, title: str, total: int, done: int = 0) -> None:
+        console = Console(stderr=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=total, completed=done, note="")
+
+    def advance(self, steps: int = 1, note: str | None = None) -> None:
+        """Count ``steps`` more as done, and show ``note`` behind the ETA."""
+        self._bar.update(self._task, advance=steps, **({} if note is None else {"note": note}))
+
+    def __enter__(self) -> ProgressBar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._bar.stop()
+
+
+def warn(message: str) -> None:
+    """Print one line of warning to the standard error stream."""
+    print(f"warning: {message}", file=sys.stderr)

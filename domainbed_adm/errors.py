@@ -1,0 +1,37 @@
+"""Errors that one line explains, and the lookup by name that every registry shares."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class UserError(ValueError):
+    """A mistake in what the caller gave; commands print its one line and exit with code 2."""
+
+
+def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
+    """Return ``table[name]``, or explain which names there are.
+
+    Args:
+        table: the known things by name.
+        name: what was asked for.
+        kind: what the table holds, in the singular, for the message ("algorithm").
+
+    Raises:
+        UserError: ``name`` is not in ``table``; the message has the nearest match and the valid names.
+    """
+    if name in table:
+        return table[name]
+    raise UserError(unknown_name(table, name, kind))
+
+
+def unknown_name(names: Mapping[str, object] | list[str], name: str, kind: str) -> str:
+    """The message for a name that is not among ``names``."""
+    by_lower = {str(known).lower(): str(known) for known in names}
+    near = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
+    hint = f" Did you mean {by_lower[near[0]]}?" if near else ""
+    return f"unknown {kind} {name!r}.{hint} Valid: {', '.join(by_lower.values())}"

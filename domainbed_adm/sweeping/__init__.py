@@ -1,0 +1,1 @@
+"""Many runs: jobs, command launchers, named sweeps."""

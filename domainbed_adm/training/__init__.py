@@ -1,0 +1,1 @@
+"""One run: splits, data stream, loop, evaluation, checkpoint."""

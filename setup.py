@@ -1,0 +1,44 @@
+"""Packaging of domainbed_adm; tool settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "domainbed_adm/__init__.py").read_text(encoding="utf-8"))[1]
+
+setup(
+    name="domainbed-adm",
+    version=VERSION,
+    description="Adversarial-difficulty curricula and flatness-aware training for DomainBed",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["domainbed_adm", "domainbed_adm.*"]), "domainbed_adm.named_sweeps"],
+    # The named sweeps are data at the top of the repository; installed, they lie inside the package.
+    package_dir={"domainbed_adm.named_sweeps": "sweeps"},
+    package_data={"domainbed_adm": ["py.typed"], "domainbed_adm.named_sweeps": ["*.yaml", "README.md"]},
+    install_requires=[
+        "torch>=2.4",
+        "torchvision>=0.19",
+        "numpy>=1.26",
+        "scipy>=1.11",
+        "scikit-learn>=1.4",
+        "pillow>=10.0",
+        "rich>=13.7",
+        "jinja2>=3.1",
+        "pyyaml>=6.0",
+    ],
+    extras_require={
+        "backbones": ["timm>=1.0"],
+        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"],
+    },
+    entry_points={"console_scripts": ["domainbed-adm = domainbed_adm.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
