@@ -1,0 +1,138 @@
+"""What every dataset is: a list of environments over one set of classes, with DomainBed's attributes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from domainbed_adm.datasets.cards import DatasetCard, Normalization
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: One sample: input, float32 of ``input_shape``, and class index.
+Item = tuple[torch.Tensor, int]
+
+
+class Environment(Dataset[Item]):
+    """One environment (domain): samples that can be seen in two ways, for evaluation and for training.
+
+    ``environment[i]`` is sample i as evaluation sees it, always the same. ``environment.train_item(i)`` is sample i
+    as training sees it, with random augmentation where ``augmented`` says so, else equal to the former.
+
+    DomainBed differs: there a source environment is augmented when it is evaluated, too, so that its accuracies (and
+    with them the model selection) are noisy and depend on the state of the random generator.
+
+    Attributes:
+        targets: class index of each sample, int64 of shape (n,); known without decoding an image.
+        augmented: whether ``train_item`` is random. It then draws from torch's global generator, as torchvision's
+            transforms do; seed that to repeat a draw.
+    """
+
+    targets: np.ndarray
+    augmented: bool = False
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Item:
+        raise NotImplementedError
+
+    def train_item(self, index: int) -> Item:
+        """Return sample ``index`` as training sees it."""
+        return self[index]
+
+
+class TensorEnvironment(Environment):
+    """An environment that is held in memory.
+
+    Args:
+        inputs: float32 of shape (n, *input_shape).
+        targets: n class indices.
+    """
+
+    def __init__(self, inputs: torch.Tensor, targets: Sequence[int] | np.ndarray) -> None:
+        self.inputs = inputs
+        self.targets = np.asarray(targets, dtype=np.int64)
+
+    def __getitem__(self, index: int) -> Item:
+        return self.inputs[index], int(self.targets[index])
+
+
+class MultipleDomainDataset:
+    """Several environments; indexing gives one, as in DomainBed. Subclasses come from :func:`class_of_card`.
+
+    Attributes:
+        card: the dataset's facts (of the class).
+        ENVIRONMENTS: names of the environments as the card states them (of the class); None for a folder of the
+            user's, whose instances set it to the folders found.
+        N_STEPS: default number of training steps.
+        CHECKPOINT_FREQ: default number of steps between checkpoints.
+        N_WORKERS: how many worker processes its loading deserves; 0 where it is in memory.
+        environments: names of this dataset's environments, in the order of ``datasets``.
+        classes: class names; a target is an index into them.
+        input_shape: (channels, height, width).
+        num_classes: length of ``classes``.
+        normalization: what was done to pixels in [0, 1]; None: nothing, inputs are in pixel units.
+        datasets: the environments.
+    """
+
+    card: DatasetCard
+    ENVIRONMENTS: list[str] | None = None
+    N_STEPS: int = 5001
+    CHECKPOINT_FREQ: int = 100
+    N_WORKERS: int = 8
+
+    environments: list[str]
+    classes: list[str]
+    input_shape: tuple[int, int, int]
+    normalization: Normalization | None
+    datasets: list[Environment]
+
+    def __init__(self, data_dir: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
+        """Build the dataset as DomainBed does.
+
+        Args:
+            data_dir: where datasets lie on disk; unused where this one needs no file.
+            test_envs: indices of the environments that are held out: never augmented.
+            hparams: ``data_augmentation``, ``image_size`` and ``image_channels`` are read, with the registry's
+                defaults where they are missing.
+        """
+        raise NotImplementedError
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    def __getitem__(self, index: int) -> Environment:
+        return self.datasets[index]
+
+    def __len__(self) -> int:
+        return len(self.datasets)
+
+
+AnyDataset = TypeVar("AnyDataset", bound=MultipleDomainDataset)
+
+
+def class_of_card(base: type[AnyDataset], card: DatasetCard, **attributes: object) -> type[AnyDataset]:
+    """Return the subclass of ``base`` for one card, with DomainBed's class attributes taken from it.
+
+    Args:
+        base: what builds the environments.
+        card: the dataset's facts.
+        **attributes: further class attributes that ``base`` asks for.
+    """
+    facts = {
+        "__module__": base.__module__,
+        "__doc__": f"{card.name}: {card.summary}.",
+        "card": card,
+        "ENVIRONMENTS": None if card.environments is None else list(card.environments),
+        "N_STEPS": card.n_steps,
+        "CHECKPOINT_FREQ": card.checkpoint_freq,
+        "N_WORKERS": card.n_workers,
+    }
+    return type(card.name, (base,), {**facts, **attributes})

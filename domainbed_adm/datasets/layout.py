@@ -1,0 +1,112 @@
+"""Where a folder dataset lies and what its folders are: ``<data_dir>/<directory>/<environment>/<class>/<image>``.
+
+Reads folder names only, no image, and loads no torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from domainbed_adm.datasets.cards import CARDS, DatasetCard
+from domainbed_adm.errors import UserError, unknown_name
+
+_SHOWN = 12
+
+
+def dataset_root(card: DatasetCard, data_dir: str | Path | None) -> Path:
+    """Return the folder ``<data_dir>/<card.directory>`` of a dataset.
+
+    Args:
+        card: the dataset; its ``directory`` is one folder name.
+        data_dir: what the user gave as ``--data_dir``; ``~`` is expanded.
+
+    Raises:
+        UserError: no data_dir, a data_dir or dataset folder that is not there, or a name that is no folder name. The
+            message says what was looked for and what is there, and for a name without a card the nearest known name.
+    """
+    name = card.directory or card.name
+    if name in {"", ".", ".."} or Path(name).name != name:
+        raise UserError(f"dataset must be a known name or the name of one folder in data_dir, not {name!r}")
+    folder = existing_data_dir(card, data_dir)
+    root = folder / name
+    if not root.is_dir():
+        present = _subfolders(folder)
+        raise UserError(
+            f"dataset {card.name}: no folder {root}; {folder} holds {_listed(present)}.{_hint(card, present)}"
+        )
+    return root
+
+
+def existing_data_dir(card: DatasetCard, data_dir: str | Path | None) -> Path:
+    """Return ``data_dir`` as a path that is a folder.
+
+    Raises:
+        UserError: it was not given, or there is no such folder.
+    """
+    if data_dir is None:
+        if card.name not in CARDS:
+            raise UserError(f"{unknown_name(CARDS, card.name, 'dataset')}. For a folder of your own, give --data_dir")
+        raise UserError(
+            f"dataset {card.name} is read from disk: give --data_dir, the folder that holds {_wanted(card)}"
+        )
+    folder = Path(data_dir).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"data_dir {folder} is no folder; it should hold {_wanted(card)}.{_hint(card, [])}")
+    return folder
+
+
+def environments(root: Path) -> list[str]:
+    """Return the sorted names of the environments (domains) of the dataset folder ``root``, hidden ones left out.
+
+    Raises:
+        UserError: there are fewer than two.
+    """
+    names = _subfolders(root)
+    if len(names) < 2:
+        raise UserError(
+            f"dataset folder {root} needs at least two domains (<domain>/<class>/<image>), has {names or 'none'}"
+        )
+    return names
+
+
+def classes(root: Path, environments: list[str]) -> list[str]:
+    """Return the sorted union of the class folders of all environments, hidden ones left out.
+
+    DomainBed numbers the classes of each environment by themselves, so that an environment that lacks a class has
+    every later label shifted by one. The union gives one number to one class name everywhere.
+
+    Raises:
+        UserError: an environment has no class folder.
+    """
+    union: set[str] = set()
+    for environment in environments:
+        names = _subfolders(root / environment)
+        if not names:
+            raise UserError(f"domain {root / environment} holds no class folder (<domain>/<class>/<image>)")
+        union.update(names)
+    return sorted(union)
+
+
+def _subfolders(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _wanted(card: DatasetCard) -> str:
+    return f"{card.directory}/<domain>/<class>/<image>" if card.directory else f"the files of {card.name}"
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "no folders"
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"the folders {', '.join(names[:_SHOWN])}{rest}"
+
+
+def _hint(card: DatasetCard, present: list[str]) -> str:
+    """The known dataset, or the folder there, whose name is nearest to one without a card."""
+    if card.name in CARDS:
+        return ""
+    by_lower = {name.lower(): name for name in [*present, *CARDS]}
+    near = difflib.get_close_matches(card.name.lower(), by_lower, n=1, cutoff=0.5)
+    return f" Did you mean {by_lower[near[0]]}?" if near else ""
