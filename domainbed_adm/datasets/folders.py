@@ -1,0 +1,165 @@
+"""Folder datasets: ``<data_dir>/<directory>/<environment>/<class>/<image>``, the named ones and the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision import transforms
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+from domainbed_adm.datasets import layout
+from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, class_of_card
+from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, DatasetCard, Normalization
+from domainbed_adm.errors import UserError
+
+Transform = Callable[[Image.Image], torch.Tensor]
+
+#: PIL's mode and the normalisation of images of so many channels.
+_MODES = {1: "L", 3: "RGB"}
+_NORMALIZATIONS = {1: IMAGENET_GREY, 3: IMAGENET}
+
+
+def load_image(path: str | Path, channels: int = 3) -> Image.Image:
+    """Decode one image file whole, as grey (1 channel) or RGB (3 channels).
+
+    DomainBed pads truncated files with grey; here they are an error.
+
+    Raises:
+        UserError: the file cannot be decoded (the message names it), or there is no image of so many channels.
+    """
+    if channels not in _MODES:
+        raise UserError(f"images are read with 1 channel (grey) or 3 (colour), not {channels}")
+    try:
+        with Image.open(path) as image:
+            return image.convert(_MODES[channels])
+    except Exception as error:  # each of PIL's formats raises what its parser happens to raise
+        raise UserError(f"cannot decode image {path}: {error}") from error
+
+
+def eval_transform(image_size: int, channels: int = 3, normalization: Normalization | None = IMAGENET) -> Transform:
+    """Return DomainBed's transform of evaluation: an image to its float32 tensor.
+
+    Args:
+        image_size: pixels a side; the image is resized to a square, whatever its aspect.
+        channels: of the result; grey is made of colour where it is 1.
+        normalization: of as many channels; None leaves pixels in [0, 1].
+
+    Returns:
+        A function from an image of :func:`load_image` to a tensor of shape (channels, image_size, image_size).
+    """
+    grey = [transforms.Grayscale()] if channels == 1 else []
+    return transforms.Compose([*grey, transforms.Resize((image_size, image_size)), *_to_tensor(normalization)])
+
+
+def augment_transform(image_size: int, normalization: Normalization | None = IMAGENET) -> Transform:
+    """Return DomainBed's transform of training: random crop, flip, colour jitter, grey.
+
+    It draws from torch's global generator. Arguments and result are as in :func:`eval_transform`.
+    """
+    return transforms.Compose(
+        [
+            transforms.RandomResizedCrop(image_size, scale=(0.7, 1.0)),
+            transforms.RandomHorizontalFlip(),
+            transforms.ColorJitter(0.3, 0.3, 0.3, 0.3),
+            transforms.RandomGrayscale(),
+            *_to_tensor(normalization),
+        ]
+    )
+
+
+def _to_tensor(normalization: Normalization | None) -> list[Callable[..., Any]]:
+    normalize = [transforms.Normalize(normalization.mean, normalization.std)] if normalization else []
+    return [transforms.ToTensor(), *normalize]
+
+
+class FolderEnvironment(Environment):
+    """One environment of image files, decoded when asked for.
+
+    Args:
+        folder: holds one folder per class; a class may be absent.
+        classes: all classes of the dataset; a target is an index into them.
+        channels: 1 or 3.
+        evaluate: transform of ``environment[i]``.
+        augment: transform of ``environment.train_item(i)``; None: the same.
+
+    Raises:
+        UserError: a class folder holds no image.
+    """
+
+    def __init__(
+        self, folder: Path, classes: Sequence[str], channels: int, evaluate: Transform, augment: Transform | None
+    ) -> None:
+        indices = {name: index for index, name in enumerate(classes) if (folder / name).is_dir()}
+        samples = make_dataset(str(folder), indices, extensions=IMG_EXTENSIONS, allow_empty=True)
+        self.paths = [path for path, _ in samples]
+        self.targets = np.array([target for _, target in samples], dtype=np.int64)
+        self.augmented = augment is not None
+        self._channels, self._evaluate, self._augment = channels, evaluate, augment or evaluate
+        empty = set(indices.values()) - set(self.targets.tolist())
+        if empty:
+            names = ", ".join(str(folder / classes[index]) for index in sorted(empty))
+            raise UserError(
+                f"no image in class folder {names}: put images there ({' '.join(IMG_EXTENSIONS)}) or remove it"
+            )
+
+    def __getitem__(self, index: int) -> Item:
+        return self._item(index, self._evaluate)
+
+    def train_item(self, index: int) -> Item:
+        """Return sample ``index`` as training sees it: newly augmented at each call where ``augmented``."""
+        return self._item(index, self._augment)
+
+    def _item(self, index: int, transform: Transform) -> Item:
+        return transform(load_image(self.paths[index], self._channels)), int(self.targets[index])
+
+
+class FolderDataset(MultipleDomainDataset):
+    """Environments are the sorted folders of the dataset, classes the sorted union of theirs, samples in path order.
+
+    Sample order equals DomainBed's (torchvision's ``ImageFolder``), so that splits are the same.
+    """
+
+    def __init__(self, data_dir: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
+        root = layout.dataset_root(self.card, data_dir)
+        folders = layout.environments(root)
+        self.environments = self.ENVIRONMENTS = _named(self.card, root, folders)
+        self.classes = layout.classes(root, folders)
+        size, channels = hparams.get("image_size", 224), hparams.get("image_channels", 3)
+        self.normalization = _NORMALIZATIONS.get(channels)
+        self.input_shape = (channels, size, size)
+        evaluate = eval_transform(size, channels, self.normalization)
+        augment = augment_transform(size, self.normalization) if hparams.get("data_augmentation", True) else None
+        self.datasets = [
+            FolderEnvironment(root / folder, self.classes, channels, evaluate, None if i in test_envs else augment)
+            for i, folder in enumerate(folders)
+        ]
+
+
+def _named(card: DatasetCard, root: Path, folders: list[str]) -> list[str]:
+    """The environments' names: the card's, which stand in the folders' sorted order, or else the folders'.
+
+    Raises:
+        UserError: there are more or fewer folders than the card has environments.
+    """
+    if card.environments is None:
+        return folders
+    if len(folders) != len(card.environments):
+        raise UserError(
+            f"{card.name} has {len(card.environments)} domains ({', '.join(card.environments)}), "
+            f"but {root} holds {len(folders)} folders: {', '.join(folders)}"
+        )
+    return list(card.environments)
+
+
+def dataset_class(card: DatasetCard) -> type[FolderDataset]:
+    """Return the class of one folder dataset; its constructor is DomainBed's, ``(data_dir, test_envs, hparams)``.
+
+    The constructor reads folder and file names only; it raises UserError as :mod:`domainbed_adm.datasets.layout`
+    does, and where a named dataset has another number of domains or a class folder holds no image.
+    """
+    return class_of_card(FolderDataset, card)
