@@ -2,7 +2,8 @@
 
 The flow, which is also the layout::
 
-    data -> minibatches -> difficulty -> curriculum weights -> flatness-aware step -> records -> selection -> leaderboard
+    data -> minibatches -> difficulty -> curriculum weights -> flatness-aware step
+         -> records -> selection -> leaderboard
 
 ==========================  ============================================================
 ``difficulty``              clean losses and inputs -> scores[B]: Loss, GDM, ADM
@@ -51,7 +52,11 @@ __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name's module when the name is first used."""
+    """Load a public name's module when the name is first used.
+
+    Raises:
+        AttributeError: the package has no such name.
+    """
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)

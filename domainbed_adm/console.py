@@ -33,7 +33,7 @@ class ProgressBar:
     """
 
     def __init__(self, title: str, total: int, done: int = 0) -> None:
-        console = Console(stderr=True)
+        console = Console(file=sys.stderr)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -44,12 +44,15 @@ class ProgressBar:
             TextColumn("{task.fields[note]}"),
             console=console,
             disable=not console.is_terminal,
+            redirect_stdout=sys.stdout.isatty(),
         )
         self._task = self._bar.add_task(title, total=total, completed=done, note="")
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
         """Count ``steps`` more as done, and show ``note`` behind the ETA."""
-        self._bar.update(self._task, advance=steps, **({} if note is None else {"note": note}))
+        self._bar.update(self._task, advance=steps)
+        if note is not None:
+            self._bar.update(self._task, note=note)
 
     def __enter__(self) -> ProgressBar:
         self._bar.start()

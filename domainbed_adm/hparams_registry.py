@@ -6,6 +6,7 @@ name or a method moves no other draw. Names that DomainBed has keep its defaults
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,21 +24,26 @@ Draw = Callable[[np.random.RandomState], Any]
 
 @dataclass(frozen=True)
 class Number:
-    """A valid range: integers or reals from ``low`` to ``high``, the ends excluded where ``open_`` says so."""
+    """A valid range: reals from ``low`` to ``high``, the ends excluded where ``open_`` says so; or integers."""
 
     low: float = -math.inf
     high: float = math.inf
     open_low: bool = False
     open_high: bool = False
     integer: bool = False
+    multiple_of: int = 1
 
     def __str__(self) -> str:
+        kind = "an integer" if self.integer else "a number"
+        kind = f"a multiple of {self.multiple_of}" if self.multiple_of > 1 else kind
         left, right = "(" if self.open_low or self.low == -math.inf else "[", ")" if self.open_high else "]"
         right = ")" if self.high == math.inf else right
-        return f"{'an integer' if self.integer else 'a number'} in {left}{self.low:g}, {self.high:g}{right}"
+        return f"{kind} in {left}{self.low:g}, {self.high:g}{right}"
 
     def __contains__(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, int if self.integer else (int, float)):
+            return False
+        if self.multiple_of > 1 and value % self.multiple_of:
             return False
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
@@ -102,7 +108,7 @@ def _network_hparams() -> list[Hparam]:
         Hparam("freeze_bn", False, FLAG, "BatchNorm normalises with its stored statistics, which stay fixed"),
         Hparam("backbone", None, Text(), "any timm model (needs timm); null: by input shape"),
         Hparam("pretrained", True, FLAG, "start from ImageNet weights (images over 32 px)"),
-        Hparam("cnn_width", 64, Number(8, integer=True), "channels of the 28 px network, a multiple of 8"),
+        Hparam("cnn_width", 64, Number(8, integer=True, multiple_of=8), "channels of the 28 px network"),
         Hparam("image_size", 224, Choice((28, 32, 64, 224)), "pixels a side (folder datasets)"),
         Hparam("image_channels", 3, Choice((1, 3)), "3 colour, 1 grey (folder datasets)"),
         _host_only("resnet50_augmix", False),
@@ -116,15 +122,17 @@ def _network_hparams() -> list[Hparam]:
 
 
 def _optimizer_hparams(small_images: bool) -> list[Hparam]:
+    size = Number(1, integer=True)
     if small_images:
-        draws = (1e-3, _log10(-4.5, -2.5)), (0.0, None), (64, _log2_integer(3, 9))
-    else:
-        draws = (5e-5, _log10(-5, -3.5)), (0.0, _log10(-6, -2)), (32, _log2_integer(3, 5.5))
-    (lr, lr_draw), (decay, decay_draw), (batch, batch_draw) = draws
+        return [
+            Hparam("lr", 1e-3, POSITIVE, "Adam's learning rate", _log10(-4.5, -2.5)),
+            Hparam("weight_decay", 0.0, NON_NEGATIVE, "Adam's L2 penalty"),
+            Hparam("batch_size", 64, size, "samples per source environment", _log2_integer(3, 9)),
+        ]
     return [
-        Hparam("lr", lr, POSITIVE, "Adam's learning rate", lr_draw),
-        Hparam("weight_decay", decay, NON_NEGATIVE, "Adam's L2 penalty", decay_draw),
-        Hparam("batch_size", batch, Number(1, integer=True), "samples per source environment", batch_draw),
+        Hparam("lr", 5e-5, POSITIVE, "Adam's learning rate", _log10(-5, -3.5)),
+        Hparam("weight_decay", 0.0, NON_NEGATIVE, "Adam's L2 penalty", _log10(-6, -2)),
+        Hparam("batch_size", 32, size, "samples per source environment", _log2_integer(3, 5.5)),
     ]
 
 
@@ -251,12 +259,16 @@ def override(hparams: dict[str, Any], given: dict[str, Any], algorithm: str, dat
     return unused
 
 
-def check(hparams: dict[str, Any], algorithm: str, dataset: str) -> None:
-    """Check that ``hparams`` is what a run of ``algorithm`` may read.
+def parse(text: str) -> dict[str, Any]:
+    """Read ``--hparams``.
 
     Raises:
-        UserError: as :func:`override`; also where values do not go together.
+        UserError: it is no JSON object.
     """
-    override(dict(hparams), {k: v for k, v in hparams.items() if k not in RUN_FACTS}, algorithm, dataset)
-    if hparams.get("cnn_width", 8) % 8:
-        raise UserError(f"hparam cnn_width must be a multiple of 8 (GroupNorm's groups), not {hparams['cnn_width']}")
+    try:
+        given = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"--hparams is not JSON ({error}): write it as '{{\"rho\": 0.1}}', not {text!r}") from error
+    if not isinstance(given, dict):
+        raise UserError(f"--hparams must be a JSON object such as '{{\"rho\": 0.1}}', not {text!r}")
+    return given

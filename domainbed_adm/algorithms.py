@@ -1,0 +1,177 @@
+"""The grid of 28 methods as DomainBed ``Algorithm`` classes: ERM, and 27 that wire the three families around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from domainbed_adm import curriculum, difficulty, flatness, networks
+from domainbed_adm.errors import UserError, lookup
+from domainbed_adm.methods import METHODS, Method
+from domainbed_adm.state import StepState
+from domainbed_adm.step import TrainingStep
+
+Hparams = dict[str, Any]
+
+
+class Minibatch(tuple[Tensor, Tensor]):
+    """A pair (x, y), as DomainBed gives, that also knows which samples of the training set it holds.
+
+    Attributes:
+        sample_index: int64 on the CPU, shape (B,), unique over all environments.
+    """
+
+    sample_index: Tensor
+
+    def __new__(cls, x: Tensor, y: Tensor, sample_index: Tensor) -> Minibatch:  # noqa: D102
+        pair = super().__new__(cls, (x, y))
+        pair.sample_index = sample_index
+        return pair
+
+
+class Algorithm(nn.Module):
+    """DomainBed's contract: what a method of domain generalization must offer.
+
+    Args:
+        input_shape: of one input, (channels, height, width).
+        num_classes: number of classes.
+        num_domains: number of source domains.
+        hparams: as ``hparams_registry.default_hparams`` gives.
+    """
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: Hparams) -> None:
+        super().__init__()
+        self.hparams = hparams
+
+    def update(self, minibatches: Sequence[Any], unlabeled: Sequence[Tensor] | None = None) -> dict[str, float]:
+        """Do one training step.
+
+        Args:
+            minibatches: one (x, y) per source domain, on the device.
+            unlabeled: inputs of the test domains, for domain adaptation.
+
+        Returns:
+            Figures of the step by name, ``loss`` among them.
+
+        Raises:
+            NotImplementedError: the subclass must offer it.
+        """
+        raise NotImplementedError
+
+    def predict(self, x: Tensor) -> Tensor:
+        """Logits of shape (B, num_classes) for inputs of shape (B, *input_shape).
+
+        Raises:
+            NotImplementedError: the subclass must offer it.
+        """
+        raise NotImplementedError
+
+
+class ERM(Algorithm):
+    """Empirical risk minimization: the mean cross-entropy over all source domains, by Adam. Cost: 3 F."""
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: Hparams) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)
+        self.featurizer = networks.Featurizer(input_shape, hparams)
+        self.classifier = networks.Classifier(self.featurizer.n_outputs, num_classes, hparams["nonlinear_classifier"])
+        self.network = nn.Sequential(self.featurizer, self.classifier)
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"]
+        )
+
+    def update(self, minibatches: Sequence[Any], unlabeled: Sequence[Tensor] | None = None) -> dict[str, float]:
+        """One step of Adam on the mean loss; see :meth:`Algorithm.update`."""
+        x = torch.cat([x for x, _ in minibatches])
+        y = torch.cat([y for _, y in minibatches])
+        loss = F.cross_entropy(self.network(x), y)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return {"loss": loss.item()}
+
+    def predict(self, x: Tensor) -> Tensor:
+        """See :meth:`Algorithm.predict`."""
+        return self.network(x)
+
+
+class GridMethod:
+    """Turns an ERM class into a method of the grid: to be mixed in before it, with ``method`` set.
+
+    It asks of the ERM class only what DomainBed's has too: ``network``, ``optimizer`` and the constructor's arguments.
+    """
+
+    method: ClassVar[Method]
+    network: nn.Module
+    optimizer: torch.optim.Optimizer
+
+    def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: Hparams) -> None:
+        super().__init__(input_shape, num_classes, num_domains, hparams)  # type: ignore[call-arg]
+        self.step_state = StepState()
+        self.step = training_step(self.method, self.network, self.optimizer, hparams, self.step_state)
+
+    def update(self, minibatches: Sequence[Any], unlabeled: Sequence[Tensor] | None = None) -> dict[str, float]:
+        """One step of the method; its figures reach the host in a single transfer."""
+        x = torch.cat([x for x, _ in minibatches])
+        y = torch.cat([y for _, y in minibatches])
+        known = [batch.sample_index for batch in minibatches if isinstance(batch, Minibatch)]
+        index = torch.cat(known) if len(known) == len(minibatches) else None
+        figures = self.step(x, y, [len(y) for _, y in minibatches], index)
+        return dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
+
+
+def training_step(
+    method: Method, network: nn.Module, optimizer: torch.optim.Optimizer, hparams: Hparams, state: StepState
+) -> TrainingStep:
+    """Build the training step of a method from hparams.
+
+    Raises:
+        UserError: an hparam that the method reads is missing.
+    """
+    missing = [name for name in method.hparams if name not in hparams]
+    if missing:
+        raise UserError(f"{method.name} needs the hparams {', '.join(missing)}; default_hparams gives them")
+    return TrainingStep(
+        network,
+        optimizer,
+        flatness.FROM_HPARAMS[method.flatness](hparams) if method.flatness else None,
+        curriculum.FROM_HPARAMS[method.curriculum](hparams) if method.curriculum else None,
+        difficulty.FROM_HPARAMS[method.difficulty](hparams) if method.difficulty else None,
+        total_steps=hparams.get("total_steps"),
+        weighting=hparams.get("weighting", "both"),
+        scope=hparams.get("curriculum_scope", "batch"),
+        state=state,
+    )
+
+
+def algorithm_class(method: Method, erm: type[nn.Module] = ERM) -> type[nn.Module]:
+    """The class of this method on top of an ERM class, ours or a host's own."""
+    doc = f"{method.name}: {method.summary}. Source: {method.papers}. Cost: {method.passes()} F."
+    return type(method.name, (GridMethod, erm), {"method": method, "__doc__": doc, "__module__": __name__})
+
+
+_CLASSES: dict[str, type[Any]] = {"ERM": ERM} | {
+    name: algorithm_class(method) for name, method in METHODS.items() if name != "ERM"
+}
+
+#: Names of all algorithms, DomainBed's contract.
+ALGORITHMS = list(_CLASSES)
+
+
+def get_algorithm_class(algorithm_name: str) -> type[Any]:
+    """DomainBed's contract: the class of this name; an unknown name is a ``UserError`` with the nearest match."""
+    return lookup(_CLASSES, algorithm_name, "algorithm")
+
+
+def __getattr__(name: str) -> type[Any]:
+    """Each class of the grid is an attribute of the module, as in DomainBed.
+
+    Raises:
+        AttributeError: there is no such method.
+    """
+    if name not in _CLASSES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _CLASSES[name]

@@ -1,0 +1,152 @@
+"""Difficulty: clean losses and inputs -> scores[B], detached, >= 0, one per sample; a larger score is harder.
+
+Every difficulty is called with a :class:`Probe` of the batch and asks it for what it needs: the clean losses (free),
+the input gradient (one backward pass to the inputs), losses at other inputs (one forward pass each). Names and sources
+are in ``methods.DIFFICULTIES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from domainbed_adm.errors import UserError, lookup
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What a difficulty may look at, at the parameters of the clean pass.
+
+    Attributes:
+        x: inputs, shape (B, ...).
+        losses: clean losses l_i, shape (B,), detached.
+        input_gradient: returns the gradient of sum_i l_i in ``x`` (no 1/B), shape of ``x``, detached.
+        losses_at: returns the detached losses of the batch at other inputs of ``x``'s shape, in the same mode and with
+            the same dropout mask, and leaves BatchNorm statistics and random state alone.
+    """
+
+    x: Tensor
+    losses: Tensor
+    input_gradient: Callable[[], Tensor]
+    losses_at: Callable[[Tensor], Tensor]
+
+
+class Difficulty(Protocol):
+    """Scores a batch: ``difficulty(probe) -> scores`` of shape (B,)."""
+
+    #: whether the score asks for ``probe.input_gradient``
+    needs_input_gradient: bool
+
+    def __call__(self, probe: Probe) -> Tensor:
+        """Scores of shape (B,), detached, >= 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class Loss:
+    """xi_i = l_i, the sample's own loss (SPL: Kumar et al., NeurIPS 2010). Cost: 0 passes."""
+
+    needs_input_gradient = False
+
+    def __call__(self, probe: Probe) -> Tensor:
+        """Scores of shape (B,), in nats."""
+        return probe.losses
+
+
+@dataclass(frozen=True)
+class GDM:
+    """xi_i = ||grad_{x_i} l_i||_2 over all pixels of x_i (SSPL: Zhao et al., AAAI 2024). Cost: 1 input gradient."""
+
+    needs_input_gradient = True
+
+    def __call__(self, probe: Probe) -> Tensor:
+        """Scores of shape (B,), in nats per input unit."""
+        return probe.input_gradient().flatten(1).norm(dim=1)
+
+
+@dataclass(frozen=True)
+class ADM:
+    """The Adversarial Difficulty Measure (Aizawa and Hayashi, BMVC 2025, arXiv 2508.18726).
+
+    Exact: xi_i = |l(x_i + s sign(grad_{x_i} l_i)) - l_i| / (l_i + delta), the normalised loss gap to the FGSM copy.
+    Linear (ours): xi_i = sum_d s_d |d l_i / d x_{i,d}| / (l_i + delta), the first-order value of the same gap.
+
+    The step s is ``alpha`` in pixels of [0, 1]; where inputs are normalised it is ``alpha / input_std`` per channel.
+    The FGSM copy is not clipped to valid pixels, as the paper does not. ``delta`` = 1e-6 is *chosen*; the paper says
+    > 0. How well the linear score ranks samples depends on the network, so it is never a default: the run reports its
+    rank correlation with the exact one.
+
+    Args:
+        alpha: FGSM step in [0, 1] pixel units, >= 0.
+        delta: > 0.
+        estimator: "exact" (1 input gradient + 1 forward pass) or "linear" (1 input gradient).
+        input_std: the ``std`` of the inputs' normalisation, one per channel; None where inputs are raw pixels.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    alpha: float = 8 / 255
+    delta: float = 1e-6
+    estimator: str = "exact"
+    input_std: Sequence[float] | None = None
+
+    needs_input_gradient = True
+
+    def __post_init__(self) -> None:
+        if not self.alpha >= 0:
+            raise UserError(f"ADM's alpha must be >= 0, not {self.alpha}")
+        if not self.delta > 0:
+            raise UserError(f"ADM's delta must be > 0, not {self.delta}")
+        lookup({"exact": None, "linear": None}, self.estimator, "ADM estimator")
+
+    def __call__(self, probe: Probe) -> Tensor:
+        """Scores of shape (B,), without unit."""
+        return self.linear(probe) if self.estimator == "linear" else self.exact(probe)
+
+    def exact(self, probe: Probe) -> Tensor:
+        """The loss gap to the FGSM copy over the clean loss, shape (B,)."""
+        x_adv = probe.x + self._step(probe.x) * probe.input_gradient().sign()
+        return (probe.losses_at(x_adv) - probe.losses).abs() / (probe.losses + self.delta)
+
+    def linear(self, probe: Probe) -> Tensor:
+        """The gap's first-order value over the clean loss, shape (B,)."""
+        gap = (self._step(probe.x) * probe.input_gradient().abs()).flatten(1).sum(1)
+        return gap / (probe.losses + self.delta)
+
+    def _step(self, x: Tensor) -> Tensor | float:
+        if self.input_std is None:
+            return self.alpha
+        if len(self.input_std) != x.shape[1]:
+            raise UserError(f"input_std has {len(self.input_std)} channels, the inputs have {x.shape[1]}")
+        std = torch.tensor(self.input_std, dtype=x.dtype).to(x.device, non_blocking=True)
+        return self.alpha / std.view(1, -1, *[1] * (x.ndim - 2))
+
+
+def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
+    """Spearman's correlation of two score vectors of shape (B,): Pearson's of their mean ranks. NaN for constants."""
+    ranks = torch.stack([mean_ranks(a), mean_ranks(b)])
+    centred = ranks - ranks.mean(1, keepdim=True)
+    return (centred[0] * centred[1]).sum() / (centred[0].norm() * centred[1].norm())
+
+
+def mean_ranks(scores: Tensor) -> Tensor:
+    """Rank of each score, 0 = smallest; equal scores share the mean of their ranks. Shape (B,), on the device."""
+    ordered = scores.sort().values
+    below = torch.searchsorted(ordered, scores, right=False)
+    upto = torch.searchsorted(ordered, scores, right=True)
+    return (below + upto - 1).to(scores.dtype) / 2
+
+
+#: The difficulties by the names of ``methods.DIFFICULTIES``; each builds one from hparams.
+FROM_HPARAMS: dict[str, Callable[[dict[str, Any]], Difficulty]] = {
+    "Loss": lambda hparams: Loss(),
+    "GDM": lambda hparams: GDM(),
+    "ADM": lambda hparams: ADM(
+        hparams["adm_alpha"], hparams["adm_delta"], hparams["adm_estimator"], hparams["input_std"]
+    ),
+}

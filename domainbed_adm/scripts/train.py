@@ -1,0 +1,62 @@
+"""Train one method on one dataset, with DomainBed's flags and files."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from domainbed_adm.cli import run
+from domainbed_adm.console import Parser
+
+EXAMPLES = """\
+  domainbed-adm train --dataset RotatedDigits --algorithm SAM_SSPL_ADM --test_envs 0 --output_dir results/one
+  domainbed-adm train --dataset PACS --data_dir ~/data --algorithm SAM_SSPL_ADM --test_envs 3 \\
+      --hparams '{"resnet18": true, "rho": 0.1}' --output_dir results/sketch
+  domainbed-adm train --dataset MyPhotos --data_dir ~/data --hparams '{"image_size": 64}' --steps 500"""
+
+
+def build_parser() -> Parser:
+    """DomainBed's flags, and ours."""
+    parser = Parser(
+        "domainbed-adm train",
+        description="Train one method on one dataset with some environments held out, and evaluate on all.",
+        examples=EXAMPLES,
+    )
+    parser.add_argument("--data_dir", help="folder that holds the datasets; not needed for digits")
+    parser.add_argument("--dataset", default="RotatedDigits", help="a known name, or a folder in data_dir")
+    parser.add_argument("--algorithm", default="ERM", help="see domainbed-adm list algorithms (default ERM)")
+    parser.add_argument(
+        "--task", default="domain_generalization", choices=["domain_generalization", "domain_adaptation"]
+    )
+    parser.add_argument("--hparams", help="JSON object of hparams; see domainbed-adm list hparams")
+    parser.add_argument("--hparams_seed", type=int, default=0, help="random hparams; 0 means the defaults")
+    parser.add_argument("--trial_seed", type=int, default=0, help="seeds the splits and random hparams")
+    parser.add_argument("--seed", type=int, default=0, help="seeds everything else")
+    parser.add_argument("--steps", type=int, help="default: the dataset's")
+    parser.add_argument("--checkpoint_freq", type=int, help="evaluate every so many steps; default: the dataset's")
+    parser.add_argument("--test_envs", type=int, nargs="+", default=[0], help="environments held out (default 0)")
+    parser.add_argument("--output_dir", default="train_output")
+    parser.add_argument("--holdout_fraction", type=float, default=0.2, help="share of each out-split (default 0.2)")
+    parser.add_argument("--uda_holdout_fraction", type=float, default=0.0, help="unlabeled share of test environments")
+    parser.add_argument("--skip_model_save", action="store_true")
+    parser.add_argument("--save_model_every_checkpoint", action="store_true")
+    parser.add_argument("--workers", type=int, help="loading processes in all, at most one per CPU (default: fitting)")
+    parser.add_argument("--restart", action="store_true", help="redo the run that output_dir holds")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run with these flags; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    from domainbed_adm.training.loop import train  # after parsing: --help loads no torch
+    from domainbed_adm.training.setup import set_up
+
+    restart = args.restart
+    del args.restart  # says how to start, not what the run is
+    train(set_up(args), Path(args.output_dir), restart)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))

@@ -1,0 +1,48 @@
+"""Passes that leave no trace: BatchNorm statistics that do not move, random numbers that repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@contextmanager
+def still_batch_norm(model: nn.Module) -> Iterator[None]:
+    """Within the block, BatchNorm normalises as its mode says but its running statistics and counter do not move."""
+    moving = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    for module in moving:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in moving:
+            module.track_running_stats = True
+
+
+class RandomState:
+    """The state of PyTorch's generators (CPU, and the device of the inputs), to draw the same dropout masks again."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._cpu = torch.get_rng_state()
+        self._gpu: Tensor | None = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+    def restore(self) -> None:
+        """Set the generators to this state."""
+        torch.set_rng_state(self._cpu)
+        if self._gpu is not None:
+            torch.cuda.set_rng_state(self._gpu, self._device)
+
+    @contextmanager
+    def replayed(self) -> Iterator[None]:
+        """Within the block random numbers repeat from this state on; after it they go on as if nothing had happened."""
+        before = RandomState(self._device)
+        self.restore()
+        try:
+            yield
+        finally:
+            before.restore()

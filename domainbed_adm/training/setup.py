@@ -1,0 +1,150 @@
+"""From flags to everything a run needs. All of it is checked here, before the run writes its first file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from domainbed_adm import hparams_registry
+from domainbed_adm.algorithms import get_algorithm_class
+from domainbed_adm.console import warn
+from domainbed_adm.datasets import get_dataset_class
+from domainbed_adm.datasets.base import MultipleDomainDataset
+from domainbed_adm.errors import UserError
+from domainbed_adm.seeding import seed_hash
+from domainbed_adm.training.splits import Splits, split_environments
+
+#: Environment variable with the worker budget of a run that another process started.
+WORKERS_VARIABLE = "DOMAINBED_ADM_WORKERS"
+
+
+@dataclass
+class Setup:
+    """A run, checked and built, that has written nothing yet."""
+
+    args: dict[str, Any]
+    hparams: dict[str, Any]
+    dataset: MultipleDomainDataset
+    splits: list[Splits]
+    algorithm: Any
+    device: torch.device
+    n_steps: int
+    checkpoint_freq: int
+    workers: int
+
+
+def set_up(args: argparse.Namespace) -> Setup:
+    """Build the run that DomainBed's train flags describe.
+
+    Raises:
+        UserError: a flag, an hparam or the data keep the run from starting.
+    """
+    check_flags(args)
+    hparams = choose_hparams(args)
+    _seed_everything(args.seed)
+    dataset = get_dataset_class(args.dataset)(args.data_dir, args.test_envs, hparams)
+    check_test_envs(args.test_envs, dataset.environments)
+    n_steps = args.steps or dataset.N_STEPS
+    _state_run_facts(hparams, dataset, n_steps)
+    lengths = [len(environment) for environment in dataset.datasets]
+    splits = split_environments(
+        lengths, args.test_envs, args.trial_seed, args.holdout_fraction, args.uda_holdout_fraction
+    )
+    if args.task == "domain_adaptation" and not any(split.uda for split in splits):
+        raise UserError("task domain_adaptation needs unlabeled samples: give --uda_holdout_fraction above 0")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    algorithm = get_algorithm_class(args.algorithm)(
+        dataset.input_shape, dataset.num_classes, len(dataset) - len(args.test_envs), hparams
+    ).to(device)
+    workers = worker_budget(args.workers, dataset.N_WORKERS, os.environ)
+    checkpoint_freq = args.checkpoint_freq or dataset.CHECKPOINT_FREQ
+    return Setup(vars(args), hparams, dataset, splits, algorithm, device, n_steps, checkpoint_freq, workers)
+
+
+def check_flags(args: argparse.Namespace) -> None:
+    """Check the flags that need no data.
+
+    Raises:
+        UserError: one is out of its range; the message has its name, value and range.
+    """
+    for name in ("steps", "checkpoint_freq"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name} must be at least 1, not {value}")
+    for name in ("holdout_fraction", "uda_holdout_fraction"):
+        value = getattr(args, name)
+        if not 0 <= value < 1:
+            raise UserError(f"--{name} must be in [0, 1), not {value}")
+    if args.workers is not None and args.workers < 0:
+        raise UserError(f"--workers must be at least 0, not {args.workers}")
+
+
+def check_test_envs(test_envs: list[int], environments: list[str]) -> None:
+    """Check that the environments held out exist, and that one is left to train on.
+
+    Raises:
+        UserError: they do not.
+    """
+    named = ", ".join(f"{i} {name}" for i, name in enumerate(environments))
+    if len(environments) < 2:
+        raise UserError(f"domain generalization needs at least two domains, the dataset has {named or 'none'}")
+    wrong = [env for env in test_envs if not 0 <= env < len(environments)]
+    if wrong:
+        raise UserError(f"--test_envs {wrong[0]} is none of the environments: {named}")
+    if len(set(test_envs)) < len(test_envs):
+        raise UserError(f"--test_envs names an environment twice: {' '.join(map(str, test_envs))}")
+    if len(test_envs) == len(environments):
+        raise UserError(f"--test_envs holds out all environments ({named}): none is left to train on")
+
+
+def choose_hparams(args: argparse.Namespace) -> dict[str, Any]:
+    """The defaults, or the random draw of ``--hparams_seed``, with the values of ``--hparams`` over them."""
+    if args.hparams_seed == 0:
+        hparams = hparams_registry.default_hparams(args.algorithm, args.dataset)
+    else:
+        seed = seed_hash(args.hparams_seed, args.trial_seed)
+        hparams = hparams_registry.random_hparams(args.algorithm, args.dataset, seed)
+    given = hparams_registry.parse(args.hparams) if args.hparams else {}
+    unused = hparams_registry.override(hparams, given, args.algorithm, args.dataset)
+    if unused:
+        warn(f"{args.algorithm} does not read the hparams {', '.join(unused)}: left out")
+    return hparams
+
+
+def worker_budget(asked: int | None, deserved: int, environment: Mapping[str, str]) -> int:
+    """Number of loading processes of a run: never more than there are CPUs for it.
+
+    Args:
+        asked: ``--workers``, or None.
+        deserved: what the dataset deserves; 0 for one in memory.
+        environment: may limit the budget by ``DOMAINBED_ADM_WORKERS``, as a launcher of several runs does.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if asked is not None:
+        if asked > cpus:
+            warn(f"--workers {asked} is more than the {cpus} CPUs here: using {cpus}")
+        return min(asked, cpus)
+    limit = environment.get(WORKERS_VARIABLE, "")
+    return min(deserved, int(limit) if limit.isdecimal() else cpus, cpus)
+
+
+def _state_run_facts(hparams: dict[str, Any], dataset: MultipleDomainDataset, n_steps: int) -> None:
+    """Put in what only the run knows, where the method reads it."""
+    std = dataset.normalization.std if dataset.normalization else None
+    facts = {"total_steps": n_steps, "input_std": None if std is None else list(std)}
+    hparams.update({name: value for name, value in facts.items() if name in hparams})
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
