@@ -115,7 +115,7 @@ def _network_hparams() -> list[Hparam]:
         _host_only("dinov2", False),
         _host_only("vit", False),
         _host_only("vit_attn_tune", False),
-        _host_only("vit_dropout", 0.0),
+        Hparam("vit_dropout", 0.0, Number(0, 1, open_high=True), "DomainBed's own ViT; unused", _choice(0.0, 0.1, 0.5)),
         _host_only("lars", False),
         _host_only("linear_steps", 500),
     ]

@@ -1,7 +1,7 @@
 """Scores from when a sample was last seen: the paper's v^(t+1), for weighting "memory".
 
-They are kept in a step's state as the tensor ``difficulty_memory``, one score per sample of the training set, NaN for a
-sample never seen.
+They are kept in a step's state as the tensor ``difficulty_memory``, one score per sample of the training set, -1 for a
+sample never seen (scores are >= 0).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 KEY = "difficulty_memory"
+NEVER_SEEN = -1.0
 
 
 def recall(state: MutableMapping[str, Tensor], index: Tensor, like: Tensor) -> Tensor:
-    """The scores of these samples when last seen, NaN where never; makes room for samples that are new.
+    """The scores of these samples when last seen, -1 where never; makes room for samples that are new.
 
     Args:
         state: where the memory is kept.
@@ -28,7 +29,7 @@ def recall(state: MutableMapping[str, Tensor], index: Tensor, like: Tensor) -> T
     memory = state[KEY] if KEY in state else like.new_empty(0)
     size = int(index.max()) + 1
     if len(memory) < size:
-        memory = torch.cat([memory, memory.new_full((2 * size - len(memory),), float("nan"))])
+        memory = torch.cat([memory, memory.new_full((2 * size - len(memory),), NEVER_SEEN)])
     state[KEY] = memory = memory.to(like.device)
     return memory[index.to(like.device)].to(like.dtype)
 

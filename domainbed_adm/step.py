@@ -248,7 +248,7 @@ class TrainingStep:
 
     def _weigh_seen(self, remembered: Tensor, domain_sizes: Sequence[int] | None) -> Tensor:
         """Weights of the samples that have a score, 1 for the others. Costs one host sync."""
-        seen = ~remembered.isnan().cpu()
+        seen = (remembered >= 0).cpu()
         sizes = None if domain_sizes is None else [int(part.sum()) for part in seen.split(list(domain_sizes))]
         place = seen.nonzero().squeeze(1).to(remembered.device)
         weights = torch.ones_like(remembered)

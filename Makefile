@@ -1,0 +1,48 @@
+# make quickstart   environment, install, a leave-one-domain-out sweep on real data, the leaderboard
+# make test         environment, then every check: format, lint, types, tests
+# make benchmark    cost of the methods as ratios, stored under benchmarks/results
+# make clean        removes the environment and the quickstart's results
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RESULTS ?= results/quickstart
+JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+
+.PHONY: help quickstart test format benchmark clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+$(VENV)/ready: setup.py
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; name another with make PYTHON=...") if sys.version_info < (3, 10) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing domainbed-adm and its dependencies into $(VENV) (torch is about 5 GB, some minutes)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/ready-dev: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+quickstart: $(VENV)/ready
+	$(BIN)/domainbed-adm sweep launch --sweep smoke --output_dir $(RESULTS) --jobs $(JOBS) --skip_confirmation
+	$(BIN)/domainbed-adm collect_results --input_dir $(RESULTS) --layout paper --selection training-domain
+	@echo "results: $(RESULTS)"
+
+test: $(VENV)/ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n $(JOBS)
+
+format: $(VENV)/ready-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmark: $(VENV)/ready
+	$(BIN)/python -m benchmarks.step_cost
+
+clean:
+	rm -rf $(VENV) $(RESULTS)

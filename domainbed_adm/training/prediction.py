@@ -1,0 +1,61 @@
+"""Predictions of a saved model for image files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from domainbed_adm.datasets.cards import Normalization
+from domainbed_adm.datasets.folders import eval_transform, load_image
+from domainbed_adm.errors import UserError
+
+
+def find_images(folder: Path) -> list[Path]:
+    """All image files below a folder, sorted.
+
+    Raises:
+        UserError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}: --images is a folder of images")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    if not found:
+        raise UserError(f"no image below {folder}; looked for {' '.join(IMG_EXTENSIONS)}")
+    return found
+
+
+def predictions(
+    algorithm: Any, contents: dict[str, Any], images: Sequence[Path], batch_size: int
+) -> Iterator[tuple[str, str, str]]:
+    """Classify images as evaluation during training saw them: same size, channels and normalisation.
+
+    Args:
+        algorithm: restored from ``contents``.
+        contents: of ``model.pkl``.
+        images: files to classify.
+        batch_size: how many at a time.
+
+    Yields:
+        Path, class name and the class's probability with four decimals, in the order of ``images``.
+
+    Raises:
+        UserError: the model's inputs are not images.
+    """
+    channels, size, _ = contents["model_input_shape"]
+    if channels not in (1, 3):
+        raise UserError(f"the model was trained on inputs of {channels} channels; an image file has 1 or 3")
+    known = contents.get("normalization")
+    normalization = None if known is None else Normalization(tuple(known[0]), tuple(known[1]))
+    classes = contents.get("classes") or [str(i) for i in range(contents["model_num_classes"])]
+    transform = eval_transform(size, channels, normalization)
+    for start in range(0, len(images), batch_size):
+        paths = images[start : start + batch_size]
+        with torch.no_grad():
+            logits = algorithm.predict(torch.stack([transform(load_image(path, channels)) for path in paths]))
+        best = logits.softmax(1).max(1)
+        for path, k, probability in zip(paths, best.indices.tolist(), best.values.tolist(), strict=True):
+            yield str(path), classes[k], f"{probability:.4f}"

@@ -1,0 +1,51 @@
+"""Difficulty scores, one sample at a time."""
+
+import math
+
+import torch
+
+
+def sample_loss(model, x, y):
+    """-log softmax(f(x))_y, with the sum written out; x is one sample."""
+    logits = model(x.unsqueeze(0))[0]
+    return torch.log(sum(torch.exp(logit - logits.max()) for logit in logits)) + logits.max() - logits[y]
+
+
+def sample_input_gradient(model, x, y):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(sample_loss(model, x, int(y)), x)[0]
+
+
+def loss(model, xs, ys):
+    return [float(sample_loss(model, x, int(y)).detach()) for x, y in zip(xs, ys, strict=True)]
+
+
+def gdm(model, xs, ys):
+    scores = []
+    for x, y in zip(xs, ys, strict=True):
+        scores.append(math.sqrt(sum(float(g) ** 2 for g in sample_input_gradient(model, x, y).flatten())))
+    return scores
+
+
+def adm(model, xs, ys, alpha=8 / 255, delta=1e-6, input_std=None):
+    scores = []
+    for x, y in zip(xs, ys, strict=True):
+        gradient = sample_input_gradient(model, x, y)
+        moved = x.clone()
+        for c in range(x.shape[0]):
+            moved[c] += alpha / (1.0 if input_std is None else input_std[c]) * torch.sign(gradient[c])
+        clean = float(sample_loss(model, x, int(y)).detach())
+        attacked = float(sample_loss(model, moved, int(y)).detach())
+        scores.append(abs(attacked - clean) / (clean + delta))
+    return scores
+
+
+def adm_linear(model, xs, ys, alpha=8 / 255, delta=1e-6, input_std=None):
+    scores = []
+    for x, y in zip(xs, ys, strict=True):
+        gradient = sample_input_gradient(model, x, y)
+        gap = 0.0
+        for c in range(x.shape[0]):
+            gap += alpha / (1.0 if input_std is None else input_std[c]) * float(gradient[c].abs().sum())
+        scores.append(gap / (float(sample_loss(model, x, int(y)).detach()) + delta))
+    return scores

@@ -1,0 +1,257 @@
+"""What must hold for every method and weighting: no side effects, exact restoring, zero radius, weights one, resume."""
+
+import copy
+
+import pytest
+import torch
+
+from domainbed_adm.algorithms import training_step
+from domainbed_adm.errors import UserError
+from domainbed_adm.flatness import FSAM, SAGM, SAM, Plain, displaced, joint_norm
+from domainbed_adm.hparams_registry import default_hparams
+from domainbed_adm.methods import METHODS, WEIGHTINGS
+from domainbed_adm.state import StepState
+from domainbed_adm.step import TrainingStep
+from tests.toys import batch, buffers_of, network, parameters_of
+
+STEPS = 6
+EVERY = [(name, weighting) for name, m in METHODS.items() for weighting in (WEIGHTINGS if m.curriculum else ("both",))]
+each_method = pytest.mark.parametrize(("name", "weighting"), EVERY)
+
+
+def make(name, weighting="both", model=None, **given):
+    model = network(batch_norm=True, dropout=0.3) if model is None else model
+    hparams = default_hparams(name, "Debug28") | {"weighting": weighting, "total_steps": STEPS} | given
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    return training_step(METHODS[name], model, optimizer, hparams, StepState())
+
+
+def run(step, steps, start=0):
+    for t in range(start, start + steps):
+        dtype = next(step.model.parameters()).dtype
+        x, y = batch(seed=t % 3, dtype=dtype)
+        figures = step(x, y, [5, 4, 3], torch.arange(12) + t % 3)
+    return figures
+
+
+def same(a, b):
+    return all(torch.equal(x, y) for x, y in zip(a.values(), b.values(), strict=True))
+
+
+@each_method
+def test_batch_norm_moves_once_a_step(name, weighting):
+    """Its statistics after a step are those of one clean forward pass at the parameters before it."""
+    step = make(name, weighting)
+    for t in range(3):
+        clean = copy.deepcopy(step.model)
+        with torch.random.fork_rng(devices=[]):
+            clean(batch(seed=t % 3)[0])
+        run(step, 1, start=t)
+        assert same(buffers_of(step.model), buffers_of(clean))
+        assert step.model[2].num_batches_tracked == t + 1
+    assert all(module.training for module in step.model.modules())
+
+
+@each_method
+def test_frozen_batch_norm_stays_frozen(name, weighting):
+    step = make(name, weighting)
+    step.model[2].eval()
+    before = buffers_of(step.model)
+    run(step, 2)
+    assert same(buffers_of(step.model), before)
+    assert not step.model[2].training
+
+
+@each_method
+def test_random_state_moves_as_in_erm(name, weighting):
+    """All passes share the clean pass's dropout masks, so the global random state goes on as with ERM."""
+    ends = []
+    for method, mode in (("ERM", "both"), (name, weighting)):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(5)
+            run(make(method, mode), 2)
+            ends.append(torch.rand(3))
+    assert torch.equal(*ends)
+
+
+@each_method
+def test_zero_radius_is_the_base(name, weighting):
+    """With rho = 0 (and alpha_s = 0) a flatness method is its base, dropout, BatchNorm and all."""
+    method = METHODS[name]
+    base = name.removeprefix(f"{method.flatness}_") if method.curriculum else "ERM"
+    if method.flatness is None:
+        base = name
+    ends = []
+    # descent weights no pass of a method without a second one: its base there is "both"
+    for chosen, mode in ((name, weighting), (base, "both" if weighting == "descent" else weighting)):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(5)
+            step = make(chosen, mode, rho=0.0, sagm_alpha=0.0)
+            run(step, STEPS)
+            ends.append(parameters_of(step.model))
+    if method.flatness == "SAGM" and weighting == "descent":
+        assert not torch.equal(*ends)  # its mean of an unweighted and a weighted gradient is no single objective's
+    else:
+        torch.testing.assert_close(*ends, rtol=1e-9, atol=1e-12)
+
+
+@each_method
+def test_equal_weights_are_the_flatness_method(name, weighting):
+    """With all weights 1 a curriculum method equals its flatness method."""
+    method = METHODS[name]
+    ends = []
+    for chosen, options in ((name, {"sspl_eta": 0.0, "spl_start": 1.0}), (method.flatness or "ERM", {})):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(5)
+            step = make(chosen, weighting if method.curriculum else "both", **options)
+            run(step, STEPS)
+            ends.append(parameters_of(step.model))
+    torch.testing.assert_close(*ends, rtol=1e-9, atol=1e-12)
+
+
+@each_method
+def test_four_steps_are_two_saved_loaded_and_two(name, weighting):
+    """Bit for bit, from the state dicts of the model, the optimizer and the step's state."""
+    whole, first = make(name, weighting, network()), make(name, weighting, network())
+    run(whole, 4)
+    run(first, 2)
+    second = make(name, weighting, network(seed=9))
+    second.model.load_state_dict(first.model.state_dict())
+    second.optimizer.load_state_dict(copy.deepcopy(first.optimizer.state_dict()))
+    second.state.load_state_dict(copy.deepcopy(first.state.state_dict()))
+    run(second, 2, start=2)
+    assert torch.equal(parameters_of(whole.model), parameters_of(second.model))
+    assert whole.state.state_dict().keys() == second.state.state_dict().keys()
+    assert same(whole.state.state_dict(), second.state.state_dict())
+    assert int(second.state.state_dict()["update_count"]) == 4
+
+
+@each_method
+def test_keeps_the_dtype(name, weighting):
+    step = make(name, weighting, network().float())
+    figures = run(step, 2)
+    assert {p.dtype for p in step.model.parameters()} == {torch.float32}
+    assert {figure.dtype for figure in figures.values()} == {torch.float32}
+    assert all(figure.ndim == 0 and not figure.requires_grad for figure in figures.values())
+
+
+@each_method
+def test_runs_the_passes_it_says(name, weighting):
+    """Forward passes: one clean, one for the FGSM copy, one for the second pass; none beyond."""
+    step = make(name, weighting, network())
+    calls = []
+    step.model.register_forward_hook(lambda *_: calls.append(1))
+    run(step, 1)
+    method = METHODS[name]
+    assert len(calls) == 1 + (method.difficulty == "ADM") + (method.flatness is not None)
+
+
+@each_method
+def test_a_failing_pass_leaves_the_parameters_as_they_were(name, weighting):
+    step = make(name, weighting, network())
+    before = parameters_of(step.model)
+    calls = []
+
+    def fail_at_last(*_):
+        calls.append(1)
+        if len(calls) == 1 + (METHODS[name].difficulty == "ADM") + (METHODS[name].flatness is not None):
+            raise RuntimeError("out of memory")
+
+    step.model.register_forward_hook(fail_at_last)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(step, 1)
+    assert torch.equal(parameters_of(step.model), before)
+    assert step.state.update_count == 0
+
+
+@each_method
+def test_a_parameter_without_gradient_is_left_alone(name, weighting):
+    model = network()
+    model.register_parameter("unused", torch.nn.Parameter(torch.ones(3, dtype=torch.float64)))
+    frozen = model[1].weight.requires_grad_(False)
+    before = frozen.clone()
+    run(make(name, weighting, model), 3)
+    assert torch.equal(model.unused, torch.ones(3, dtype=torch.float64))
+    assert model.unused.grad is None
+    assert torch.equal(frozen, before)
+
+
+@each_method
+def test_leaves_the_batch_alone(name, weighting):
+    x, y = batch()
+    kept = x.clone()
+    make(name, weighting)(x, y, [5, 4, 3], torch.arange(12))
+    assert torch.equal(x, kept)
+    assert not x.requires_grad
+    assert x.grad is None
+
+
+@pytest.mark.parametrize("rule", [Plain(), SAM(), SAGM(), FSAM()], ids=lambda rule: type(rule).__name__)
+def test_a_zero_gradient_moves_nothing(rule):
+    params = [torch.ones(2, dtype=torch.float64)]
+    handed = rule(params, [torch.zeros(2, dtype=torch.float64)], lambda: [params[0] - 1], {})
+    assert handed[0].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("rule", [SAM(0.3), FSAM(0.3)], ids=lambda rule: type(rule).__name__)
+def test_moves_to_the_top_of_the_ball(rule):
+    params = [torch.tensor([1.0, 2.0]), torch.tensor([[3.0]]), torch.tensor([9.0])]
+    before = [p.clone() for p in params]
+    moved = []
+
+    def gradient_here():
+        moved.extend(p - b for p, b in zip(params, before, strict=True))
+        return [None, None, None]
+
+    rule(params, [torch.tensor([3.0, 0.0]), torch.tensor([[4.0]]), None], gradient_here, {})
+    assert joint_norm(moved).item() == pytest.approx(0.3, rel=1e-5)
+    torch.testing.assert_close(moved[1], torch.tensor([[0.24]]))
+    assert moved[2].item() == 0
+    assert all(torch.equal(p, b) for p, b in zip(params, before, strict=True))
+
+
+def test_displaced_restores_values_that_addition_would_lose():
+    param = torch.tensor([1e-20])
+    with displaced([param], [torch.tensor([1.0])]):
+        assert param.item() == 1.0
+    assert param.item() == torch.tensor(1e-20).item()
+
+
+def test_linear_estimator_reports_its_correlation_on_a_sample_of_steps():
+    step = make("SAM_SSPL_ADM", "descent", network(), adm_estimator="linear")
+    with_figure = [t for t in range(101) if "adm_rank_correlation" in run(step, 1)]
+    assert with_figure == [0, 50, 100]
+    assert -1 <= run(make("SSPL_ADM", model=network(), adm_estimator="linear"), 1)["adm_rank_correlation"] <= 1
+
+
+def test_progress_ends_where_the_run_ends():
+    step = make("SSPL_Loss", model=network())
+    seen = []
+    for _ in range(STEPS + 1):
+        seen.append(step.progress)
+        run(step, 1)
+    assert seen == [0, 0.2, 0.4, 0.6, 0.8, 1, 1]
+    assert make("SSPL_Loss", model=network(), total_steps=1).progress == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(curriculum=None, difficulty=object()), "a curriculum and a difficulty go together"),
+        (dict(weighting="memori"), "unknown weighting 'memori'. Did you mean memory"),
+        (dict(scope="domains"), "unknown curriculum scope 'domains'. Did you mean domain"),
+        (dict(curriculum=object(), difficulty=object()), "needs total_steps >= 1 to know its progress, not None"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_named(options, message):
+    model = network()
+    with pytest.raises(UserError, match=message):
+        TrainingStep(model, torch.optim.Adam(model.parameters()), **options)
+
+
+def test_memory_without_identities_and_scope_without_domains_are_named():
+    x, y = batch()
+    with pytest.raises(UserError, match="needs index"):
+        make("SSPL_Loss", "memory", network())(x, y)
+    with pytest.raises(UserError, match="needs domain_sizes"):
+        make("SSPL_Loss", "both", network(), curriculum_scope="domain")(x, y)
