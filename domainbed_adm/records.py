@@ -1,0 +1,128 @@
+"""``results.jsonl``: one JSON object a line, written at each checkpoint; after training, the only interface.
+
+Keys are DomainBed's, sorted:
+
+==============================  =======================================================================
+``step``, ``epoch``             steps done before this checkpoint; passes over the smallest source
+``loss`` and other step values  means since the last checkpoint
+``step_time``, ``mem_gb``       seconds a step; peak memory of the device in GiB
+``env{i}_in_acc``               accuracy on the in-split of environment i, a fraction; ``_out_acc`` the out-split
+``hparams``, ``args``           objects: all hyperparameters, all flags
+``provenance``                  ours: ``version``, ``git_commit``, ``torch``, ``device``, ``seed``, ``environments``
+==============================  =======================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from domainbed_adm.console import warn
+from domainbed_adm.errors import UserError
+
+Record = dict[str, Any]
+FILE_NAME = "results.jsonl"
+
+#: What a record's ``args`` must hold for a run to be found again, and the type of each.
+_REQUIRED_ARGS = {"trial_seed": int, "dataset": str, "algorithm": str, "test_envs": list, "hparams_seed": int}
+
+
+def append(path: str | Path, record: Record) -> None:
+    """Add one record as one whole line, and wait until it is on the disk.
+
+    A line that an interruption tore is closed first, so that it spoils no other.
+
+    Args:
+        path: the run's ``results.jsonl``; created where absent.
+        record: values of JSON's types or NumPy's; a number that is not finite is written as null.
+    """
+    line = json.dumps(_plain(record), sort_keys=True, allow_nan=False).encode() + b"\n"
+    with Path(path).open("a+b", buffering=0) as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            line = line if file.read(1) == b"\n" else b"\n" + line
+        file.write(line)
+        os.fsync(file.fileno())
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def load_records(input_dir: str | Path) -> list[Record]:
+    """Read the records of a sweep (``<input_dir>/*/results.jsonl``, sorted by folder), of one run, or of both.
+
+    A line that is no record gets a warning with its file and number, and is left out.
+
+    Raises:
+        UserError: there is no such folder, or no record in it.
+    """
+    root = Path(input_dir)
+    if not root.is_dir():
+        raise UserError(f"no folder {root}: --input_dir is the output_dir of a sweep or of one run")
+    files = [path for path in (root / FILE_NAME, *sorted(root.glob(f"*/{FILE_NAME}"))) if path.is_file()]
+    records = [record for path in files for record in _read(path)]
+    if not records:
+        held = ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
+        looked = "record" if files else FILE_NAME
+        raise UserError(f"found no {looked} in {root} or its folders; {root} holds: {held}")
+    return records
+
+
+def _read(path: Path) -> list[Record]:
+    records = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError:
+            fault: str | None = "not a whole JSON object (torn?)"
+        else:
+            fault = fault_of(record)
+        if fault:
+            warn(f"{path} line {number} left out: {fault}")
+        else:
+            records.append(record)
+    return records
+
+
+def fault_of(record: object) -> str | None:
+    """Say what keeps ``record`` from being a record; None where nothing does."""
+    if not isinstance(record, dict):
+        return "not a JSON object"
+    args = record.get("args")
+    if not isinstance(args, dict):
+        return "no args"
+    for name, kind in _REQUIRED_ARGS.items():
+        if not isinstance(args.get(name), kind):
+            return f"args has no {name} of type {kind.__name__}"
+    if not args["test_envs"] or not all(isinstance(env, int) for env in args["test_envs"]):
+        return "args.test_envs is not a list of environment numbers"
+    return None if isinstance(record.get("step"), int | float) else "no step"
+
+
+def accuracy(record: Record, environment: int, split: str) -> float | None:
+    """Accuracy in [0, 1] on one split ("in" or "out") of one environment; None where absent, null or NaN."""
+    value = record.get(f"env{environment}_{split}_acc")
+    usable = isinstance(value, int | float) and math.isfinite(value)
+    return float(value) if usable and value is not None else None
+
+
+def environment_count(record: Record) -> int:
+    """How many environments the record has accuracies of, whether null or not."""
+    count = 0
+    while f"env{count}_in_acc" in record or f"env{count}_out_acc" in record:
+        count += 1
+    return count
