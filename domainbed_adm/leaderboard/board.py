@@ -1,0 +1,128 @@
+"""Records -> the accuracy of each (selection method, dataset, algorithm, test environment), trial by trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from domainbed_adm.datasets.cards import CARDS
+from domainbed_adm.methods import METHODS
+from domainbed_adm.model_selection import SelectionMethod
+from domainbed_adm.records import Record, environment_count
+
+#: (dataset, algorithm, index of the test environment)
+Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Mean over trials and its standard error, both in %; ``mean`` None where nothing is known."""
+
+    mean: float | None
+    sem: float | None
+    n: int
+
+    @classmethod
+    def of(cls, accuracies: Sequence[float]) -> Entry:
+        """Mean and std / sqrt(n), std with divisor n as DomainBed's, of fractions in [0, 1]."""
+        if not accuracies:
+            return cls(None, None, 0)
+        n = len(accuracies)
+        return cls(100 * float(np.mean(accuracies)), 100 * float(np.std(np.array(accuracies) / np.sqrt(n))), n)
+
+    @classmethod
+    def average(cls, entries: Sequence[Entry]) -> Entry:
+        """Mean of the means, without an error; unknown where one of them is."""
+        means = [entry.mean for entry in entries if entry.mean is not None]
+        if not means or len(means) < len(entries):
+            return cls(None, None, 0)
+        return cls(sum(means) / len(means), None, min(entry.n for entry in entries))
+
+
+class Board:
+    """What the records of a sweep say under each selection method.
+
+    Attributes:
+        total: number of records.
+        algorithms: names, the known ones in the order of ``METHODS``, then others as they appear.
+        environments: names of the environments of each dataset, the known datasets in the order of ``CARDS``.
+        records: of each (dataset, algorithm, environment), whether held out alone or with another.
+        scores: for each selection method's key, the accuracy (a fraction) of each trial of each ``Key``.
+    """
+
+    def __init__(self, records: Sequence[Record], selections: Iterable[SelectionMethod]) -> None:
+        self.total = len(records)
+        self.algorithms = _ordered((record["args"]["algorithm"] for record in records), METHODS)
+        datasets = _ordered((record["args"]["dataset"] for record in records), CARDS)
+        self.environments = {dataset: _environment_names(dataset, records) for dataset in datasets}
+        self.records: dict[Key, list[Record]] = {}
+        trials: dict[Key, dict[int, list[Record]]] = {}
+        for record in records:
+            args = record["args"]
+            for env in args["test_envs"]:
+                key = (args["dataset"], args["algorithm"], env)
+                self.records.setdefault(key, []).append(record)
+                trials.setdefault(key, {}).setdefault(args["trial_seed"], []).append(record)
+        self.scores = {selection.key: _scores(selection, trials) for selection in selections}
+
+    def cell(self, selection: SelectionMethod, dataset: str, algorithm: str, env: int) -> Entry:
+        """Accuracy on one environment over trials."""
+        return Entry.of(list(self.scores[selection.key].get((dataset, algorithm, env), {}).values()))
+
+    def over_environments(
+        self, selection: SelectionMethod, dataset: str, algorithm: str, whole_trials: bool = False
+    ) -> Entry:
+        """Accuracy on one dataset: each trial's mean over its test environments, then over trials.
+
+        Args:
+            selection: the selection method.
+            dataset: name of the dataset.
+            algorithm: name of the algorithm.
+            whole_trials: leave out trials that lack an environment; DomainBed averages what they have.
+        """
+        scores = self.scores[selection.key]
+        count = len(self.environments[dataset])
+        trials: dict[int, list[float]] = {}
+        for env in range(count):
+            for trial, accuracy in scores.get((dataset, algorithm, env), {}).items():
+                trials.setdefault(trial, []).append(accuracy)
+        return Entry.of(
+            [
+                float(np.mean(trials[trial]))
+                for trial in sorted(trials)
+                if len(trials[trial]) == count or not whole_trials
+            ]
+        )
+
+
+def _scores(selection: SelectionMethod, trials: dict[Key, dict[int, list[Record]]]) -> dict[Key, dict[int, float]]:
+    scores: dict[Key, dict[int, float]] = {}
+    for key, by_trial in trials.items():
+        for trial in sorted(by_trial):
+            accuracy = selection.sweep_acc(by_trial[trial], key[2])
+            if accuracy is not None:
+                scores.setdefault(key, {})[trial] = accuracy
+    return scores
+
+
+def _ordered(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The distinct names: first those in ``known``, in its order, then the rest as they appear."""
+    found = dict.fromkeys(names)
+    first = [name for name in known if name in found]
+    return first + [name for name in found if name not in first]
+
+
+def _environment_names(dataset: str, records: Sequence[Record]) -> list[str]:
+    """From the dataset's card, else from the records' provenance, else the indices."""
+    card = CARDS.get(dataset)
+    if card and card.environments:
+        return list(card.environments)
+    own = [record for record in records if record["args"]["dataset"] == dataset]
+    count = max(environment_count(record) for record in own)
+    for record in own:
+        names = (record.get("provenance") or {}).get("environments")
+        if isinstance(names, list) and len(names) == count:
+            return [str(name) for name in names]
+    return [str(env) for env in range(count)]

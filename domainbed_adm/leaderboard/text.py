@@ -1,0 +1,41 @@
+"""Tables as text: DomainBed's, character by character, and the paper's on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from domainbed_adm.leaderboard.board import Entry
+from domainbed_adm.leaderboard.sheets import Sheet
+from domainbed_adm.tables import show
+
+
+def written(entry: Entry, digits: int, plus_minus: str) -> str:
+    """``mean <plus_minus> error``, ``mean`` where there is no error, ``X`` where there is no number."""
+    if entry.mean is None:
+        return "X"
+    mean = f"{entry.mean:.{digits}f}"
+    return mean if entry.sem is None else f"{mean}{plus_minus}{entry.sem:.{digits}f}"
+
+
+def domainbed_text(sheets: Iterable[Sheet], total: int) -> str:
+    """DomainBed's text: columns of fixed width, cut and filled with blanks, two blanks apart, one at the end."""
+    lines = [f"Total records: {total}"]
+    for sheet in sheets:
+        lines += ["", f"-------- {sheet.title}", _line((*sheet.label_columns, *sheet.columns), sheet.width)]
+        for row in sheet.rows:
+            cells = [written(entry, sheet.digits, " +/- ") for entry in row.entries]
+            lines.append(_line((*row.labels, *cells), sheet.width))
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Iterable[str], width: int) -> str:
+    return "  ".join(cell.ljust(width)[:width] for cell in cells) + " "
+
+
+def show_paper(sheet: Sheet) -> None:
+    """Print the paper's table and its note; the best of each column is bold on a terminal."""
+    offset = len(sheet.label_columns)
+    rows = [[*row.labels, *(written(entry, sheet.digits, "±") for entry in row.entries)] for row in sheet.rows]
+    bold = {(i, offset + j) for i, j in sheet.best()}
+    show((*sheet.label_columns, *sheet.columns), rows, bold=bold, title=sheet.title)
+    print(sheet.note)
