@@ -1,0 +1,171 @@
+"""``list``: the algorithms, datasets, hparams and named sweeps there are; loads no torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from domainbed_adm.cli import run
+from domainbed_adm.console import Parser
+from domainbed_adm.datasets.cards import CARDS
+from domainbed_adm.hparams_registry import RUN_FACTS, Hparam, hparams_of
+from domainbed_adm.methods import CURRICULA, DIFFICULTIES, FLATNESS, METHODS, WEIGHTINGS, get_method
+from domainbed_adm.scripts.sweep import DATASETS
+from domainbed_adm.sweeping import named
+from domainbed_adm.sweeping.jobs import Sweep
+from domainbed_adm.tables import fits, show
+
+EXAMPLES = """\
+  domainbed-adm list algorithms
+  domainbed-adm list hparams --algorithm SAM_SSPL_ADM --dataset PACS
+  domainbed-adm list sweeps --json"""
+
+COST = (
+    "cost: one step in F, a forward pass of the batch, by the hparam weighting (plain SAM is 6F, ERM 3F); "
+    "adm_estimator linear saves 1F of an ADM method."
+)
+_PROSE = ("about", "meaning", "paper", "environments", "default", "valid", "read by", "needs")
+#: A dataset of each of the two kinds whose defaults differ.
+_KINDS = {"28 px": "RotatedMNIST", "larger": "PACS"}
+
+Rows = list[dict[str, Any]]
+
+
+def build_parser() -> Parser:
+    """The flags."""
+    parser = Parser(
+        "domainbed-adm list",
+        description="List the algorithms, datasets, hparams and named sweeps there are.",
+        examples=EXAMPLES,
+    )
+    parser.add_argument("what", choices=("algorithms", "datasets", "hparams", "sweeps"))
+    parser.add_argument("--algorithm", help="hparams of this algorithm only")
+    parser.add_argument("--dataset", help="hparams with the defaults of this dataset only")
+    parser.add_argument("--json", action="store_true", help="a JSON list")
+    return parser
+
+
+def algorithms() -> Rows:
+    """One row for each method."""
+    return [
+        {
+            "algorithm": method.name,
+            **{f"cost {weighting}": f"{method.passes(weighting)}F" for weighting in WEIGHTINGS},
+            "about": method.summary,
+            "paper": method.papers,
+        }
+        for method in METHODS.values()
+    ]
+
+
+def datasets() -> Rows:
+    """One row for each dataset."""
+    return [
+        {
+            "dataset": card.name,
+            "input": "x".join(map(str, card.input_shape)),
+            "classes": card.num_classes or "folders",
+            "steps": card.n_steps,
+            "needs": f"data_dir/{card.directory}" if card.directory else "data_dir" if card.module == "mnist" else "-",
+            "environments": ", ".join(card.environments or ()),
+            "about": card.summary,
+            "paper": card.paper,
+        }
+        for card in CARDS.values()
+    ]
+
+
+def hparams(algorithm: str | None, dataset: str | None) -> Rows:
+    """One row for each hyperparameter.
+
+    Raises:
+        UserError: the algorithm is unknown.
+    """
+    chosen = [get_method(algorithm).name] if algorithm else list(METHODS)
+    kinds = {"": dataset} if dataset else _KINDS
+    specs = {kind: {k: v for name in chosen for k, v in hparams_of(name, of).items()} for kind, of in kinds.items()}
+    first = next(iter(specs.values()))
+    return [
+        {
+            "hparam": name,
+            "default": _default({kind: table[name] for kind, table in specs.items()}),
+            "valid": "-" if hparam.valid is None else str(hparam.valid),
+            "searched": _searched([table[name] for table in specs.values()]),
+            "read by": _readers(name),
+            "meaning": hparam.help,
+        }
+        for name, hparam in first.items()
+    ]
+
+
+def _default(by_kind: dict[str, Hparam]) -> str:
+    values = {kind: json.dumps(hparam.default) for kind, hparam in by_kind.items()}
+    if next(iter(by_kind.values())).name in RUN_FACTS:
+        return "by the run"
+    if len(set(values.values())) == 1:
+        return next(iter(values.values()))
+    return "; ".join(f"{value} ({kind})" for kind, value in values.items())
+
+
+def _searched(specs: list[Hparam]) -> str:
+    drawn = {hparam.draw is not None for hparam in specs}
+    return "yes" if drawn == {True} else "no" if drawn == {False} else "not 28 px"
+
+
+def _readers(name: str) -> str:
+    """The parts whose methods read it."""
+    readers = [method for method in METHODS.values() if name in method.hparams]
+    if not readers:
+        return "every method"
+    cards = {card.name: card for method in readers for card in method.cards}
+    own = [part for part, card in cards.items() if name in card.hparams]
+    if own:
+        return ", ".join(own)
+    return "ADM" if all(method.difficulty == "ADM" for method in readers) else "SPL, SSPL"
+
+
+def sweeps() -> Rows:
+    """One row for each named sweep."""
+    rows = []
+    for name in named.names():
+        flags = named.load(name)
+        fields = {key: value for key, value in flags.items() if key in Sweep.__dataclass_fields__}
+        sweep = Sweep(**{"datasets": DATASETS, "algorithms": list(METHODS), **fields})
+        rows.append({"sweep": name, "jobs": sweep.count(), "about": flags["about"]})
+    return rows
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the table asked for."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if (args.algorithm or args.dataset) and args.what != "hparams":
+        parser.error("--algorithm and --dataset go with hparams")
+    tables = {"algorithms": algorithms, "datasets": datasets, "sweeps": sweeps}
+    rows = hparams(args.algorithm, args.dataset) if args.what == "hparams" else tables[args.what]()
+    if args.json:
+        print(json.dumps(rows, indent=1, ensure_ascii=False))
+        return 0
+    _print(rows)
+    if args.what == "algorithms":
+        print(COST)
+    return 0
+
+
+def _print(rows: Rows) -> None:
+    """Print the rows; algorithms on a narrow terminal in two tables, the methods and their parts."""
+    if "about" in rows[0] and "cost both" in rows[0] and not fits(list(rows[0]), _cells(rows)):
+        parts = [card for table in (FLATNESS, CURRICULA, DIFFICULTIES) for card in table.values()]
+        _print([{"part": card.name, "about": card.summary, "paper": card.paper} for card in parts])
+        rows = [{name: value for name, value in row.items() if name not in _PROSE} for row in rows]
+    show(list(rows[0]), _cells(rows), prose=_PROSE)
+
+
+def _cells(rows: Rows) -> list[list[str]]:
+    return [[str(value) for value in row.values()] for row in rows]
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))

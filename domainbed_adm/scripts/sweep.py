@@ -1,0 +1,161 @@
+"""``sweep``: launch many runs, count them by state, or delete the folders of those that did not finish."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from domainbed_adm.cli import run
+from domainbed_adm.console import Parser
+from domainbed_adm.datasets.cards import CARDS
+from domainbed_adm.errors import UserError, lookup
+from domainbed_adm.methods import METHODS
+from domainbed_adm.sweeping import named
+from domainbed_adm.sweeping.checks import check_sweep, check_writable, make_folder
+from domainbed_adm.sweeping.jobs import DONE, INCOMPLETE, NOT_LAUNCHED, STATES, Job, Sweep, delete_incomplete
+from domainbed_adm.sweeping.launchers import LAUNCHERS
+from domainbed_adm.tables import show
+
+EXAMPLES = """\
+  domainbed-adm sweep launch --sweep smoke --output_dir results/smoke --jobs 2 --skip_confirmation
+  domainbed-adm sweep launch --sweep paper_dg --data_dir data --output_dir results/paper --dry_run
+  domainbed-adm sweep status --sweep smoke --output_dir results/smoke"""
+
+DATASETS = [name for name in CARDS if not name.startswith("Debug")]
+_FIELDS = Sweep.__dataclass_fields__
+
+
+def build_parser() -> Parser:
+    """The flags; DomainBed's names and defaults where it has them."""
+    parser = Parser(
+        "domainbed-adm sweep",
+        description="Launch many runs, count them by state, or delete the folders of those that did not finish.",
+        examples=EXAMPLES,
+    )
+    add = parser.add_argument
+    add("command", choices=("launch", "delete_incomplete", "status"))
+    add(
+        "--sweep", metavar="NAME", help=f"a named sweep ({', '.join(named.names())}) or a .yaml file; flags override it"
+    )
+    add("--output_dir", help="folder of the sweep; each job gets a folder in it")
+    add("--data_dir", help="folder that holds the datasets; RotatedDigits, ColoredDigits and Debug* need none")
+    add("--datasets", nargs="+", default=DATASETS, metavar="NAME", help="default: all known ones but Debug*")
+    add("--algorithms", nargs="+", default=list(METHODS), metavar="NAME", help="default: all 28")
+    add("--task", choices=("domain_generalization",), default="domain_generalization")
+    add(
+        "--n_hparams_from", type=int, default=0, metavar="N", help="first hparams_seed (default 0, the default hparams)"
+    )
+    add("--n_hparams", type=int, default=20, metavar="N", help="hparams_seeds below this (default 20)")
+    add("--n_trials", type=int, default=3, metavar="N", help="trials, each with its own split (default 3)")
+    add("--seed", type=int, default=0, help="accepted as in DomainBed, where it changes nothing either")
+    add("--steps", type=int, metavar="N", help="default: the dataset's")
+    add("--hparams", metavar="JSON", help="values that override every job's; names of other methods are skipped")
+    add("--holdout_fraction", type=float, default=0.2, metavar="X", help="validation share of a source (default 0.2)")
+    single = argparse.BooleanOptionalAction
+    add("--single_test_envs", action=single, default=False, help="hold out single environments only, no pairs")
+    add("--command_launcher", default="local", metavar="NAME", help=f"{', '.join(LAUNCHERS)} (default local)")
+    add("--jobs", type=int, default=1, metavar="N", help="processes at a time, for local (default 1)")
+    add("--dry_run", action="store_true", help="count the jobs of each method, and do nothing")
+    add("--skip_confirmation", action="store_true", help="do not ask before launching or deleting")
+    return parser
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The flags given, over those of the named sweep, over the defaults.
+
+    Raises:
+        UserError: the named sweep is unknown or wrong.
+    """
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.sweep:
+        flags = named.load(args.sweep)
+        parser.set_defaults(**{name: value for name, value in flags.items() if name != "about"})
+        args = parser.parse_args(argv)
+    if args.output_dir is None:
+        parser.error("the following arguments are required: --output_dir")
+    return args
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; exit code 1 where a job failed.
+
+    Raises:
+        UserError: a flag is wrong; nothing has been created.
+    """
+    args = parse(argv)
+    lists = {name: list(dict.fromkeys(getattr(args, name))) for name in ("datasets", "algorithms")}
+    sweep = Sweep(**{name: getattr(args, name) for name in _FIELDS} | lists)
+    lookup(LAUNCHERS, args.command_launcher, "command launcher")
+    if args.jobs < 1:
+        raise UserError(f"--jobs must be at least 1, not {args.jobs}")
+    launching = args.command == "launch" and not args.dry_run
+    check_sweep(sweep, needs_data=launching and args.command_launcher != "dummy")
+    jobs = sweep.jobs(check_writable(args.output_dir) if launching else args.output_dir)
+    states = Counter(job.state for job in jobs)
+    if args.command == "status" or args.dry_run:
+        _show_counts(jobs)
+    print(f"{len(jobs)} jobs: {', '.join(f'{states[state]} {state}' for state in reversed(STATES))}")
+    if args.command == "status" or args.dry_run:
+        return 0
+    return _launch(args, jobs) if args.command == "launch" else _delete(args, jobs)
+
+
+def _launch(args: argparse.Namespace, jobs: list[Job]) -> int:
+    todo = [job for job in jobs if job.state == NOT_LAUNCHED]
+    left = sum(job.state == INCOMPLETE for job in jobs)
+    if left:
+        print(f"{left} incomplete jobs are left as they are (running, or broken off): see sweep delete_incomplete")
+    codes: list[int] = []
+    if todo:
+        _confirm(f"Launch {len(todo)} jobs?", args.skip_confirmation)
+        if args.command_launcher != "dummy":
+            make_folder(Path(args.output_dir))
+        launcher = LAUNCHERS[args.command_launcher]
+        codes = launcher([job.command for job in todo], labels=[job.label for job in todo], jobs=args.jobs)
+    print(f"Results: {args.output_dir}")
+    print(f"Leaderboard: domainbed-adm collect_results --input_dir {shlex.quote(args.output_dir)}")
+    return int(any(codes))
+
+
+def _delete(args: argparse.Namespace, jobs: list[Job]) -> int:
+    count = sum(job.state == INCOMPLETE for job in jobs)
+    if count:
+        _confirm(f"Delete the folders of {count} incomplete jobs?", args.skip_confirmation)
+    print(f"Deleted {delete_incomplete(jobs)} folders")
+    return 0
+
+
+def _confirm(question: str, skip: bool) -> None:
+    """Ask on a terminal.
+
+    Raises:
+        UserError: the answer is not yes, or nobody can answer.
+    """
+    if skip:
+        return
+    try:
+        answer = input(f"{question} (y/n) ") if sys.stdin.isatty() else None
+    except EOFError:
+        answer = None
+    if answer is None:
+        raise UserError("nobody to confirm: standard input is no terminal; pass --skip_confirmation")
+    if not answer.strip().lower().startswith("y"):
+        raise UserError("not confirmed, nothing done")
+
+
+def _show_counts(jobs: list[Job]) -> None:
+    counts: dict[str, Counter[str]] = {}
+    for job in jobs:
+        counts.setdefault(job.train_args["algorithm"], Counter())[job.state] += 1
+    columns = (DONE, INCOMPLETE, NOT_LAUNCHED)
+    rows = [[name, *(str(count[state]) for state in columns), str(count.total())] for name, count in counts.items()]
+    show(("algorithm", *columns, "jobs"), rows)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))

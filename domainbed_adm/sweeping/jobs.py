@@ -1,0 +1,164 @@
+"""Jobs of a sweep: DomainBed's train arguments, seeds, folders and states, one job for each training run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from domainbed_adm.datasets.cards import CARDS, get_card
+from domainbed_adm.datasets.layout import dataset_root, environments
+from domainbed_adm.seeding import seed_hash
+
+NOT_LAUNCHED, INCOMPLETE, DONE = STATES = ("not launched", "incomplete", "done")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run of a sweep.
+
+    Attributes:
+        train_args: flags of ``train`` and their values, without ``output_dir``.
+        sweep_dir: folder of the sweep.
+    """
+
+    train_args: dict[str, Any]
+    sweep_dir: Path
+
+    @cached_property
+    def output_dir(self) -> Path:
+        """``<sweep_dir>/<md5 of the arguments as JSON with sorted keys>``."""
+        text = json.dumps(self.train_args, sort_keys=True)
+        return self.sweep_dir / hashlib.md5(text.encode()).hexdigest()
+
+    @property
+    def state(self) -> str:
+        """As the folder says: done where it holds ``done``, incomplete where it exists without."""
+        if (self.output_dir / "done").exists():
+            return DONE
+        return INCOMPLETE if self.output_dir.exists() else NOT_LAUNCHED
+
+    @property
+    def command(self) -> str:
+        """The shell command that trains it; every value is quoted."""
+        words = [sys.executable, "-m", "domainbed_adm.scripts.train"]
+        for name, value in sorted({**self.train_args, "output_dir": self.output_dir}.items()):
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+        return shlex.join(words)
+
+    @property
+    def label(self) -> str:
+        """A few words for progress lines."""
+        args = self.train_args
+        held_out = " ".join(map(str, args["test_envs"]))
+        extra = "".join(
+            f", {name} {args[key]}" for key, name in (("hparams_seed", "hparams"), ("trial_seed", "trial")) if args[key]
+        )
+        return f"{args['algorithm']} on {args['dataset']}, test_envs {held_out}{extra}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep runs over; the names are DomainBed's flags.
+
+    ``hparams`` is JSON text, kept as given since it is part of a job's hash. ``data_dir`` None is left out of the hash.
+    """
+
+    datasets: list[str]
+    algorithms: list[str]
+    n_hparams_from: int = 0
+    n_hparams: int = 20
+    n_trials: int = 3
+    steps: int | None = None
+    hparams: str | None = None
+    holdout_fraction: float = 0.2
+    single_test_envs: bool = False
+    data_dir: str | None = None
+    task: str = "domain_generalization"
+
+    def jobs(self, sweep_dir: str | Path) -> list[Job]:
+        """All jobs, in DomainBed's order: trial, dataset, algorithm, test environments, hparams_seed.
+
+        Raises:
+            UserError: a folder dataset's environments cannot be counted.
+        """
+        return [Job(args, Path(sweep_dir)) for args in make_args_list(self)]
+
+    def count(self) -> int:
+        """How many jobs there are, without making them.
+
+        Raises:
+            UserError: a folder dataset's environments cannot be counted.
+        """
+        counts = [environment_count(dataset, self.data_dir) for dataset in self.datasets]
+        held = sum(len(list(held_out(count, self.single_test_envs))) for count in counts)
+        return self.n_trials * len(self.algorithms) * held * (self.n_hparams - self.n_hparams_from)
+
+
+def make_args_list(sweep: Sweep) -> list[dict[str, Any]]:
+    """The train arguments of every job, in DomainBed's order.
+
+    Raises:
+        UserError: a folder dataset's environments cannot be counted.
+    """
+    counts = {dataset: environment_count(dataset, sweep.data_dir) for dataset in sweep.datasets}
+    return [
+        _train_args(sweep, trial_seed, dataset, algorithm, test_envs, hparams_seed)
+        for trial_seed in range(sweep.n_trials)
+        for dataset in sweep.datasets
+        for algorithm in sweep.algorithms
+        for test_envs in held_out(counts[dataset], sweep.single_test_envs)
+        for hparams_seed in range(sweep.n_hparams_from, sweep.n_hparams)
+    ]
+
+
+def _train_args(
+    sweep: Sweep, trial_seed: int, dataset: str, algorithm: str, test_envs: list[int], hparams_seed: int
+) -> dict[str, Any]:
+    args = {
+        "dataset": dataset,
+        "algorithm": algorithm,
+        "test_envs": test_envs,
+        "holdout_fraction": sweep.holdout_fraction,
+        "hparams_seed": hparams_seed,
+        "task": sweep.task,
+        "trial_seed": trial_seed,
+        "seed": seed_hash(dataset, algorithm, test_envs, hparams_seed, trial_seed),
+    }
+    optional = {"data_dir": sweep.data_dir, "steps": sweep.steps, "hparams": sweep.hparams}
+    return args | {name: value for name, value in optional.items() if value is not None}
+
+
+def held_out(count: int, single: bool) -> Iterator[list[int]]:
+    """Every environment alone and, unless ``single``, every pair behind its first; no pair where there are but two."""
+    for first in range(count):
+        yield [first]
+        if not single and count > 2:
+            yield from ([first, second] for second in range(first + 1, count))
+
+
+def environment_count(dataset: str, data_dir: str | None) -> int:
+    """Number of environments: from the card of a known dataset, from the folders of another.
+
+    Raises:
+        UserError: there is neither a card nor a folder, or the folder holds fewer than two.
+    """
+    card = get_card(dataset)
+    if dataset in CARDS and card.environments:
+        return len(card.environments)
+    return len(environments(dataset_root(card, data_dir)))
+
+
+def delete_incomplete(jobs: Iterable[Job]) -> int:
+    """Remove the folders of incomplete jobs, and no other; return how many there were."""
+    incomplete = [job for job in jobs if job.state == INCOMPLETE]
+    for job in incomplete:
+        shutil.rmtree(job.output_dir)
+    return len(incomplete)

@@ -1,0 +1,128 @@
+"""Command launchers: functions of a list of command strings that return the exit codes, in the same order.
+
+To add one, for a cluster say, write such a function and put it into ``LAUNCHERS``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from rich.console import Console
+
+from domainbed_adm.console import ProgressBar
+from domainbed_adm.errors import UserError
+from domainbed_adm.sweeping.processes import Outcome, Pool
+
+
+class Launcher(Protocol):
+    """What a launcher is."""
+
+    def __call__(self, commands: Sequence[str], *, labels: Sequence[str] | None = None, jobs: int = 1) -> list[int]:
+        """Run the commands; ``labels`` name them in progress lines, ``jobs`` is how many may run at a time."""
+        ...
+
+
+def cpu_count() -> int:
+    """Number of CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _shares(slots: int) -> dict[str, str]:
+    """Each slot's share of the CPUs, for the children's loaders and threads; what the user has set stays."""
+    share = cpu_count() // slots
+    wanted = {"DOMAINBED_ADM_WORKERS": str(share), "OMP_NUM_THREADS": str(max(1, share))}
+    return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
+def local(commands: Sequence[str], *, labels: Sequence[str] | None = None, jobs: int = 1) -> list[int]:
+    """Run on this machine, ``jobs`` processes at a time.
+
+    Raises:
+        UserError: ``jobs`` is below 1.
+    """
+    if jobs < 1:
+        raise UserError(f"--jobs must be at least 1, not {jobs}")
+    return _run([_shares(jobs)] * jobs, commands, labels)
+
+
+def multi_gpu(commands: Sequence[str], *, labels: Sequence[str] | None = None, jobs: int = 1) -> list[int]:
+    """Run on this machine, one process on each GPU, whatever ``jobs`` is.
+
+    Raises:
+        UserError: no GPU is found.
+    """
+    names = gpus()
+    return _run([{**_shares(len(names)), "CUDA_VISIBLE_DEVICES": name} for name in names], commands, labels)
+
+
+def dummy(commands: Sequence[str], *, labels: Sequence[str] | None = None, jobs: int = 1) -> list[int]:
+    """Run nothing; print each command."""
+    for command in commands:
+        print(f"Dummy launcher: {command}")
+    return [0] * len(commands)
+
+
+#: Launchers by the name that ``--command_launcher`` takes.
+LAUNCHERS: dict[str, Launcher] = {"local": local, "multi_gpu": multi_gpu, "dummy": dummy}
+
+
+def gpus() -> list[str]:
+    """GPUs to use: those in ``CUDA_VISIBLE_DEVICES``, or all that ``nvidia-smi`` lists where it is not set.
+
+    Raises:
+        UserError: there is none.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        names = [name.strip() for name in visible.split(",") if name.strip() not in {"", "-1"}]
+        where = f"CUDA_VISIBLE_DEVICES is {visible!r}"
+    else:
+        names = [str(i) for i in range(_listed_gpus())]
+        where = "nvidia-smi -L lists none"
+    if not names:
+        raise UserError(f"--command_launcher multi_gpu found no GPU: {where}; use --command_launcher local")
+    return names
+
+
+def _listed_gpus() -> int:
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return 0
+    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, check=False).stdout
+    return sum(line.startswith("GPU ") for line in listed.splitlines())
+
+
+def _run(slots: list[dict[str, str]], commands: Sequence[str], labels: Sequence[str] | None) -> list[int]:
+    """Run in these slots; show progress; list what failed."""
+    names = list(labels or commands)
+    on_terminal = Console(stderr=True).is_terminal
+    done = 0
+    with ProgressBar("jobs", len(commands)) as bar:
+
+        def report(index: int, outcome: Outcome) -> None:
+            nonlocal done
+            done += 1
+            line = _line(names[index], outcome)
+            bar.advance(1, line)
+            if not on_terminal:
+                width = len(str(len(commands)))
+                print(f"[{done:{width}}/{len(commands)}] {line}", flush=True)
+
+        outcomes = Pool(slots).run(commands, report)
+    failed = [(name, outcome) for name, outcome in zip(names, outcomes, strict=True) if outcome.code]
+    if failed:
+        print(f"{len(failed)} of {len(commands)} jobs failed:", file=sys.stderr)
+    for name, outcome in failed:
+        print(f"  {name}: exit code {outcome.code}: {outcome.last_line}", file=sys.stderr)
+    return [outcome.code for outcome in outcomes]
+
+
+def _line(name: str, outcome: Outcome) -> str:
+    return f"{'failed' if outcome.code else 'done  '} {name} ({outcome.seconds:.1f} s)"

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from domainbed_adm.errors import UserError
+from domainbed_adm.sweeping.checks import check_sweep, check_writable, make_folder
+from domainbed_adm.sweeping.jobs import DONE, INCOMPLETE, NOT_LAUNCHED, Job, Sweep, delete_incomplete, held_out
+
+MNIST = Sweep(
+    ["RotatedMNIST", "PACS", "VLCS"],
+    ["ERM", "SAM_x"],
+    n_hparams=2,
+    n_trials=2,
+    data_dir="/data",
+    single_test_envs=False,
+)
+DIGITS = Sweep(["RotatedDigits"], ["ERM"], n_hparams=1, n_trials=1, single_test_envs=True)
+
+# Printed by DomainBed's own sweep module (b93c22a) for the flags of MNIST: number of the job, what it is, seed, folder.
+DOMAINBEDS = [
+    (0, ("RotatedMNIST", "ERM", [0], 0, 0), 8951917, "c2004c02facc001986d69a0989c139c0"),
+    (1, ("RotatedMNIST", "ERM", [0], 1, 0), 976490518, "4e6412df601d615410a21294a5d4c187"),
+    (5, ("RotatedMNIST", "ERM", [0, 2], 1, 0), 340536321, "659c6310c265bc0d2de012b874ca9f9f"),
+    (-1, ("VLCS", "SAM_x", [3], 1, 1), 2144043449, "1c3f67921070d3e994f554d283e0c4a1"),
+]
+
+
+@pytest.mark.parametrize(("index", "what", "seed", "folder"), DOMAINBEDS)
+def test_jobs_are_domainbeds(index: int, what: tuple, seed: int, folder: str) -> None:
+    jobs = MNIST.jobs("out")
+    args = jobs[index].train_args
+    names = ("dataset", "algorithm", "test_envs", "hparams_seed", "trial_seed")
+    assert tuple(args[name] for name in names) == what
+    assert (args["seed"], jobs[index].output_dir) == (seed, Path("out") / folder)
+    assert len(jobs) == MNIST.count() == 328
+
+
+def test_steps_hparams_and_holdout_are_in_the_hash_as_in_domainbed() -> None:
+    sweep = Sweep(
+        ["ColoredMNIST"],
+        ["ERM"],
+        n_hparams_from=1,
+        n_hparams=3,
+        n_trials=1,
+        steps=300,
+        hparams='{"lr": 0.01}',
+        holdout_fraction=0.5,
+        data_dir="my data",
+    )
+    jobs = sweep.jobs("out")
+    assert [jobs[0].output_dir.name, jobs[-1].output_dir.name] == [
+        "346d2700e1a576967f578c108e8cd776",
+        "bfa6f51ce530b7296a8a9fdb08f64a8c",
+    ]
+    assert jobs[0].command == (
+        f"{shlex.quote(sys.executable)} -m domainbed_adm.scripts.train --algorithm ERM --data_dir 'my data' "
+        "--dataset ColoredMNIST --holdout_fraction 0.5 --hparams '{\"lr\": 0.01}' --hparams_seed 1 "
+        "--output_dir out/346d2700e1a576967f578c108e8cd776 --seed 105328708 --steps 300 "
+        "--task domain_generalization --test_envs 0 --trial_seed 0"
+    )
+
+
+def test_without_data_dir_there_is_no_data_dir() -> None:
+    assert all("data_dir" not in job.train_args for job in DIGITS.jobs("out"))
+
+
+def test_every_word_of_a_command_is_quoted() -> None:
+    evil = "a b; $(touch x) 'q'"
+    words = shlex.split(Job({"data_dir": evil, "test_envs": [1, "2; 3"]}, Path(evil)).command)
+    assert words[words.index("--data_dir") + 1] == evil
+    assert words[words.index("--test_envs") + 1 :] == ["1", "2; 3"]
+    assert words[words.index("--output_dir") + 1].startswith(evil + "/")
+
+
+def test_pairs_stand_behind_their_first_and_never_hold_out_all() -> None:
+    assert list(held_out(3, single=False)) == [[0], [0, 1], [0, 2], [1], [1, 2], [2]]
+    assert list(held_out(3, single=True)) == [[0], [1], [2]]
+    assert list(held_out(2, single=False)) == [[0], [1]]
+
+
+def test_states_and_delete_incomplete_touches_nothing_else(tmp_path: Path) -> None:
+    first, second, third, *_ = jobs = DIGITS.jobs(tmp_path)
+    for folder in (first.output_dir, second.output_dir, tmp_path / "notes", tmp_path / ("0" * 32)):
+        folder.mkdir()
+    (first.output_dir / "done").write_text("done")
+    assert [first.state, second.state, third.state] == [DONE, INCOMPLETE, NOT_LAUNCHED]
+    assert delete_incomplete(jobs) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([first.output_dir.name, "notes", "0" * 32])
+
+
+def test_labels_name_what_varies() -> None:
+    sweep = replace(DIGITS, n_hparams=2, n_trials=2, single_test_envs=False)
+    labels = [job.label for job in sweep.jobs("out")]
+    assert labels[0] == "ERM on RotatedDigits, test_envs 0"
+    assert "ERM on RotatedDigits, test_envs 0 1, hparams 1, trial 1" in labels
+    assert len(set(labels)) == len(labels)
+
+
+def own_dataset(root: Path, *domains: str) -> Sweep:
+    for domain in domains:
+        (root / "Mine" / domain).mkdir(parents=True)
+    return replace(DIGITS, datasets=["Mine"], data_dir=str(root))
+
+
+def test_environments_of_an_own_dataset_are_its_folders(tmp_path: Path) -> None:
+    sweep = own_dataset(tmp_path, "ink", "oil", "pen", ".cache")
+    check_sweep(sweep, needs_data=True)
+    assert len(sweep.jobs("out")) == 3
+
+
+def test_a_known_dataset_must_hold_its_environments_only_where_it_runs(tmp_path: Path) -> None:
+    for domain in ("art", "photo"):
+        (tmp_path / "PACS" / domain).mkdir(parents=True)
+    sweep = replace(DIGITS, datasets=["PACS"], data_dir=str(tmp_path))
+    check_sweep(sweep, needs_data=False)
+    with pytest.raises(UserError, match=r"PACS must hold the 4 environments of PACS \(A, C, P, S\), has 2: art, photo"):
+        check_sweep(sweep, needs_data=True)
+
+
+WRONG = [
+    ({"algorithms": ["SAM_SSPL_ADN"]}, "unknown algorithm 'SAM_SSPL_ADN'. Did you mean SAM_SSPL_ADM?"),
+    ({"datasets": ["RotatedDigit"]}, "unknown dataset 'RotatedDigit'. Did you mean RotatedDigits?"),
+    ({"datasets": ["Mine"], "data_dir": "/nowhere"}, "data_dir /nowhere is no folder"),
+    ({"datasets": ["PACS"]}, "dataset PACS is read from disk: give --data_dir"),
+    ({"datasets": ["ColoredMNIST"]}, "dataset ColoredMNIST is read from disk: give --data_dir"),
+    ({"hparams": "[1]"}, "--hparams must be a JSON object"),
+    ({"hparams": "{lr: 1}"}, "--hparams is not JSON"),
+    ({"hparams": '{"rhoo": 1}'}, "unknown hparam 'rhoo'"),
+    ({"hparams": '{"rho": -1}', "algorithms": ["ERM", "SAM"]}, "hparam rho must be a number in [0, inf), not -1"),
+    ({"hparams": '{"lr": NaN}'}, "hparam lr must be a number in (0, inf), not nan"),
+    ({"hparams": '{"batch_size": 0}'}, "hparam batch_size must be an integer in [1, inf), not 0"),
+    ({"n_trials": 0}, "--n_trials must be at least 1, not 0"),
+    ({"n_hparams": 0}, "--n_hparams_from must be at least 0 and below --n_hparams, not 0 with --n_hparams 0"),
+    ({"n_hparams_from": -1}, "--n_hparams_from must be at least 0 and below --n_hparams, not -1 with --n_hparams 1"),
+    ({"steps": 0}, "--steps must be at least 1, not 0"),
+    ({"holdout_fraction": 1.0}, "--holdout_fraction must be in [0, 1), not 1.0"),
+    ({"holdout_fraction": float("nan")}, "--holdout_fraction must be in [0, 1), not nan"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG)
+def test_a_mistake_is_named_before_anything_runs(change: dict, message: str) -> None:
+    check_sweep(DIGITS, needs_data=True)
+    with pytest.raises(UserError) as caught:
+        check_sweep(replace(DIGITS, **change), needs_data=True)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_domain_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at least two domains"):
+        check_sweep(own_dataset(tmp_path, "ink"), needs_data=True)
+
+
+def test_hparams_of_other_methods_are_allowed() -> None:
+    check_sweep(replace(DIGITS, hparams='{"rho": 0.1}'), needs_data=True)
+
+
+def test_an_output_dir_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert check_writable(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(UserError, match="--output_dir .*/file/x cannot be written: .*/file is a file"):
+        check_writable(tmp_path / "file" / "x")
+    with pytest.raises(UserError, match="--output_dir .*/file/x cannot be written: Not a directory"):
+        make_folder(tmp_path / "file" / "x")

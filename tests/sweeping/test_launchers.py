@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from domainbed_adm.errors import UserError
+from domainbed_adm.sweeping import processes
+from domainbed_adm.sweeping.launchers import LAUNCHERS, cpu_count, dummy, gpus, local, multi_gpu
+from domainbed_adm.sweeping.processes import NOT_RUN, Pool
+
+
+def python(code: str) -> str:
+    return shlex.join([sys.executable, "-S", "-c", code])
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DOMAINBED_ADM_WORKERS", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def written_environment(path: Path, *names: str) -> str:
+    return python(f"import os, json; json.dump([os.environ.get(n) for n in {names}], open({str(path)!r}, 'w'))")
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_local_returns_exit_codes_in_order_and_lists_failures(capsys: pytest.CaptureFixture[str], jobs: int) -> None:
+    fails = python("import sys; print('first', file=sys.stderr); print('bad luck ', file=sys.stderr); sys.exit(3)")
+    codes = local([python("pass"), fails, python("print(1)")], labels=["one", "two", "three"], jobs=jobs)
+    assert codes == [0, 3, 0]
+    captured = capsys.readouterr()
+    assert captured.err == "1 of 3 jobs failed:\n  two: exit code 3: bad luck\n"
+    lines = captured.out.splitlines()
+    assert [line[:5] for line in lines] == ["[1/3]", "[2/3]", "[3/3]"]
+    assert sorted(line[6:-8].rsplit(" (", 1)[0].strip() for line in lines) == [
+        "done   one",
+        "done   three",
+        "failed two",
+    ]
+
+
+def test_a_command_that_cannot_start_is_a_failed_job(capsys: pytest.CaptureFixture[str]) -> None:
+    assert local(["/no/such/program --x"]) == [NOT_RUN]
+    assert "No such file or directory" in capsys.readouterr().err
+
+
+def test_local_runs_as_many_at_a_time_as_told(tmp_path: Path) -> None:
+    waits = f"import os, time; open({str(tmp_path)!r} + '/' + str(os.getpid()), 'w')\n"
+    waits += f"while len(os.listdir({str(tmp_path)!r})) < 3: time.sleep(0.01)"
+    assert local([python(waits)] * 3, jobs=3) == [0, 0, 0]
+
+
+def test_local_shares_the_cpus_among_the_jobs_unless_the_user_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = written_environment(tmp_path / "env", "DOMAINBED_ADM_WORKERS", "OMP_NUM_THREADS")
+    local([command], jobs=2)
+    share = cpu_count() // 2
+    assert json.loads((tmp_path / "env").read_text()) == [str(share), str(max(1, share))]
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    local([command], jobs=1000)
+    assert json.loads((tmp_path / "env").read_text()) == ["0", "7"]
+
+
+def test_multi_gpu_gives_each_job_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-5,")
+    paths = [tmp_path / str(i) for i in range(5)]
+    assert multi_gpu([written_environment(path, "CUDA_VISIBLE_DEVICES") for path in paths]) == [0] * 5
+    assert {json.loads(path.read_text())[0] for path in paths} == {"4", "GPU-5"}
+
+
+def test_gpus_are_those_visible_else_those_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'GPU 0: A (UUID: x)'\necho 'GPU 1: A (UUID: y)'\necho '  MIG 1g (UUID: z)'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert gpus() == ["0", "1"]
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(
+        UserError, match="multi_gpu found no GPU: nvidia-smi -L lists none; use --command_launcher local"
+    ):
+        multi_gpu([python("pass")])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match="found no GPU: CUDA_VISIBLE_DEVICES is ''"):
+        gpus()
+
+
+def test_dummy_prints_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dummy([f"touch {tmp_path}/x"]) == [0]
+    assert capsys.readouterr().out == f"Dummy launcher: touch {tmp_path}/x\n"
+    assert not (tmp_path / "x").exists()
+
+
+def test_no_jobs_at_a_time_is_an_error() -> None:
+    with pytest.raises(UserError, match="--jobs must be at least 1, not 0"):
+        local([], jobs=0)
+
+
+def test_every_launcher_takes_no_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert {name: launcher([]) for name, launcher in LAUNCHERS.items()} == {"local": [], "multi_gpu": [], "dummy": []}
+
+
+def test_an_interruption_ends_running_children_and_starts_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "GRACE", 0.3)
+    stubborn = "import signal, time, os; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+    stubborn += f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); print('up', flush=True); time.sleep(60)"
+
+    def interrupt(index: int, outcome: processes.Outcome) -> None:
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    commands = [python("pass"), python(stubborn), python(f"open({str(tmp_path / 'late')!r}, 'w')")]
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Pool([{}, {}]).run([commands[0], commands[1]], interrupt)
+    assert time.monotonic() - start < 20
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_to_the_sweep_ends_its_children(tmp_path: Path, number: int) -> None:
+    child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    late = f"open({str(tmp_path / 'late')!r}, 'w')"
+    script = f"from domainbed_adm.sweeping.launchers import local; local([{python(child)!r}, {python(late)!r}])"
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) as sweep:
+        deadline = time.monotonic() + 20
+        while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        sweep.send_signal(number)
+        _, errors = sweep.communicate(timeout=20)
+    assert "KeyboardInterrupt" in errors
+    assert not (tmp_path / "late").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
