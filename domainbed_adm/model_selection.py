@@ -102,7 +102,7 @@ def _cross_validated(records: list[Record], test_env: int) -> RunAccuracy | None
     held_out: dict[int, float | None] = {}
     for record in records:
         others = set(record["args"]["test_envs"]) - {test_env}
-        if len(others) == 1 and len(record["args"]["test_envs"]) == 2:
+        if len(others) == 1:
             other = others.pop()
             held_out[other] = accuracy(record, other, "in")
     sources = [env for env in range(environment_count(alone[0])) if env != test_env]

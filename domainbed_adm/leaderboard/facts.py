@@ -48,11 +48,12 @@ def provenance_line(board: Board, selection: SelectionMethod, counts: Iterable[i
     """
     records = [record for group in board.records.values() for record in group]
     n = sorted(set(counts) - {0})
-    trials = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}" if n else "n = 0"
+    count = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}" if n else "0"
+    trials = f"n = {count} {'trial' if count == '1' else 'trials'}"
     holdouts = sorted({str(record["args"].get("holdout_fraction", "not recorded")) for record in records})
     return (
         f"Selected by {selection.name}: {selection.splits}. Accuracy in % on the in-split of the test environment, "
-        f"mean and std / sqrt(n) over {trials} trials. Trial seeds {spoken(seeds(records, 'trial_seed'))}; "
+        f"mean and std / sqrt(n) over {trials}. Trial seeds {spoken(seeds(records, 'trial_seed'))}; "
         f"hparams seeds {spoken(seeds(records, 'hparams_seed'))}; holdout_fraction {', '.join(holdouts)}. "
         f"Versions: {versions(records)}."
     )

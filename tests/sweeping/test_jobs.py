@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from domainbed_adm.errors import UserError
+from domainbed_adm.scripts import train
 from domainbed_adm.sweeping.checks import check_sweep, check_writable, make_folder
 from domainbed_adm.sweeping.jobs import DONE, INCOMPLETE, NOT_LAUNCHED, Job, Sweep, delete_incomplete, held_out
 
@@ -75,6 +76,14 @@ def test_every_word_of_a_command_is_quoted() -> None:
     assert words[words.index("--data_dir") + 1] == evil
     assert words[words.index("--test_envs") + 1 :] == ["1", "2; 3"]
     assert words[words.index("--output_dir") + 1].startswith(evil + "/")
+
+
+def test_train_understands_the_command() -> None:
+    sweep = replace(DIGITS, data_dir="my data", steps=3, hparams='{"lr": 0.01}', single_test_envs=False)
+    for job in sweep.jobs("my out"):
+        args = vars(train.build_parser().parse_args(shlex.split(job.command)[3:]))
+        assert {name: args[name] for name in job.train_args} == job.train_args
+        assert args["output_dir"] == str(job.output_dir)
 
 
 def test_pairs_stand_behind_their_first_and_never_hold_out_all() -> None:

@@ -54,7 +54,9 @@ def test_a_command_that_cannot_start_is_a_failed_job(capsys: pytest.CaptureFixtu
 
 def test_local_runs_as_many_at_a_time_as_told(tmp_path: Path) -> None:
     waits = f"import os, time; open({str(tmp_path)!r} + '/' + str(os.getpid()), 'w')\n"
-    waits += f"while len(os.listdir({str(tmp_path)!r})) < 3: time.sleep(0.01)"
+    waits += "end = time.monotonic() + 10\n"
+    waits += f"while len(os.listdir({str(tmp_path)!r})) < 3 and time.monotonic() < end: time.sleep(0.01)\n"
+    waits += "raise SystemExit(time.monotonic() >= end)"
     assert local([python(waits)] * 3, jobs=3) == [0, 0, 0]
 
 
@@ -123,8 +125,11 @@ def test_an_interruption_ends_running_children_and_starts_no_more(
 
     commands = [python("pass"), python(stubborn), python(f"open({str(tmp_path / 'late')!r}, 'w')")]
     start = time.monotonic()
+    pool = Pool([{}, {}])
     with pytest.raises(KeyboardInterrupt):
-        Pool([{}, {}]).run([commands[0], commands[1]], interrupt)
+        pool.run(commands[:2], interrupt)
+    assert pool.run(commands[2:], interrupt) == [(NOT_RUN, "not started", 0.0)]
+    assert not (tmp_path / "late").exists()
     assert time.monotonic() - start < 20
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
