@@ -13,7 +13,7 @@ from domainbed_adm.errors import UserError
 COMMANDS = {
     "train": "train one method on one dataset, one environment held out",
     "predict": "classify a folder of images with a trained model",
-    "sweep": "launch, continue or count many runs",
+    "sweep": "launch and count many runs",
     "collect_results": "turn a sweep's records into DomainBed's tables",
     "list": "algorithms, datasets, hparams and named sweeps there are",
 }

@@ -35,7 +35,9 @@ def test_equals_its_slow_twin(case):
     difficulty, reference, options = CASES[case]
     model, (x, y) = network(), batch()
     scores = difficulty(probe_of(model, x, y))
-    torch.testing.assert_close(scores, torch.tensor(reference(model, x, y, **options), dtype=torch.float64), rtol=1e-10, atol=0)
+    torch.testing.assert_close(
+        scores, torch.tensor(reference(model, x, y, **options), dtype=torch.float64), rtol=1e-10, atol=0
+    )
     assert scores.shape == (12,)
     assert (scores >= 0).all()
     assert not scores.requires_grad

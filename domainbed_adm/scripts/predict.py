@@ -33,7 +33,11 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run with these flags; returns the exit code."""
+    """Run with these flags; returns the exit code.
+
+    Raises:
+        UserError: ``--output`` cannot be written, or as the functions called.
+    """
     args = build_parser().parse_args(argv)
     from domainbed_adm.training.checkpoint import load_model, restore_algorithm
     from domainbed_adm.training.prediction import find_images, predictions
