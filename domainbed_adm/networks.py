@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from domainbed_adm.backbones import resnet, timm_model
 from domainbed_adm.errors import UserError
 
 
@@ -20,11 +20,12 @@ class Featurizer(nn.Module):
     hparam ``backbone``   that timm model
     28 px                 :func:`small_cnn`, GroupNorm
     32 px                 :func:`wide_resnet`, WRN-16-2
-    else                  torchvision's ResNet-50, ``resnet18`` ResNet-18, ImageNet weights V1 if ``pretrained``
+    larger                torchvision's ResNet-50, ``resnet18`` ResNet-18, ImageNet weights V1 if ``pretrained``
     ====================  ==================================================================================
 
     With ``freeze_bn`` every BatchNorm stays in evaluation mode, whatever ``train()`` says: it normalises with its
-    stored statistics, which do not move; its scale and shift are trained.
+    stored statistics, which do not move; its scale and shift are trained. ``resnet_dropout`` is for the ResNets and
+    timm models; as in DomainBed, the two small networks have no dropout.
 
     Args:
         input_shape: (channels, height, width).
@@ -34,7 +35,8 @@ class Featurizer(nn.Module):
         n_outputs: number of features.
 
     Raises:
-        UserError: weights cannot be fetched, timm is needed and missing, or has no such model.
+        UserError: no network reads such images, weights cannot be fetched, timm is needed and missing, or has no such
+            model.
     """
 
     n_outputs: int
@@ -42,16 +44,24 @@ class Featurizer(nn.Module):
     def __init__(self, input_shape: Sequence[int], hparams: dict[str, Any]) -> None:
         super().__init__()
         self.freeze_bn = bool(hparams.get("freeze_bn", False))
-        size = tuple(input_shape[1:])
+        channels, *size = input_shape
+        dropout, pretrained = hparams.get("resnet_dropout", 0.0), hparams.get("pretrained", True)
         if hparams.get("backbone"):
-            self.network, self.n_outputs = timm_model(hparams["backbone"], input_shape[0], hparams)
-        elif size == (28, 28):
-            self.network, self.n_outputs = small_cnn(input_shape[0], hparams.get("cnn_width", 64))
-        elif size == (32, 32):
-            self.network, self.n_outputs = wide_resnet(input_shape[0])
+            self.network = timm_model(hparams["backbone"], channels, pretrained)
+            self.n_outputs = _width(self.network, input_shape, hparams["backbone"])
+        elif size == [28, 28]:
+            self.network, self.n_outputs = small_cnn(channels, hparams.get("cnn_width", 64))
+            dropout = 0.0
+        elif size == [32, 32]:
+            self.network, self.n_outputs = wide_resnet(channels)
+            dropout = 0.0
+        elif len(size) == 2 and min(size) > 32:
+            name, self.n_outputs = ("resnet18", 512) if hparams.get("resnet18", False) else ("resnet50", 2048)
+            self.network = resnet(name, channels, pretrained)
         else:
-            self.network, self.n_outputs = resnet(input_shape[0], hparams)
-        self.dropout = nn.Dropout(hparams.get("resnet_dropout", 0.0))
+            raise UserError(f"no network for inputs of shape {tuple(input_shape)}: give images of 28, 32 or over 32 px")
+        self.dropout = nn.Dropout(dropout)
+        self.train()
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of shape (B, n_outputs)."""
@@ -78,7 +88,13 @@ def Classifier(in_features: int, out_features: int, is_nonlinear: bool = False) 
 
 
 def small_cnn(channels: int, width: int) -> tuple[nn.Module, int]:
-    """DomainBed's network for 28 px: four 3x3 convolutions, each ReLU then GroupNorm(8); then the mean over pixels."""
+    """DomainBed's network for 28 px: four 3x3 convolutions, each ReLU then GroupNorm(8); then the mean over pixels.
+
+    Raises:
+        UserError: ``width`` does not divide into GroupNorm's 8 groups.
+    """
+    if width < 8 or width % 8:
+        raise UserError(f"hparam cnn_width must be a positive multiple of 8, not {width}")
     plan = [(channels, width, 1), (width, 2 * width, 2), (2 * width, 2 * width, 1), (2 * width, 2 * width, 1)]
     layers: list[nn.Module] = []
     for wide_in, wide_out, stride in plan:
@@ -107,7 +123,11 @@ class _PreActivation(nn.Module):
 
 
 def wide_resnet(channels: int, depth: int = 16, widen: int = 2) -> tuple[nn.Module, int]:
-    """Wide-ResNet of Zagoruyko and Komodakis (BMVC 2016), for 32 px: depth 6 n + 4, three groups of n blocks."""
+    """Wide-ResNet of Zagoruyko and Komodakis (BMVC 2016), for 32 px: depth 6 n + 4, three groups of n blocks.
+
+    As in DomainBed, and unlike the paper: convolutions have a bias, a block's second convolution has its stride, the
+    shortcut reads the block's raw input, and the last BatchNorm has momentum 0.9.
+    """
     blocks = (depth - 4) // 6
     layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, padding=1)]
     wide_in = 16
@@ -116,65 +136,22 @@ def wide_resnet(channels: int, depth: int = 16, widen: int = 2) -> tuple[nn.Modu
         for block in range(blocks):
             layers.append(_PreActivation(wide_in, wide_out, 2 if group and not block else 1))
             wide_in = wide_out
-    return nn.Sequential(*layers, nn.BatchNorm2d(wide_in), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), wide_in
+    last = nn.BatchNorm2d(wide_in, momentum=0.9)
+    return nn.Sequential(*layers, last, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), wide_in
 
 
-def resnet(channels: int, hparams: dict[str, Any]) -> tuple[nn.Module, int]:
-    """Torchvision's ResNet-18 or -50 without its classifier; ImageNet weights V1 where ``pretrained``."""
-    from torchvision import models  # takes a second, and only these networks need it
-
-    if hparams.get("resnet18", False):
-        build, weights = models.resnet18, models.ResNet18_Weights.IMAGENET1K_V1
-    else:
-        build, weights = models.resnet50, models.ResNet50_Weights.IMAGENET1K_V1
-    chosen = weights if hparams.get("pretrained", True) else None
-    file = weights.url.rsplit("/", 1)[1]
-    network = _fetched(lambda: build(weights=chosen), f"put {file} into {torch.hub.get_dir()}/checkpoints")
-    if channels != 3:
-        network.conv1 = _with_channels(network.conv1, channels)
-    features = network.fc.in_features
-    network.fc = nn.Identity()
-    return network, features
-
-
-def _with_channels(convolution: nn.Conv2d, channels: int) -> nn.Conv2d:
-    """The same first layer for another number of channels, its kernels for them taken in turn from the old ones."""
-    kernels = convolution.weight[:, [i % convolution.in_channels for i in range(channels)]]
-    convolution.in_channels = channels
-    convolution.weight = nn.Parameter(kernels.detach().clone())
-    return convolution
-
-
-def timm_model(name: str, channels: int, hparams: dict[str, Any]) -> tuple[nn.Module, int]:
-    """A timm model without its classifier, its pretrained weights where ``pretrained``.
+def _width(network: nn.Module, input_shape: Sequence[int], name: str) -> int:
+    """Number of features that a timm model gives, found by one forward pass of a black image.
 
     Raises:
-        UserError: timm is not installed or has no such model; the message says what to do.
+        UserError: it cannot read images of this shape, or gives no vector.
     """
     try:
-        import timm
-    except ImportError as error:
-        raise UserError(f"hparam backbone {name!r} needs timm: pip install 'domainbed-adm[backbones]'") from error
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        raise UserError(f"timm has no model {name!r}; near: {', '.join(near) or 'none'} (see timm.list_models())")
-    network = _fetched(
-        lambda: timm.create_model(name, pretrained=hparams.get("pretrained", True), num_classes=0, in_chans=channels),
-        f"fetch {name} once where there is a network and copy Hugging Face's cache folder (HF_HOME)",
-    )
-    return network, network.num_features
-
-
-def _fetched(build: Callable[[], Any], remedy: str) -> Any:
-    """Build a network whose weights may have to be downloaded.
-
-    Raises:
-        UserError: they cannot be; the message says how to go on offline.
-    """
-    try:
-        return build()
-    except (OSError, RuntimeError) as error:
-        raise UserError(
-            f"cannot fetch pretrained weights ({str(error).splitlines()[0]}): {remedy}, or train from scratch with "
-            "--hparams '{\"pretrained\": false}'"
-        ) from error
+        with torch.no_grad():
+            features = network.eval()(torch.zeros(1, *input_shape))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"backbone {name!r} cannot read inputs of shape {tuple(input_shape)}: {reason}") from error
+    if features.ndim != 2:
+        raise UserError(f"backbone {name!r} gives features of shape {tuple(features.shape[1:])}, not one vector")
+    return features.shape[1]

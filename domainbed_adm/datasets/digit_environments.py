@@ -31,7 +31,8 @@ def rotated(images: torch.Tensor, digits: np.ndarray, number: int) -> TensorEnvi
     """Return environment ``number`` of the rotated digits.
 
     Each image is turned counter-clockwise by ``ANGLES[number]`` degrees about its centre, with bilinear
-    interpolation and black outside. DomainBed turns 8-bit images, and so rounds to 1/255; here nothing is rounded.
+    interpolation and black outside. DomainBed turns 8-bit images, which truncates to multiples of 1/255; here nothing
+    is rounded. Pixels at the image's very border are blended with the black outside.
 
     Args:
         images: float32 (n, 28, 28) in [0, 1].

@@ -111,7 +111,7 @@ def test_predicting_equals_the_evaluation_of_training(tmp_path, image_folder, ca
     for i, domain in enumerate(domains):
         assert main(["predict", "--model", str(tmp_path / "run/model.pkl"), "--images", str(domain)]) == 0
         rows = [line.split(",") for line in capsys.readouterr().out.splitlines()[1:]]
-        right = sum(path.split(os.sep)[-2] == predicted for path, predicted, _ in rows)
+        right = sum(Path(path).parent.name == predicted for path, predicted, _ in rows)
         assert right / len(rows) == pytest.approx(last[f"env{i}_in_acc"])
 
 
