@@ -34,7 +34,7 @@ def resnet(name: str, channels: int, pretrained: bool) -> ResNet:
     network: ResNet = get_model(name, weights=None)
     if pretrained:
         network.load_state_dict(_imagenet_weights(name))
-    network.fc = nn.Identity()  # type: ignore[assignment]
+    network.fc = nn.Identity()
     if channels != 3:
         network.conv1 = _input_layer(network.conv1, channels)
     return network

@@ -96,6 +96,10 @@ def test_batch_norm_that_is_not_frozen_moves():
     assert not any(module.training for module in batch_norms(network.eval()))
 
 
+def test_the_wide_resnet_ends_in_a_fast_batch_norm_as_in_domainbed():
+    assert [module.momentum for module in batch_norms(Featurizer((3, 32, 32), {}))] == [0.1] * 12 + [0.9]
+
+
 def test_dropout_is_for_the_resnets_as_in_domainbed():
     hparams = {**RESNET18, "resnet_dropout": 0.5}
     x = torch.rand(2, 3, 64, 64)
