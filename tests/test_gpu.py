@@ -1,0 +1,79 @@
+"""What only a GPU can show: device kept, no host sync inside a step, the same numbers as the CPU."""
+
+import pytest
+import torch
+
+from domainbed_adm.algorithms import get_algorithm_class, training_step
+from domainbed_adm.hparams_registry import default_hparams
+from domainbed_adm.methods import METHODS, WEIGHTINGS
+from domainbed_adm.state import StepState
+from tests.toys import batch, network, parameters_of
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+EVERY = [(name, weighting) for name, m in METHODS.items() for weighting in (WEIGHTINGS if m.curriculum else ("both",))]
+
+
+def make(name, weighting, device):
+    model = network(batch_norm=True).to(device)
+    hparams = default_hparams(name, "Debug28") | {"weighting": weighting, "total_steps": 4}
+    return training_step(METHODS[name], model, torch.optim.Adam(model.parameters(), lr=0.02), hparams, StepState())
+
+
+@pytest.mark.parametrize(("name", "weighting"), EVERY)
+def test_equals_the_cpu_and_keeps_the_device(name, weighting):
+    ends = []
+    for device in ("cpu", "cuda"):
+        step = make(name, weighting, device)
+        for t in range(4):
+            x, y = batch(seed=t % 2)
+            figures = step(x.to(device), y.to(device), [5, 4, 3], torch.arange(12) + t)
+        assert {value.device.type for value in figures.values()} == {device}
+        assert {value.device.type for value in step.state.values()} <= {device}
+        ends.append(parameters_of(step.model).cpu())
+    torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("weighting", ["both", "descent"])
+def test_a_step_asks_the_host_nothing(name, weighting):
+    step = make(name, weighting, "cuda")
+    x, y = (part.cuda() for part in batch())
+    step(x, y, [5, 4, 3])
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step(x, y, [5, 4, 3])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_update_asks_the_host_once(name):
+    """All figures come in one transfer."""
+    algorithm = get_algorithm_class(name)((3, 28, 28), 2, 2, default_hparams(name, "Debug28") | {"cnn_width": 8}).cuda()
+    minibatches = [(torch.rand(4, 3, 28, 28).cuda(), torch.randint(2, (4,)).cuda()) for _ in range(2)]
+    algorithm.update(minibatches)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with pytest.warns(UserWarning, match="synchroniz") as caught:
+            algorithm.update(minibatches)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(caught) == 1
+
+
+def test_sam_needs_at_most_one_more_copy_of_the_parameters():
+    peaks = {}
+    for name in ("ERM", "SAM"):
+        hparams = default_hparams(name, "PACS") | {"resnet18": True, "pretrained": False}
+        algorithm = get_algorithm_class(name)((3, 64, 64), 2, 1, hparams).cuda()
+        minibatches = [(torch.rand(2, 3, 64, 64).cuda(), torch.tensor([0, 1]).cuda())]
+        algorithm.update(minibatches)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        algorithm.update(minibatches)
+        peaks[name] = torch.cuda.max_memory_allocated() - before
+        size = sum(p.numel() * p.element_size() for p in algorithm.parameters())
+        del algorithm
+    assert peaks["SAM"] - peaks["ERM"] <= 1.05 * size
