@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -47,6 +48,9 @@ def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"domainbed-adm: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, head perhaps, has enough: nothing more can be written
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("domainbed-adm: interrupted", file=sys.stderr)
         return 130

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from domainbed_adm.leaderboard.board import Board, Entry
 from domainbed_adm.leaderboard.facts import provenance_line
@@ -90,11 +90,12 @@ def _domainbed_sheet(
 def paper_sheet(board: Board, selection: SelectionMethod) -> Sheet:
     """The paper's table: a row for each optimizer x curriculum x difficulty, datasets as columns.
 
-    A trial counts only where it has every environment of the dataset.
+    A trial counts only where it has every environment of the dataset. One trial has no error.
     """
     rows = []
     for algorithm in board.algorithms:
         entries = [board.over_environments(selection, dataset, algorithm, True) for dataset in board.environments]
+        entries = [entry if entry.n > 1 else replace(entry, sem=None) for entry in entries]
         rows.append(Row(_paper_labels(algorithm), (*entries, Entry.average(entries))))
     return Sheet(
         f"Model selection: {selection.name}",
