@@ -72,7 +72,7 @@ def load_records(input_dir: str | Path) -> list[Record]:
     if not root.is_dir():
         raise UserError(f"no folder {root}: --input_dir is the output_dir of a sweep or of one run")
     files = [path for path in (root / FILE_NAME, *sorted(root.glob(f"*/{FILE_NAME}"))) if path.is_file()]
-    records = [record for path in files for record in _read(path)]
+    records = [record for path in files for record in read_file(path)]
     if not records:
         held = ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
         looked = "record" if files else FILE_NAME
@@ -80,7 +80,18 @@ def load_records(input_dir: str | Path) -> list[Record]:
     return records
 
 
-def _read(path: Path) -> list[Record]:
+def keep_first(path: Path, count: int) -> None:
+    """Cut ``results.jsonl`` down to its first ``count`` records, a torn line gone too; the file is replaced whole."""
+    kept = read_file(path)[:count]
+    shorter = path.with_name(path.name + ".unfinished")
+    shorter.write_bytes(b"".join(json.dumps(record, sort_keys=True).encode() + b"\n" for record in kept))
+    with shorter.open("rb") as file:
+        os.fsync(file.fileno())
+    shorter.replace(path)
+
+
+def read_file(path: Path) -> list[Record]:
+    """The records of one ``results.jsonl``; a line that is none gets a warning and is left out."""
     records = []
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not line.strip():

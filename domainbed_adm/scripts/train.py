@@ -20,7 +20,8 @@ def build_parser() -> Parser:
     """DomainBed's flags, and ours."""
     parser = Parser(
         "domainbed-adm train",
-        description="Train one method on one dataset with some environments held out, and evaluate on all.",
+        description="Train one method on one dataset with some environments held out, and evaluate on all. The same\n"
+        "command again goes on where an interrupted run was, and ends as if it had never stopped.",
         examples=EXAMPLES,
     )
     parser.add_argument("--data_dir", help="folder that holds the datasets; not needed for digits")
@@ -42,7 +43,12 @@ def build_parser() -> Parser:
     parser.add_argument("--skip_model_save", action="store_true")
     parser.add_argument("--save_model_every_checkpoint", action="store_true")
     parser.add_argument("--workers", type=int, help="loading processes in all, at most one per CPU (default: fitting)")
-    parser.add_argument("--restart", action="store_true", help="redo the run that output_dir holds")
+    parser.add_argument(
+        "--checkpoint_every",
+        type=int,
+        help="save the run every so many steps, to go on from (default: each evaluation)",
+    )
+    parser.add_argument("--restart", action="store_true", help="begin anew where output_dir holds a run")
     return parser
 
 

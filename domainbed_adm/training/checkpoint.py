@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ import torch
 
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.errors import UserError
+
+MODEL_KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
+
+#: What reading a file raises that is damaged or was never ours.
+_DAMAGED = (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError)
 
 
 def save_model(path: Path, contents: dict[str, Any]) -> None:
@@ -24,20 +30,30 @@ def save_model(path: Path, contents: dict[str, Any]) -> None:
 
 
 def load_model(path: Path) -> dict[str, Any]:
-    """Read what :func:`save_model` wrote, tensors to the CPU, executing nothing from the file.
+    """Read a ``model.pkl``, tensors to the CPU, executing nothing from the file.
 
     Raises:
         UserError: there is no such file, or it is none of ours.
     """
     if not path.is_file():
         raise UserError(f"no file {path}: --model is the model.pkl in the output_dir of a finished run")
+    return load_plain(path, MODEL_KEYS)
+
+
+def load_plain(path: Path, needed: Sequence[str]) -> dict[str, Any]:
+    """Read what :func:`save_model` wrote, tensors to the CPU, executing nothing from the file.
+
+    Raises:
+        UserError: it is damaged, wants to run code, or lacks one of the ``needed`` keys.
+    """
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} is no model that domainbed-adm saved: {str(error).splitlines()[0]}") from error
-    needed = {"args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict"}
-    if not isinstance(contents, dict) or not needed <= contents.keys():
-        raise UserError(f"{path} is no model that domainbed-adm saved: it lacks {', '.join(sorted(needed))}")
+    except _DAMAGED as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is no file that domainbed-adm saved: {reason}") from error
+    missing = [key for key in needed if not isinstance(contents, dict) or key not in contents]
+    if missing:
+        raise UserError(f"{path} is no file that domainbed-adm saved: it lacks {', '.join(missing)}")
     return contents
 
 

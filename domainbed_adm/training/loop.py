@@ -1,12 +1,12 @@
-"""The training loop: step, and at each checkpoint evaluate, record and perhaps save."""
+"""The training loop: step, and at each checkpoint evaluate, record and save."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
 import traceback
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -18,36 +18,77 @@ import torch
 from domainbed_adm import records
 from domainbed_adm.console import ProgressBar
 from domainbed_adm.errors import UserError
+from domainbed_adm.training import resume
 from domainbed_adm.training.checkpoint import save_model
 from domainbed_adm.training.evaluation import accuracies
 from domainbed_adm.training.provenance import provenance
+from domainbed_adm.training.resume import Position
 from domainbed_adm.training.setup import Setup
 from domainbed_adm.training.stream import Batch, Schedule, TaskDataset, evaluation_tasks, open_stream
+
+#: What a run leaves in its folder, beside models of single checkpoints.
+FILES = ("done", resume.FILE_NAME, records.FILE_NAME, "model.pkl", "out.txt", "err.txt")
 
 
 def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
     """Train, and leave DomainBed's files in ``output_dir``: out.txt, err.txt, results.jsonl, model.pkl, done.
 
+    A run that was broken off goes on from its last checkpoint and ends as if it had never stopped, on a CPU bit for
+    bit.
+
     Args:
         run: from ``set_up``.
         output_dir: made where absent.
-        restart: whether to remove an earlier run there.
+        restart: whether to remove an earlier run there and begin anew.
 
     Raises:
-        UserError: ``output_dir`` cannot be written, or holds a run.
+        UserError: ``output_dir`` cannot be written, or holds another run.
     """
     _claim(output_dir, restart)
+    if _is_finished(run, output_dir):
+        print(f"{output_dir} holds this run, finished; --restart redoes it")
+        return
     title = f"{run.args['algorithm']} on {run.args['dataset']}"
-    with ProgressBar(title, run.n_steps) as bar, _teed(output_dir):
-        _print_setup(run)
-        _steps(run, output_dir, bar)
+    position = _position(run, output_dir)
+    with ProgressBar(title, run.n_steps, position.next_step) as bar, _teed(output_dir):
+        _print_setup(run, position)
+        _steps(run, output_dir, bar, position)
         if not run.args["skip_model_save"]:
             save_model(output_dir / "model.pkl", _model_contents(run))
-        (output_dir / "done").write_text("done")
+        _write_done(output_dir)
 
 
-def _steps(run: Setup, output_dir: Path, bar: ProgressBar) -> None:
-    origin = provenance(run.device, run.args["seed"], run.dataset.environments)
+def _position(run: Setup, output_dir: Path) -> Position:
+    """Where to begin: at the checkpoint, records beyond it dropped; else at the start."""
+    checkpoint, path = output_dir / resume.FILE_NAME, output_dir / records.FILE_NAME
+    position = resume.load_position(checkpoint, run) if checkpoint.exists() else Position()
+    if path.exists():
+        _check_records(run, path)
+        records.keep_first(path, position.n_records)
+    return position
+
+
+def _is_finished(run: Setup, output_dir: Path) -> bool:
+    if not (output_dir / "done").exists():
+        return False
+    _check_records(run, output_dir / records.FILE_NAME)
+    return True
+
+
+def _check_records(run: Setup, path: Path) -> None:
+    """Refuse records of another run.
+
+    Raises:
+        UserError: the message names what differs.
+    """
+    ours = resume.identity(run.args, run.hparams)
+    for record in records.read_file(path) if path.exists() else []:
+        unlike = resume.differences(resume.identity(record["args"], record.get("hparams", {})), ours)
+        if unlike:
+            raise UserError(f"{path.parent} holds another run: {unlike}. Give another --output_dir, or --restart")
+
+
+def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position) -> None:
     tasks = TaskDataset(
         run.dataset.datasets,
         run.splits,
@@ -56,28 +97,46 @@ def _steps(run: Setup, output_dir: Path, bar: ProgressBar) -> None:
         run.args["seed"],
         run.hparams["class_balanced"],
     )
-    schedule = Schedule(run.n_steps, run.checkpoint_freq, evaluation_tasks(run.splits))
+    schedule = Schedule(run.n_steps, run.checkpoint_freq, evaluation_tasks(run.splits), position.next_step)
     batches = open_stream(tasks, schedule, run.workers, pin_memory=run.device.type == "cuda")
-    epoch_steps = min(len(split.in_) / run.hparams["batch_size"] for split in run.splits)
-    since_checkpoint: dict[str, list[float]] = defaultdict(list)
-    for step in range(run.n_steps):
+    origin = provenance(run.device, run.args["seed"], run.dataset.environments)
+    save_every = run.args["checkpoint_every"]
+    for step in range(position.next_step, run.n_steps):
         for name, value in _step(run, batches).items():
-            since_checkpoint[name].append(value)
+            position.since_record.setdefault(name, []).append(value)
+        position.next_step = step + 1
         bar.advance()
-        if not schedule.is_checkpoint(step):
-            continue
-        record = {"step": step, "epoch": step / epoch_steps}
-        record |= {name: float(np.mean(values)) for name, values in since_checkpoint.items()}
-        since_checkpoint.clear()
-        measured = accuracies(run.algorithm, schedule.evaluation, batches, run.device)
-        record |= {f"env{i}_{kind}_acc": None for i in range(len(run.splits)) for kind in ("in", "out")}
-        record |= {f"{name}_acc": value for name, value in measured.items()}
-        record["mem_gb"] = torch.cuda.max_memory_allocated() / 2**30 if run.device.type == "cuda" else 0.0
-        print(_line(record, run), flush=True)
-        record |= {"hparams": run.hparams, "args": run.args, "provenance": origin}
-        records.append(output_dir / records.FILE_NAME, record)
-        if run.args["save_model_every_checkpoint"] and not run.args["skip_model_save"]:
-            save_model(output_dir / f"model_step{step}.pkl", _model_contents(run))
+        if schedule.is_checkpoint(step):
+            record = _record(run, schedule, batches, position)
+            records.append(output_dir / records.FILE_NAME, record | {"provenance": origin})
+            position.since_record, position.n_records = {}, position.n_records + 1
+            if run.args["save_model_every_checkpoint"] and not run.args["skip_model_save"]:
+                save_model(output_dir / f"model_step{step}.pkl", _model_contents(run))
+        if (step + 1) % save_every == 0 if save_every else schedule.is_checkpoint(step):
+            resume.save_position(output_dir / resume.FILE_NAME, run, position)
+
+
+def _record(run: Setup, schedule: Schedule, batches: Iterator[Batch], position: Position) -> records.Record:
+    """Evaluate; the record of the step just done."""
+    step = position.next_step - 1
+    epoch_steps = min(len(split.in_) / run.hparams["batch_size"] for split in run.splits)
+    record: records.Record = {"step": step, "epoch": step / epoch_steps}
+    record |= {name: float(np.mean(values)) for name, values in position.since_record.items()}
+    measured = accuracies(run.algorithm, schedule.evaluation, batches, run.device)
+    record |= {f"env{i}_{kind}_acc": None for i in range(len(run.splits)) for kind in ("in", "out")}
+    record |= {f"{name}_acc": value for name, value in measured.items()}
+    record["mem_gb"] = torch.cuda.max_memory_allocated() / 2**30 if run.device.type == "cuda" else 0.0
+    print(_line(record, run), flush=True)
+    return record | {"hparams": run.hparams, "args": run.args}
+
+
+def _write_done(output_dir: Path) -> None:
+    """Say that the run is whole: last of all, when everything else is on the disk. Its checkpoint is of no more use."""
+    with (output_dir / "done").open("w", encoding="utf-8") as file:
+        file.write("done")
+        file.flush()
+        os.fsync(file.fileno())
+    (output_dir / resume.FILE_NAME).unlink(missing_ok=True)
 
 
 def _step(run: Setup, batches: Iterator[Batch]) -> dict[str, float]:
@@ -120,28 +179,27 @@ def _model_contents(run: Setup) -> dict[str, Any]:
 
 
 def _claim(output_dir: Path, restart: bool) -> None:
-    """Make ``output_dir`` an empty place for one run's files.
+    """Make sure that a run's files can be written to ``output_dir``; with ``restart``, remove those of an earlier one.
 
     Raises:
-        UserError: it cannot be, or must not.
+        UserError: they cannot.
     """
     try:
-        if (output_dir / records.FILE_NAME).exists():
-            if not restart:
-                raise UserError(f"{output_dir} holds a run already: give another --output_dir, or --restart to redo it")
-            for name in ("done", records.FILE_NAME, "model.pkl", "out.txt", "err.txt"):
-                (output_dir / name).unlink(missing_ok=True)
         output_dir.mkdir(parents=True, exist_ok=True)
         probe = output_dir / ".writable"
         probe.touch()
         probe.unlink()
+        for path in (*map(output_dir.joinpath, FILES), *output_dir.glob("model_step*.pkl")) if restart else ():
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir} cannot be written: {error.strerror}") from error
     if shutil.disk_usage(output_dir).free < 2**20:
         raise UserError(f"--output_dir {output_dir}: the disk is full")
 
 
-def _print_setup(run: Setup) -> None:
+def _print_setup(run: Setup, position: Position) -> None:
+    if position.next_step:
+        print(f"resumed at step {position.next_step}")
     print(f"device: {run.device}, workers: {run.workers}, torch: {torch.__version__}")
     for title, values in (("args", run.args), ("hparams", run.hparams)):
         print(f"{title}: " + ", ".join(f"{name}={value}" for name, value in sorted(values.items())))

@@ -74,7 +74,7 @@ def check_flags(args: argparse.Namespace) -> None:
     Raises:
         UserError: one is out of its range; the message has its name, value and range.
     """
-    for name in ("steps", "checkpoint_freq"):
+    for name in ("steps", "checkpoint_freq", "checkpoint_every"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UserError(f"--{name} must be at least 1, not {value}")

@@ -134,12 +134,16 @@ def test_models_of_every_checkpoint(tmp_path):
     assert not list((tmp_path / "bare").glob("*.pkl"))
 
 
-def test_a_run_is_not_overwritten_unless_asked(tmp_path, capsys):
+def test_a_finished_run_is_left_alone_unless_asked(tmp_path, capsys):
     assert train(tmp_path, "--steps", "1") == 0
-    assert train(tmp_path, "--steps", "1") == 2
-    assert "holds a run already: give another --output_dir, or --restart" in capsys.readouterr().err
-    assert train(tmp_path, "--steps", "1", "--restart") == 0
-    assert len(lines(tmp_path / "run/results.jsonl")) == 1
+    before = (tmp_path / "run/results.jsonl").read_bytes()
+    assert train(tmp_path, "--steps", "1") == 0
+    assert "holds this run, finished; --restart redoes it" in capsys.readouterr().out
+    assert (tmp_path / "run/results.jsonl").read_bytes() == before
+    assert train(tmp_path, "--steps", "2") == 2
+    assert "holds another run: --steps (1 there, 2 here). Give another --output_dir" in capsys.readouterr().err
+    assert train(tmp_path, "--steps", "2", "--restart") == 0
+    assert len(lines(tmp_path / "run/results.jsonl")) == 2
 
 
 def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
@@ -207,7 +211,7 @@ def test_unknown_flags_are_one_line(capsys):
 
 @pytest.mark.parametrize(
     ("contents", "message"),
-    [(b"no model", "is no model that domainbed-adm saved"), (None, "no file")],
+    [(b"no model", "is no file that domainbed-adm saved"), (None, "no file")],
 )
 def test_predict_refuses_what_is_no_model(tmp_path, capsys, contents, message):
     path = tmp_path / "model.pkl"
@@ -224,7 +228,7 @@ def test_predict_executes_nothing(tmp_path, capsys):
 
     torch.save({"args": Evil()}, tmp_path / "model.pkl")
     assert main(["predict", "--model", str(tmp_path / "model.pkl"), "--images", str(tmp_path)]) == 2
-    assert "is no model that domainbed-adm saved" in capsys.readouterr().err
+    assert "is no file that domainbed-adm saved" in capsys.readouterr().err
     assert not (tmp_path / "executed").exists()
 
 

@@ -1,0 +1,161 @@
+"""A run broken off anywhere ends in the records and weights of one that never stopped, bit for bit."""
+
+import json
+
+import pytest
+import torch
+
+from domainbed_adm.algorithms import get_algorithm_class
+from domainbed_adm.cli import main
+from domainbed_adm.methods import METHODS, WEIGHTINGS
+from domainbed_adm.training import loop
+from domainbed_adm.training.checkpoint import load_model
+
+STEPS = 5
+EVERY = [(name, weighting) for name, m in METHODS.items() for weighting in (WEIGHTINGS if m.curriculum else ("both",))]
+#: What two equal runs may differ in.
+NOISE = ("step_time", "mem_gb", "args")
+
+
+class Killed(BaseException):
+    """Stands for the process's end: nothing catches it."""
+
+
+def train(folder, algorithm, *flags, **hparams):
+    given = json.dumps({"cnn_width": 8, "batch_size": 3} | hparams)
+    common = ["--dataset", "Debug28", "--algorithm", algorithm, "--output_dir", str(folder), "--hparams", given]
+    return main(["train", *common, "--steps", str(STEPS), "--checkpoint_freq", "2", *flags])
+
+
+def train_killed(monkeypatch, step, folder, algorithm, *flags, where="step", **hparams):
+    """Train, and be killed at the ``step``-th call of a part of the loop."""
+    name = {"step": "_step", "record": "accuracies", "checkpoint": "save_position"}[where]
+    place = loop.resume if where == "checkpoint" else loop
+    original, calls = getattr(place, name), []
+
+    def kill(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == step:
+            raise Killed
+        return original(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, kill)
+        with pytest.raises(Killed):
+            train(folder, algorithm, *flags, **hparams)
+
+
+def outcome(folder):
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    records = [{k: v for k, v in json.loads(line).items() if k not in NOISE} for line in lines]
+    return records, load_model(folder / "model.pkl")["model_dict"]
+
+
+def assert_same(a, b):
+    (records_a, weights_a), (records_b, weights_b) = outcome(a), outcome(b)
+    assert records_a == records_b
+    assert weights_a.keys() == weights_b.keys()
+    assert all(torch.equal(weights_a[key], weights_b[key]) for key in weights_a)
+    assert (b / "done").exists()
+    assert not (b / "checkpoint.pkl").exists()
+
+
+@pytest.mark.parametrize(("name", "weighting"), EVERY)
+def test_every_method_resumes_exactly(tmp_path, monkeypatch, name, weighting):
+    options = {"weighting": weighting, "resnet_dropout": 0.1}
+    assert train(tmp_path / "whole", name, **options) == 0
+    train_killed(monkeypatch, 5, tmp_path / "broken", name, "--checkpoint_every", "1", **options)
+    assert train(tmp_path / "broken", name, "--checkpoint_every", "1", **options) == 0
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.parametrize("where", ["step", "record", "checkpoint"])
+@pytest.mark.parametrize("every", [None, "1", "2", "3", "9"])
+def test_wherever_it_is_killed(tmp_path, monkeypatch, where, every):
+    flags = ["--checkpoint_every", every] if every else []
+    assert train(tmp_path / "whole", "FSAM_SPL_ADM") == 0
+    for call in (1, 2, 3):
+        folder = tmp_path / f"{where}{call}"
+        if where == "checkpoint" and (every, call) in {("2", 3), ("3", 2), ("3", 3)} | {("9", c) for c in (1, 2, 3)}:
+            continue  # so many checkpoints are not written
+        train_killed(monkeypatch, call, folder, "FSAM_SPL_ADM", *flags, where=where)
+        assert not (folder / "done").exists()
+        assert train(folder, "FSAM_SPL_ADM", *flags) == 0
+        assert_same(tmp_path / "whole", folder)
+
+
+def test_killed_again_and_again(tmp_path, monkeypatch):
+    assert train(tmp_path / "whole", "SAM_SSPL_ADM", weighting="memory") == 0
+    flags = ["--checkpoint_every", "1"]
+    for _ in range(STEPS):
+        train_killed(monkeypatch, 2, tmp_path / "broken", "SAM_SSPL_ADM", *flags, weighting="memory") if _ < 4 else None
+    assert train(tmp_path / "broken", "SAM_SSPL_ADM", *flags, weighting="memory") == 0
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+def test_says_where_it_goes_on_and_restart_begins_anew(tmp_path, monkeypatch, capsys):
+    train_killed(monkeypatch, 4, tmp_path, "SAM")
+    capsys.readouterr()
+    assert train(tmp_path, "SAM", "--restart") == 0
+    assert "resumed" not in capsys.readouterr().out
+    assert len((tmp_path / "results.jsonl").read_text().splitlines()) == 3
+
+
+def test_records_beyond_the_checkpoint_and_a_torn_line_are_dropped(tmp_path, monkeypatch, capsys):
+    train_killed(monkeypatch, 4, tmp_path / "broken", "SAM")
+    path = tmp_path / "broken/results.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, lines[-1], lines[-1][:40]]))
+    assert train(tmp_path / "broken", "SAM") == 0
+    assert "resumed at step 3" in capsys.readouterr().out
+    assert train(tmp_path / "whole", "SAM") == 0
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.parametrize(
+    ("flags", "options", "message"),
+    [
+        (["--seed", "1"], {}, "--seed (0 there, 1 here)"),
+        (["--test_envs", "2"], {}, "--test_envs ([0] there, [2] here)"),
+        ([], {"rho": 0.1}, "hparam rho (0.05 there, 0.1 here)"),
+        (["--steps", "9"], {}, "--steps (5 there, 9 here)"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, monkeypatch, capsys, flags, options, message):
+    train_killed(monkeypatch, 4, tmp_path, "SAM_SPL_Loss")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert train(tmp_path, "SAM_SPL_Loss", *flags, **options) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Give another --output_dir, or --restart" in error
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize("contents", [b"", b"no checkpoint", b"PK\x03\x04 torn"])
+def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch, capsys, contents):
+    train_killed(monkeypatch, 4, tmp_path, "SAM")
+    (tmp_path / "checkpoint.pkl").write_bytes(contents)
+    assert train(tmp_path, "SAM") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "checkpoint.pkl is no file that domainbed-adm saved" in error
+    assert train(tmp_path, "SAM", "--restart") == 0
+
+
+def test_every_optimizer_and_random_state_is_kept(tmp_path, monkeypatch):
+    """An algorithm of several optimizers that draws from every generator resumes as well."""
+    erm = get_algorithm_class("ERM")
+    update = erm.update
+
+    def noisy(self, minibatches, unlabeled=None):
+        import random
+
+        import numpy as np
+
+        figures = update(self, minibatches, unlabeled)
+        return {**figures, "noise": torch.rand(1).item() + random.random() + np.random.rand()}
+
+    monkeypatch.setattr(erm, "update", noisy)
+    assert train(tmp_path / "whole", "ERM") == 0
+    train_killed(monkeypatch, 5, tmp_path / "broken", "ERM")
+    assert train(tmp_path / "broken", "ERM") == 0
+    assert_same(tmp_path / "whole", tmp_path / "broken")
