@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainbed_adm import curriculum, difficulty, flatness, networks
-from domainbed_adm.errors import UserError, lookup
-from domainbed_adm.methods import METHODS, Method
+from domainbed_adm.entry_points import load_extensions
+from domainbed_adm.errors import UserError
+from domainbed_adm.methods import METHODS, Method, OwnMethod, get_method
 from domainbed_adm.state import StepState
 from domainbed_adm.step import TrainingStep
 
@@ -82,16 +82,13 @@ class ERM(Algorithm):
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"]
         )
+        self.step = TrainingStep(self.network, self.optimizer)
 
     def update(self, minibatches: Sequence[Any], unlabeled: Sequence[Tensor] | None = None) -> dict[str, float]:
         """One step of Adam on the mean loss; see :meth:`Algorithm.update`."""
         x = torch.cat([x for x, _ in minibatches])
         y = torch.cat([y for _, y in minibatches])
-        loss = F.cross_entropy(self.network(x), y)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        return {"loss": loss.item()}
+        return self.step(x, y)
 
     def predict(self, x: Tensor) -> Tensor:
         """See :meth:`Algorithm.predict`."""
@@ -114,13 +111,12 @@ class GridMethod:
         self.step = training_step(self.method, self.network, self.optimizer, hparams, self.step_state)
 
     def update(self, minibatches: Sequence[Any], unlabeled: Sequence[Tensor] | None = None) -> dict[str, float]:
-        """One step of the method; its figures reach the host in a single transfer."""
+        """One step of the method; see :meth:`Algorithm.update` and ``TrainingStep``."""
         x = torch.cat([x for x, _ in minibatches])
         y = torch.cat([y for _, y in minibatches])
         known = [batch.sample_index for batch in minibatches if isinstance(batch, Minibatch)]
         index = torch.cat(known) if len(known) == len(minibatches) else None
-        figures = self.step(x, y, [len(y) for _, y in minibatches], index)
-        return dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
+        return self.step(x, y, [len(y) for _, y in minibatches], index)
 
 
 def training_step(
@@ -134,12 +130,13 @@ def training_step(
     missing = [name for name in method.hparams if name not in hparams]
     if missing:
         raise UserError(f"{method.name} needs the hparams {', '.join(missing)}; default_hparams gives them")
+    own = {card.name: card.build for card in method.cards if card.build}
     return TrainingStep(
         network,
         optimizer,
         flatness.FROM_HPARAMS[method.flatness](hparams) if method.flatness else None,
-        curriculum.FROM_HPARAMS[method.curriculum](hparams) if method.curriculum else None,
-        difficulty.FROM_HPARAMS[method.difficulty](hparams) if method.difficulty else None,
+        (curriculum.FROM_HPARAMS | own)[method.curriculum](hparams) if method.curriculum else None,
+        (difficulty.FROM_HPARAMS | own)[method.difficulty](hparams) if method.difficulty else None,
         total_steps=hparams.get("total_steps"),
         weighting=hparams.get("weighting", "both"),
         scope=hparams.get("curriculum_scope", "batch"),
@@ -149,29 +146,33 @@ def training_step(
 
 def algorithm_class(method: Method, erm: type[nn.Module] = ERM) -> type[nn.Module]:
     """The class of this method on top of an ERM class, ours or a host's own."""
+    if isinstance(method, OwnMethod) and method.card.build:
+        return method.card.build(erm)
     doc = f"{method.name}: {method.summary}. Source: {method.papers}. Cost: {method.passes()} F."
     return type(method.name, (GridMethod, erm), {"method": method, "__doc__": doc, "__module__": __name__})
 
 
-_CLASSES: dict[str, type[Any]] = {"ERM": ERM} | {
-    name: algorithm_class(method) for name, method in METHODS.items() if name != "ERM"
-}
-
-#: Names of all algorithms, DomainBed's contract.
-ALGORITHMS = list(_CLASSES)
+_classes: dict[str, type[Any]] = {"ERM": ERM}
 
 
 def get_algorithm_class(algorithm_name: str) -> type[Any]:
     """DomainBed's contract: the class of this name; an unknown name is a ``UserError`` with the nearest match."""
-    return lookup(_CLASSES, algorithm_name, "algorithm")
+    method = get_method(algorithm_name)
+    if algorithm_name not in _classes:
+        _classes[algorithm_name] = algorithm_class(method)
+    return _classes[algorithm_name]
 
 
-def __getattr__(name: str) -> type[Any]:
-    """Each class of the grid is an attribute of the module, as in DomainBed.
+def __getattr__(name: str) -> Any:
+    """``ALGORITHMS``, the names of all; and each class of the grid is an attribute of the module, as in DomainBed.
 
     Raises:
         AttributeError: there is no such method.
     """
-    if name not in _CLASSES:
+    if not name.startswith("_"):
+        load_extensions()
+    if name == "ALGORITHMS":
+        return list(METHODS)
+    if name not in METHODS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return _CLASSES[name]
+    return get_algorithm_class(name)

@@ -91,6 +91,8 @@ NON_NEGATIVE = Number(0)
 UNIT = Number(0, 1)
 #: Names whose value the run knows (its steps, its dataset's normalisation); a user cannot give them.
 RUN_FACTS = ("total_steps", "input_std")
+#: Hparams of methods that other packages add, by name (``extensions``).
+ADDED: dict[str, Hparam] = {}
 
 
 def _host_only(name: str, default: Any) -> Hparam:
@@ -162,6 +164,7 @@ def _method_hparams(card: DatasetCard) -> list[Hparam]:
         Hparam("weighting", "both", Choice(WEIGHTINGS), "which passes are weighted, by scores from when"),
         Hparam("total_steps", card.n_steps, Number(1, integer=True), "set by the run: where progress reaches 1"),
         Hparam("input_std", std, None, "set by the run: the dataset's normalisation, for ADM's step"),
+        *ADDED.values(),
     ]
 
 
@@ -193,6 +196,13 @@ def hparams_of(algorithm: str, dataset: str) -> dict[str, Hparam]:
 def _specs(method: Method, card: DatasetCard) -> dict[str, Hparam]:
     own = [hparam for hparam in _method_hparams(card) if hparam.name in method.hparams]
     every = [*_network_hparams(), *_optimizer_hparams(card.small_images), *own]
+    return {hparam.name: hparam for hparam in every}
+
+
+def every_hparam() -> dict[str, Hparam]:
+    """Every hparam of any method, by name, with the defaults of one dataset."""
+    card = get_card("Debug28")
+    every = [*_network_hparams(), *_optimizer_hparams(card.small_images), *_method_hparams(card)]
     return {hparam.name: hparam for hparam in every}
 
 

@@ -7,19 +7,31 @@ names and no tensors, so that listing and sweeping over methods loads no torch. 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from domainbed_adm.entry_points import load_extensions
 from domainbed_adm.errors import lookup
 
 
 @dataclass(frozen=True)
 class Card:
-    """What one part of a method is: its name, one line, its source, the hparams it reads."""
+    """What one part of a method is: its name, one line, its source, the hparams it reads.
+
+    Attributes:
+        input_gradient: of a difficulty: whether its score asks for the gradient in the inputs.
+        forwards: of a difficulty: forward passes that its score costs.
+        build: of a part from another package: makes it from hparams. An algorithm's makes its class from an ERM class.
+    """
 
     name: str
     summary: str
     paper: str
     hparams: tuple[str, ...] = ()
+    input_gradient: bool = False
+    forwards: int = 0
+    build: Callable[[Any], Any] | None = None
 
 
 def _by_name(*cards: Card) -> dict[str, Card]:
@@ -28,12 +40,19 @@ def _by_name(*cards: Card) -> dict[str, Card]:
 
 DIFFICULTIES = _by_name(
     Card("Loss", "the sample's cross-entropy", "SPL: Kumar et al., NeurIPS 2010"),
-    Card("GDM", "L2 norm of the loss's gradient in the sample's pixels", "SSPL: Zhao et al., AAAI 2024"),
+    Card(
+        "GDM",
+        "L2 norm of the loss's gradient in the sample's pixels",
+        "SSPL: Zhao et al., AAAI 2024",
+        input_gradient=True,
+    ),
     Card(
         "ADM",
         "normalised loss gap between the sample and its FGSM copy",
         "ADM: Aizawa and Hayashi, BMVC 2025, arXiv 2508.18726",
         ("adm_alpha", "adm_delta", "adm_estimator"),
+        input_gradient=True,
+        forwards=1,
     ),
 )
 
@@ -132,22 +151,47 @@ class Method:
         """
         lookup(dict.fromkeys(WEIGHTINGS), weighting, "weighting")
         cost = 6 if self.flatness else 3
-        if self.difficulty in ("GDM", "ADM") and not self._free_input_gradient(weighting):
-            cost += 1
-        return cost + (self.difficulty == "ADM" and estimator == "exact")
+        if self.difficulty is None:
+            return cost
+        card = DIFFICULTIES[self.difficulty]
+        cost += card.input_gradient and not self._free_input_gradient(weighting)
+        return cost + card.forwards - (self.difficulty == "ADM" and estimator == "linear")
 
     def _free_input_gradient(self, weighting: str) -> bool:
         return weighting == "memory" or (weighting == "descent" and self.flatness is not None)
 
 
-def _grid() -> dict[str, Method]:
+@dataclass(frozen=True)
+class OwnMethod(Method):
+    """A method of another package that is no cell of the grid: one card, whose ``build`` makes its class."""
+
+    card: Card = Card("", "", "")
+    cost: int = 3
+
+    @property
+    def name(self) -> str:
+        """Its card's name."""
+        return self.card.name
+
+    @property
+    def cards(self) -> list[Card]:
+        """Its card alone."""
+        return [self.card]
+
+    def passes(self, weighting: str = "both", estimator: str = "exact") -> int:
+        """Cost of one step in units of F as its author states it, whatever the weighting."""
+        return self.cost
+
+
+def grid() -> dict[str, Method]:
+    """Every cell that the cards span, by name."""
     pairs = [(None, None), *((curriculum, difficulty) for curriculum in CURRICULA for difficulty in DIFFICULTIES)]
     methods = [Method(flatness, *pair) for flatness in (None, *FLATNESS) for pair in pairs]
     return {method.name: method for method in methods}
 
 
-#: All 28 methods by DomainBed's algorithm name, ERM first.
-METHODS = _grid()
+#: All 28 methods by DomainBed's algorithm name, ERM first; then those of extensions.
+METHODS = grid()
 
 
 def get_method(name: str) -> Method:
@@ -156,4 +200,5 @@ def get_method(name: str) -> Method:
     Raises:
         UserError: there is none; the message lists the names and the nearest match.
     """
+    load_extensions()
     return lookup(METHODS, name, "algorithm")

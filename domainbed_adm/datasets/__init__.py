@@ -8,13 +8,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from domainbed_adm.datasets.cards import CARDS, get_card
+from domainbed_adm.datasets.cards import BUILDERS, CARDS, get_card
+from domainbed_adm.entry_points import load_extensions
 
 if TYPE_CHECKING:
     from domainbed_adm.datasets.base import MultipleDomainDataset
-
-#: Names of the datasets that need no ``<data_dir>/<Name>`` folder of the user's own making, DomainBed's order.
-DATASETS = list(CARDS)
 
 
 def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
@@ -23,8 +21,22 @@ def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
     Its constructor is DomainBed's: ``cls(data_dir, test_envs, hparams)``.
     """
     card = get_card(name)
+    if name in BUILDERS:
+        return BUILDERS[name](card)
     builder = importlib.import_module(f"domainbed_adm.datasets.{card.module}")
     return builder.dataset_class(card)
 
 
-__all__ = ["CARDS", "DATASETS", "get_card", "get_dataset_class"]
+def __getattr__(name: str) -> list[str]:
+    """``DATASETS``: names of those that need no ``<data_dir>/<Name>`` of the user's own making, DomainBed's order.
+
+    Raises:
+        AttributeError: any other name.
+    """
+    if name != "DATASETS":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    load_extensions()
+    return list(CARDS)
+
+
+__all__ = ["CARDS", "DATASETS", "get_card", "get_dataset_class"]  # noqa: F822

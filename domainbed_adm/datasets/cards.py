@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from domainbed_adm.entry_points import load_extensions
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,11 @@ CARDS = {
 }
 
 
+#: What builds the class of a dataset that another package adds, by name (``extensions``).
+BUILDERS: dict[str, Callable[[DatasetCard], type[Any]]] = {}
+
+
 def get_card(name: str) -> DatasetCard:
     """Return the card of a known dataset, or the card of a folder dataset of that name."""
+    load_extensions()
     return CARDS.get(name) or folder_card(name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from domainbed_adm.leaderboard.board import Board, Entry
 from domainbed_adm.leaderboard.facts import provenance_line
-from domainbed_adm.methods import METHODS
+from domainbed_adm.methods import METHODS, OwnMethod
 from domainbed_adm.model_selection import SelectionMethod
 
 #: How the published tables name the flatness part; without one, the base optimizer is what runs.
@@ -109,7 +109,7 @@ def paper_sheet(board: Board, selection: SelectionMethod) -> Sheet:
 
 
 def _paper_labels(algorithm: str) -> tuple[str, str, str]:
-    if algorithm not in METHODS:
+    method = METHODS.get(algorithm)
+    if method is None or isinstance(method, OwnMethod):
         return algorithm, "-", "-"
-    method = METHODS[algorithm]
     return OPTIMIZERS[method.flatness], method.curriculum or "ERM", method.difficulty or "-"

@@ -12,7 +12,7 @@ from domainbed_adm.console import Parser
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.hparams_registry import RUN_FACTS, Hparam, hparams_of
 from domainbed_adm.methods import CURRICULA, DIFFICULTIES, FLATNESS, METHODS, WEIGHTINGS, get_method
-from domainbed_adm.scripts.sweep import DATASETS
+from domainbed_adm.scripts.sweep import default_datasets
 from domainbed_adm.sweeping import named
 from domainbed_adm.sweeping.jobs import Sweep
 from domainbed_adm.tables import fits, show
@@ -132,7 +132,7 @@ def sweeps() -> Rows:
     for name in named.names():
         flags = named.load(name)
         fields = {key: value for key, value in flags.items() if key in Sweep.__dataclass_fields__}
-        sweep = Sweep(**{"datasets": DATASETS, "algorithms": list(METHODS), **fields})
+        sweep = Sweep(**{"datasets": default_datasets(), "algorithms": list(METHODS), **fields})
         rows.append({"sweep": name, "jobs": sweep.count(), "about": flags["about"]})
     return rows
 

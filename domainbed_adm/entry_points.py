@@ -1,0 +1,38 @@
+"""Finds what other installed packages add to this one: the entry points of the group ``domainbed_adm.extensions``.
+
+An entry point's target is a function without arguments that calls ``domainbed_adm.extensions``. It is called once, when
+the first name is looked up; importing the package calls nothing.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+from domainbed_adm.errors import UserError
+
+GROUP = "domainbed_adm.extensions"
+
+#: Names of the entry points that have been called, and ``GROUP`` once all have been found.
+_called: set[str] = set()
+
+
+def load_extensions() -> None:
+    """Call the function of every entry point, once in a process.
+
+    Raises:
+        UserError: one of them cannot be loaded; the message names it and its package.
+    """
+    if GROUP in _called:
+        return
+    _called.add(GROUP)  # before the calls: an extension may look names up itself
+    for point in importlib.metadata.entry_points(group=GROUP):
+        if point.name in _called:
+            continue
+        try:
+            point.load()()
+        except Exception as error:
+            _called.discard(GROUP)
+            package = point.dist.name if point.dist else point.module
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            raise UserError(f"extension {point.name} of {package} cannot be loaded: {reason}") from error
+        _called.add(point.name)
