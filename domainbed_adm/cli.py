@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 from domainbed_adm import __version__
 from domainbed_adm.console import Parser
-from domainbed_adm.errors import UserError
+from domainbed_adm.entry_points import load_extensions
+from domainbed_adm.errors import NonFiniteError, UserError
 
 COMMANDS = {
     "train": "train one method on one dataset, one environment held out",
@@ -17,6 +18,7 @@ COMMANDS = {
     "sweep": "launch and count many runs",
     "collect_results": "turn a sweep's records into DomainBed's tables",
     "list": "algorithms, datasets, hparams and named sweeps there are",
+    "upstream": "run DomainBed's own train, sweep and collect_results with our methods in it",
 }
 
 EXAMPLES = """\
@@ -42,12 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-    """Run a script's ``main``: a user's mistake becomes one line and exit code 2, an interruption 130."""
+    """Run a script's ``main``; one line and an exit code for what can go wrong.
+
+    A user's mistake is 2, a number that is not finite 3, an interruption 130.
+    """
     try:
+        load_extensions()
         return script(argv)
     except UserError as error:
         print(f"domainbed-adm: error: {error}", file=sys.stderr)
         return 2
+    except NonFiniteError as error:
+        print(f"domainbed-adm: error: {error}", file=sys.stderr)
+        return 3
     except BrokenPipeError:  # the reader, head perhaps, has enough: nothing more can be written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

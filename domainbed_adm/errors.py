@@ -13,6 +13,10 @@ class UserError(ValueError):
     """A mistake in what the caller gave; commands print its one line and exit with code 2."""
 
 
+class NonFiniteError(ArithmeticError):
+    """A loss, gradient or score that is infinite or no number; commands print its line and exit with code 3."""
+
+
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
     """Return ``table[name]``, or explain which names there are.
 

@@ -6,6 +6,7 @@ dropout masks (*chosen*: so both passes of a flatness rule see one objective, an
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 
 from domainbed_adm.curriculum import Curriculum, within_domains
 from domainbed_adm.difficulty import ADM, Difficulty, Probe, rank_correlation
-from domainbed_adm.errors import UserError, lookup
-from domainbed_adm.flatness import Flatness, Gradients, Plain
+from domainbed_adm.errors import NonFiniteError, UserError, lookup
+from domainbed_adm.flatness import Flatness, Gradients, Plain, joint_norm
 from domainbed_adm.memory import recall, remember
 from domainbed_adm.methods import WEIGHTINGS
 from domainbed_adm.side_effects import RandomState, still_batch_norm
@@ -75,7 +76,7 @@ class TrainingStep:
     >>> optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     >>> step = TrainingStep(model, optimizer, SAM(rho=0.05), SSPL(), ADM(), total_steps=100)
     >>> figures = [step(x, y) for _ in range(100)]
-    >>> bool(figures[-1]["loss"] < figures[0]["loss"])
+    >>> figures[-1]["loss"] < figures[0]["loss"]
     True
 
     Cost in units of F, one forward pass: ``methods.Method.passes``.
@@ -132,8 +133,8 @@ class TrainingStep:
 
     def __call__(
         self, x: Tensor, y: Tensor, domain_sizes: Sequence[int] | None = None, index: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Do one step; overwrites ``.grad`` of the trained parameters.
+    ) -> dict[str, float]:
+        """Do one step; overwrites ``.grad`` of the trained parameters. The device is asked once, for all figures.
 
         Args:
             x: inputs, shape (B, ...), the minibatches of all domains concatenated.
@@ -142,12 +143,14 @@ class TrainingStep:
             index: int64 on the CPU, shape (B,): which sample of the training set each one is; for weighting "memory".
 
         Returns:
-            Figures of the step as 0-d tensors on the device: ``loss`` (the objective of the first pass) and, with a
-            curriculum, ``difficulty_mean``, ``difficulty_std``, ``kept_fraction`` (share of samples with weight > 0),
-            and every 50 steps of the linear ADM estimator its ``adm_rank_correlation`` with the exact one.
+            Figures of the step: ``loss`` (the objective of the first pass), ``gradient_norm`` (of what the optimizer
+            was handed) and, with a curriculum, ``difficulty_mean``, ``difficulty_std``, ``kept_fraction`` (share of
+            samples with weight > 0), and every 50 steps of the linear ADM estimator its ``adm_rank_correlation`` with
+            the exact one (NaN where scores are all equal).
 
         Raises:
             UserError: ``domain_sizes`` or ``index`` is needed and not given.
+            NonFiniteError: a loss, score or gradient is not finite; the parameters are what they were.
         """
         params = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
         clean = self._clean_pass(x, y)
@@ -160,11 +163,14 @@ class TrainingStep:
                 return _gradient(weighted_mean(self.loss(self.model(x), y), first.weights), params)
 
         handed = self.flatness(params, first.gradient, gradient_here, self.state)
+        present = [gradient for gradient in handed if gradient is not None]
+        norm = {"gradient_norm": joint_norm(present)} if present else {}
+        figures = _finite({"loss": first.objective.detach(), **norm, **first.figures})
         for param, gradient in zip(params, handed, strict=True):
             param.grad = gradient
         self.optimizer.step()
         self.state.update_count += 1
-        return {"loss": first.objective.detach(), **first.figures}
+        return figures
 
     def _clean_pass(self, x: Tensor, y: Tensor) -> _CleanPass:
         if self.difficulty is not None and self.difficulty.needs_input_gradient:
@@ -259,6 +265,20 @@ class TrainingStep:
 
 def _gradient(objective: Tensor, params: Sequence[Tensor]) -> Gradients:
     return list(torch.autograd.grad(objective, params, allow_unused=True))
+
+
+def _finite(figures: dict[str, Tensor]) -> dict[str, float]:
+    """The figures on the host, in one transfer.
+
+    Raises:
+        NonFiniteError: one of them that must be is not finite.
+    """
+    values = dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
+    judged = {name: value for name, value in values.items() if name != "adm_rank_correlation"}
+    wrong = [f"{name} {value}" for name, value in judged.items() if not math.isfinite(value)]
+    if wrong:
+        raise NonFiniteError(f"not finite: {', '.join(wrong)}")
+    return values
 
 
 def _figures(scores: Tensor, weights: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What only a GPU can show: device kept, no host sync inside a step, the same numbers as the CPU."""
+"""What only a GPU can show: device kept, one host sync a step, the same numbers as the CPU."""
 
 import pytest
 import torch
@@ -27,25 +27,11 @@ def test_equals_the_cpu_and_keeps_the_device(name, weighting):
         step = make(name, weighting, device)
         for t in range(4):
             x, y = batch(seed=t % 2)
-            figures = step(x.to(device), y.to(device), [5, 4, 3], torch.arange(12) + t)
-        assert {value.device.type for value in figures.values()} == {device}
+            step(x.to(device), y.to(device), [5, 4, 3], torch.arange(12) + t)
+        assert {p.grad.device.type for p in step.model.parameters()} == {device}
         assert {value.device.type for value in step.state.values()} <= {device}
         ends.append(parameters_of(step.model).cpu())
     torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-8)
-
-
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("weighting", ["both", "descent"])
-def test_a_step_asks_the_host_nothing(name, weighting):
-    step = make(name, weighting, "cuda")
-    x, y = (part.cuda() for part in batch())
-    step(x, y, [5, 4, 3])
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step(x, y, [5, 4, 3])
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from domainbed_adm.algorithms import training_step
-from domainbed_adm.errors import UserError
+from domainbed_adm.errors import NonFiniteError, UserError
 from domainbed_adm.flatness import FSAM, SAGM, SAM, Plain, displaced, joint_norm
 from domainbed_adm.hparams_registry import default_hparams
 from domainbed_adm.methods import METHODS, WEIGHTINGS
@@ -131,8 +131,8 @@ def test_keeps_the_dtype(name, weighting):
     step = make(name, weighting, network().float())
     figures = run(step, 2)
     assert {p.dtype for p in step.model.parameters()} == {torch.float32}
-    assert {figure.dtype for figure in figures.values()} == {torch.float32}
-    assert all(figure.ndim == 0 and not figure.requires_grad for figure in figures.values())
+    assert {p.grad.dtype for p in step.model.parameters()} == {torch.float32}
+    assert all(isinstance(figure, float) for figure in figures.values())
 
 
 @each_method
@@ -222,6 +222,27 @@ def test_linear_estimator_reports_its_correlation_on_a_sample_of_steps():
     with_figure = [t for t in range(101) if "adm_rank_correlation" in run(step, 1)]
     assert with_figure == [0, 50, 100]
     assert -1 <= run(make("SSPL_ADM", model=network(), adm_estimator="linear"), 1)["adm_rank_correlation"] <= 1
+
+
+@each_method
+@pytest.mark.parametrize("spoilt", ["inputs", "parameters", "overflow"])
+def test_a_number_that_is_not_finite_stops_before_the_optimizer(name, weighting, spoilt):
+    step = make(name, weighting, network())
+    run(step, 1)
+    x, y = batch()
+    if spoilt == "inputs":
+        x[3, 0, 1, 1] = float("nan")
+    elif spoilt == "parameters":
+        step.model[3].weight.data[0, 0] = float("inf")
+    else:  # finite losses at the parameters, of which some gradient is not
+        step.model[3].weight.register_hook(lambda gradient: gradient * float("inf"))
+    before, moments = parameters_of(step.model), copy.deepcopy(step.optimizer.state_dict()["state"])
+    with pytest.raises(NonFiniteError, match="not finite: "):
+        step(x, y, [5, 4, 3], torch.arange(12))
+    assert torch.equal(parameters_of(step.model), before)
+    assert step.state.update_count == 1
+    after = step.optimizer.state_dict()["state"]
+    assert all(same(moments[k], after[k]) for k in moments)
 
 
 def test_progress_ends_where_the_run_ends():

@@ -17,8 +17,8 @@ import torch
 
 from domainbed_adm import records
 from domainbed_adm.console import ProgressBar
-from domainbed_adm.errors import UserError
-from domainbed_adm.training import resume
+from domainbed_adm.errors import NonFiniteError, UserError
+from domainbed_adm.training import failures, resume
 from domainbed_adm.training.checkpoint import save_model
 from domainbed_adm.training.evaluation import accuracies
 from domainbed_adm.training.provenance import provenance
@@ -27,7 +27,7 @@ from domainbed_adm.training.setup import Setup
 from domainbed_adm.training.stream import Batch, Schedule, TaskDataset, evaluation_tasks, open_stream
 
 #: What a run leaves in its folder, beside models of single checkpoints.
-FILES = ("done", resume.FILE_NAME, records.FILE_NAME, "model.pkl", "out.txt", "err.txt")
+FILES = ("done", resume.FILE_NAME, records.FILE_NAME, "model.pkl", failures.FILE_NAME, "out.txt", "err.txt")
 
 
 def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
@@ -102,7 +102,9 @@ def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position) -
     origin = provenance(run.device, run.args["seed"], run.dataset.environments)
     save_every = run.args["checkpoint_every"]
     for step in range(position.next_step, run.n_steps):
-        for name, value in _step(run, batches).items():
+        with failures.explained(run, step, output_dir):
+            figures = _step(run, batches)
+        for name, value in figures.items():
             position.since_record.setdefault(name, []).append(value)
         position.next_step = step + 1
         bar.advance()
@@ -144,6 +146,7 @@ def _step(run: Setup, batches: Iterator[Batch]) -> dict[str, float]:
     batch = next(batches)
     unlabeled = [x.to(run.device) for x in batch.unlabeled] if run.args["task"] == "domain_adaptation" else None
     figures = run.algorithm.update(batch.minibatches(run.device), unlabeled)
+    failures.check_finite(figures)
     return {**figures, "step_time": time.perf_counter() - start}
 
 
@@ -240,5 +243,6 @@ def _teed(output_dir: Path) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            err.write(f"{error}\n" if isinstance(error, UserError) else traceback.format_exc())
+            expected = isinstance(error, (UserError, NonFiniteError))
+            err.write(f"{error}\n" if expected else traceback.format_exc())
             raise

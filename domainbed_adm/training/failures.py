@@ -1,0 +1,64 @@
+"""What can go wrong in a step, told in one line: numbers that are not finite, memory that is not enough."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from domainbed_adm.errors import NonFiniteError, UserError
+from domainbed_adm.training.setup import Setup
+
+FILE_NAME = "diverged.json"
+
+_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+
+
+@contextmanager
+def explained(run: Setup, step: int, output_dir: Path) -> Iterator[None]:
+    """Within the block, one step of the run; what goes wrong there says where, and what to do.
+
+    Raises:
+        NonFiniteError: a number was not finite; ``diverged.json`` says at which step, with which method and hparams.
+        UserError: the memory was not enough.
+        MemoryError, RuntimeError: as raised, where it is none of these.
+    """
+    try:
+        yield
+    except NonFiniteError as error:
+        about = {name: run.args[name] for name in ("algorithm", "dataset", "test_envs", "seed", "trial_seed")}
+        report = {"step": step, "error": str(error), **about, "hparams": run.hparams}
+        (output_dir / FILE_NAME).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        raise NonFiniteError(
+            f"{run.args['algorithm']} on {run.args['dataset']}, step {step}: {error} (lr {run.hparams['lr']:g}; "
+            f"see {output_dir / FILE_NAME})"
+        ) from error
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        sources = len(run.splits) - len(run.args["test_envs"])
+        raise UserError(
+            f"out of memory: {run.args['algorithm']} on {run.args['dataset']}, step {step}, {sources} domains x "
+            f"batch_size {run.hparams['batch_size']}, inputs {tuple(run.dataset.input_shape)}, on {run.device}: lower "
+            "the hparam batch_size (or image_size), or take a smaller network"
+        ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    named = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
+    return named or any(sign in str(error) for sign in _OUT_OF_MEMORY)
+
+
+def check_finite(figures: dict[str, Any]) -> None:
+    """Refuse a loss that is not finite, of an algorithm that does not check it.
+
+    Raises:
+        NonFiniteError: the loss is not finite.
+    """
+    if not math.isfinite(figures.get("loss", 0.0)):
+        raise NonFiniteError(f"not finite: loss {figures['loss']}")

@@ -1,0 +1,90 @@
+"""A step that goes wrong stops the run with one line, and leaves the last good checkpoint."""
+
+import json
+
+import pytest
+import torch
+
+from domainbed_adm.algorithms import get_algorithm_class
+from domainbed_adm.cli import main
+from domainbed_adm.training.checkpoint import load_plain
+
+
+def train(folder, *flags, **hparams):
+    given = json.dumps({"cnn_width": 8, "batch_size": 3} | hparams)
+    common = ["--dataset", "Debug28", "--algorithm", "SAM_SSPL_ADM", "--output_dir", str(folder), "--hparams", given]
+    return main(["train", *common, "--steps", "6", "--checkpoint_freq", "2", *flags])
+
+
+def spoil(monkeypatch, at, action):
+    """Make the algorithm's update do something at its ``at``-th call."""
+    cls = get_algorithm_class("SAM_SSPL_ADM")
+    update, calls = cls.update, []
+
+    def spoilt(self, minibatches, unlabeled=None):
+        calls.append(1)
+        if len(calls) == at:
+            return action(self, lambda: update(self, minibatches, unlabeled))
+        return update(self, minibatches, unlabeled)
+
+    monkeypatch.setattr(cls, "update", spoilt, raising=False)
+
+
+def poisoned(algorithm, update):
+    with torch.no_grad():
+        algorithm.classifier.bias[0] = float("nan")
+    return update()
+
+
+def test_a_number_that_is_not_finite_stops_the_run(tmp_path, monkeypatch, capsys):
+    spoil(monkeypatch, 5, poisoned)
+    assert train(tmp_path) == 3
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "SAM_SSPL_ADM on Debug28, step 4: not finite: loss nan" in error
+    report = json.loads((tmp_path / "diverged.json").read_text())
+    assert (report["step"], report["algorithm"], report["hparams"]["batch_size"]) == (4, "SAM_SSPL_ADM", 3)
+    checkpoint = load_plain(tmp_path / "checkpoint.pkl", ["position", "algorithm"])
+    assert checkpoint["position"]["next_step"] == 3
+    assert all(torch.isfinite(value).all() for value in checkpoint["algorithm"].values())
+    assert not (tmp_path / "done").exists()
+    assert not (tmp_path / "model.pkl").exists()
+
+
+def test_a_loss_of_another_algorithm_is_checked_too(tmp_path, monkeypatch, capsys):
+    spoil(monkeypatch, 2, lambda algorithm, update: {**update(), "loss": float("inf")})
+    assert train(tmp_path) == 3
+    assert "step 1: not finite: loss inf" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+    ids=["python", "cuda", "cpu"],
+)
+def test_too_little_memory_says_what_to_lower(tmp_path, monkeypatch, capsys, error):
+    def fail(algorithm, update):
+        raise error
+
+    spoil(monkeypatch, 4, fail)
+    assert train(tmp_path) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "out of memory: SAM_SSPL_ADM on Debug28, step 3, 2 domains x batch_size 3, inputs (3, 28, 28)" in told
+    assert "lower the hparam batch_size" in told
+    monkeypatch.undo()
+    assert train(tmp_path) == 0
+
+
+def test_another_error_keeps_its_traceback(tmp_path, monkeypatch):
+    def fail(algorithm, update):
+        raise RuntimeError("shapes do not match")
+
+    spoil(monkeypatch, 2, fail)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train(tmp_path)
+    assert "Traceback" in (tmp_path / "err.txt").read_text()
