@@ -1,0 +1,79 @@
+"""``upstream``: run a script of a DomainBed checkout with our methods in it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from domainbed_adm.cli import run
+from domainbed_adm.console import Parser
+
+SCRIPTS = {
+    "train": "train one algorithm",
+    "sweep": "launch many runs; every job knows our methods, with every launcher",
+    "collect_results": "print the tables of a sweep, DomainBed's or ours",
+    "list_top_hparams": "print the best hparams of a sweep",
+    "download": "download DomainBed's datasets",
+}
+
+EXAMPLES = """\
+  domainbed-adm upstream train --domainbed DomainBed --dataset RotatedDigits --algorithm SAM_SSPL_ADM --test_envs 0 \\
+      --steps 200 --output_dir results/one
+  domainbed-adm upstream sweep launch --algorithms ERM SAM_SSPL_ADM --datasets PACS --data_dir data \\
+      --output_dir results/pacs --command_launcher local
+  domainbed-adm upstream collect_results --input_dir results/pacs"""
+
+
+def build_parser() -> Parser:
+    """Our part of the command line; the rest is read by DomainBed's script."""
+    parser = Parser(
+        "domainbed-adm upstream",
+        description="Run a script of a DomainBed checkout, with its own flags, with our methods in it.\n\n"
+        "scripts:\n" + "\n".join(f"  {name:<17}{text}" for name, text in SCRIPTS.items()),
+        examples=EXAMPLES,
+    )
+    parser.add_argument(
+        "script", metavar="script", help="one of the above, or another one that the checkout has; each has --help"
+    )
+    parser.add_argument(
+        "--domainbed",
+        metavar="PATH",
+        help="folder that git clone made; default: DOMAINBED_DIR, else domainbed on the Python path or in this folder",
+    )
+    parser.add_argument("flags", nargs="*", metavar="flags", help="of DomainBed's script")
+    return parser
+
+
+def split(argv: Sequence[str]) -> tuple[str, str | None, list[str]]:
+    """The script, the path of ``--domainbed``, and DomainBed's flags, in their order."""
+    parser, path, words = build_parser(), None, []
+    rest = iter(argv)
+    for word in rest:
+        if word == "--domainbed":
+            path = next(rest, "")
+        elif word.startswith("--domainbed="):
+            path = word.partition("=")[2]
+        else:
+            words.append(word)
+            continue
+        if not path:
+            parser.error("argument --domainbed: expected one argument")
+    if not words or words[0].startswith("-"):
+        parser.parse_args(words)
+        parser.error("name the script first")
+    if not words[0].isidentifier():
+        parser.error(f"argument script: {words[0]!r} is no script, use one of {', '.join(SCRIPTS)}")
+    return words[0], path, words[1:]
+
+
+def main(argv: Sequence[str]) -> int:
+    """Register, and run the script; returns the exit code."""
+    script, path, flags = split(argv)
+    from domainbed_adm import upstream  # after parsing: --help loads no torch
+
+    upstream.run_script(upstream.register(path), script, flags)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))

@@ -1,0 +1,24 @@
+"""Our methods inside a real DomainBed checkout, which is not edited. Nothing else in this package imports `domainbed`.
+
+========================  =====================================================================
+``host``                  finds the checkout and checks that it has the doors we use
+``registration``          puts our algorithms, hparams, datasets and job commands behind those doors
+``facts``                 what a run of DomainBed knows and does not tell an algorithm
+``scripts``               runs one of DomainBed's scripts, registered
+========================  =====================================================================
+
+From a script of your own::
+
+    from domainbed_adm import upstream
+
+    upstream.register(total_steps=1000)  # finds DomainBed by DOMAINBED_DIR or on the Python path
+    from domainbed import algorithms
+
+    algorithms.get_algorithm_class("SAM_SSPL_ADM")
+"""
+
+from domainbed_adm.upstream.host import VARIABLE, Host, find
+from domainbed_adm.upstream.registration import Registration, register
+from domainbed_adm.upstream.scripts import run_script
+
+__all__ = ["VARIABLE", "Host", "Registration", "find", "register", "run_script"]

@@ -1,0 +1,128 @@
+"""Finds a DomainBed checkout and checks that it has the doors we use."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from domainbed_adm.errors import UserError
+
+VARIABLE = "DOMAINBED_DIR"
+KNOWN = "b93c22a"
+INSTALL = "pip install 'domainbed-adm[upstream]'"
+#: Modules of DomainBed that we reach into, and the names there.
+DOORS = {
+    "algorithms": ("ALGORITHMS", "get_algorithm_class", "ERM"),
+    "hparams_registry": ("default_hparams", "random_hparams"),
+    "datasets": ("DATASETS", "get_dataset_class"),
+    "command_launchers": ("REGISTRY",),
+}
+
+
+@dataclass(frozen=True)
+class Host:
+    """A DomainBed that has been found: its folder, and the modules of :data:`DOORS`."""
+
+    root: Path
+    algorithms: ModuleType
+    hparams_registry: ModuleType
+    datasets: ModuleType
+    command_launchers: ModuleType
+
+
+def find(path: str | None = None) -> Path:
+    """The folder that holds the package ``domainbed``; from now on Python finds it there.
+
+    Args:
+        path: ``--domainbed``; None: by the environment variable ``DOMAINBED_DIR``, else as ``python -m`` would.
+
+    Raises:
+        UserError: there is none, or another one is already imported.
+    """
+    given = path or os.environ.get(VARIABLE)
+    root = _given(given, "--domainbed" if path else VARIABLE) if given else _importable()
+    if "domainbed" in sys.modules:
+        loaded = Path(next(iter(sys.modules["domainbed"].__path__))).resolve().parent
+        if loaded != root:
+            raise UserError(f"the DomainBed at {loaded} is already imported, {root} cannot be")
+    if str(root) not in sys.path:
+        sys.path.insert(0, str(root))
+    return root
+
+
+def _given(path: str, source: str) -> Path:
+    root = Path(path).expanduser().resolve()
+    if not root.is_dir():
+        raise UserError(f"{source} {path} is no folder")
+    if not (root / "domainbed").is_dir():
+        hint = f"give {root.parent}" if root.name == "domainbed" else "give the folder that git clone made"
+        raise UserError(f"{source} {path} holds no folder domainbed: {hint}")
+    return root
+
+
+def _importable() -> Path:
+    """As ``python -m`` finds it: on the Python path, or in the current folder.
+
+    Raises:
+        UserError: it does not.
+    """
+    importlib.invalidate_caches()
+    spec = importlib.util.find_spec("domainbed")
+    places = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
+    for place in [*places, Path.cwd() / "domainbed"]:
+        if (place / "algorithms.py").is_file():
+            return place.resolve().parent
+    raise UserError(
+        f"no DomainBed found: give --domainbed PATH, or set {VARIABLE}, or have it on the Python path "
+        "(git clone https://github.com/facebookresearch/DomainBed makes one)"
+    )
+
+
+def open_host(root: Path) -> Host:
+    """Import the modules of :data:`DOORS`.
+
+    Raises:
+        UserError: a door is missing, or something that DomainBed imports is not installed.
+    """
+    modules = {name: _import(root, name) for name in DOORS}
+    for name, doors in DOORS.items():
+        for door in doors:
+            if not hasattr(modules[name], door):
+                raise UserError(missing_door(root, f"domainbed.{name}.{door}"))
+    return Host(root, **modules)
+
+
+def check_script(root: Path, name: str) -> None:
+    """Check that DomainBed has the script.
+
+    Raises:
+        UserError: it does not.
+    """
+    if not (root / "domainbed" / "scripts" / f"{name}.py").is_file():
+        raise UserError(missing_door(root, f"domainbed.scripts.{name}"))
+
+
+def missing_door(root: Path, door: str) -> str:
+    """The message for a checkout without one of the doors."""
+    return f"the DomainBed at {root} has no {door}: it is too old or changed; known to work is commit {KNOWN}"
+
+
+def missing_import(root: Path, error: ImportError) -> str:
+    """The message for a checkout that imports what is not there."""
+    if not isinstance(error, ModuleNotFoundError):
+        return f"the DomainBed at {root} cannot be imported ({error}): {INSTALL}"
+    if (error.name or "").partition(".")[0] == "domainbed":
+        return missing_door(root, str(error.name))
+    return f"the DomainBed at {root} imports {error.name}, which is not installed: {INSTALL}"
+
+
+def _import(root: Path, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"domainbed.{name}")
+    except ImportError as error:
+        raise UserError(missing_import(root, error)) from error

@@ -1,0 +1,204 @@
+"""Puts our algorithms, hparams, datasets and job commands behind DomainBed's doors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from domainbed_adm import hparams_registry as registry
+from domainbed_adm.algorithms import algorithm_class
+from domainbed_adm.datasets import get_dataset_class
+from domainbed_adm.datasets.cards import CARDS, get_card
+from domainbed_adm.entry_points import load_extensions
+from domainbed_adm.errors import UserError
+from domainbed_adm.hparams_registry import RUN_FACTS
+from domainbed_adm.methods import METHODS, Method
+from domainbed_adm.upstream import facts, jobs
+from domainbed_adm.upstream.host import Host, find, missing_door, open_host
+from domainbed_adm.upstream.views import host_dataset
+
+Hparams = dict[str, Any]
+#: The attribute of `domainbed.algorithms` that keeps its :class:`Registration`.
+_KEPT_AS = "_domainbed_adm_registration"
+#: A small-image dataset of every DomainBed, whose hparams those of our small-image datasets are.
+_SMALL = "RotatedMNIST"
+
+
+def register(path: str | None = None, total_steps: int | None = None) -> Registration:
+    """Add to DomainBed every method and dataset that it lacks; a second call changes nothing.
+
+    ``get_algorithm_class``, ``ALGORITHMS``, ``default_hparams``, ``random_hparams``, ``DATASETS`` and every command
+    launcher then know them. ERM, and every dataset that DomainBed has, stay DomainBed's own.
+
+    Args:
+        path: folder of the checkout; None: see ``host.find``.
+        total_steps: steps of the runs to come; needed where a curriculum is built outside of DomainBed's train script.
+
+    Raises:
+        UserError: there is no DomainBed, a door of it is missing, or it has an algorithm of one of our names.
+    """
+    load_extensions()
+    host = open_host(find(path))
+    kept: Registration = getattr(host.algorithms, _KEPT_AS, None) or Registration(host)
+    kept.complete()
+    setattr(host.algorithms, _KEPT_AS, kept)
+    if total_steps is not None:
+        kept.total_steps = total_steps
+    return kept
+
+
+class Registration:
+    """What has been added to one DomainBed, and what is known of its run.
+
+    Attributes:
+        host: the DomainBed.
+        methods: names of the algorithms added.
+        datasets: names of the datasets added.
+        total_steps: steps of the run; None where nobody has said.
+    """
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self.methods: list[str] = []
+        self.datasets: list[str] = []
+        self.total_steps: int | None = None
+        self._stated: tuple[Any, facts.Std | facts.Unknown, str] | None = None
+
+    def complete(self) -> None:
+        """Add what is not there yet.
+
+        Raises:
+            UserError: DomainBed has an algorithm of one of our names; nothing has been added.
+        """
+        doors, new = self.host.algorithms, [n for n in METHODS if n != "ERM" and n not in self.methods]
+        for name in new:
+            if hasattr(doors, name) or name in doors.ALGORITHMS:
+                raise UserError(f"the DomainBed at {self.host.root} already has a {name} in domainbed.algorithms")
+        if not self.methods:
+            self._extend_hparams()
+            jobs.redirect(self.host)
+        for name in new:
+            setattr(doors, name, self._class(METHODS[name]))
+            doors.ALGORITHMS.append(name)
+            self.methods.append(name)
+        self._add_datasets()
+
+    def reads(self, algorithm: str) -> tuple[str, ...]:
+        """Names of the hparams that one of our methods reads; none for DomainBed's own algorithms."""
+        return METHODS[algorithm].hparams if algorithm in self.methods else ()
+
+    def watch_dataset(self, name: str) -> None:
+        """From now on, know the normalisation that a dataset of this class states."""
+        found = getattr(self.host.datasets, name, None)
+        if isinstance(found, type):
+            facts.watch(found, self._note_dataset)
+
+    def _note_dataset(self, dataset: Any, hparams: Any) -> None:
+        stated: facts.Std | facts.Unknown
+        try:
+            stated = facts.input_std(dataset)
+        except facts.Unknown as unknown:
+            stated = unknown
+        self._stated = (hparams, stated, type(dataset).__name__)
+
+    def _add_datasets(self) -> None:
+        doors = self.host.datasets
+        for name in CARDS:
+            if not hasattr(doors, name):
+                setattr(doors, name, host_dataset(get_dataset_class(name)))
+                doors.DATASETS.append(name)
+                self.datasets.append(name)
+        for name in doors.DATASETS:
+            self.watch_dataset(name)
+
+    def _extend_hparams(self) -> None:
+        doors = self.host.hparams_registry
+        default, drawn = doors.default_hparams, doors.random_hparams
+
+        def default_hparams(algorithm: str, dataset: str) -> Hparams:
+            theirs = default(algorithm, self._known_to_host(dataset))
+            return theirs | self._ours(registry.default_hparams, theirs, algorithm, dataset)
+
+        def random_hparams(algorithm: str, dataset: str, seed: int) -> Hparams:
+            theirs = drawn(algorithm, self._known_to_host(dataset), seed)
+            return theirs | self._ours(registry.random_hparams, theirs, algorithm, dataset, seed)
+
+        vars(doors).update(default_hparams=default_hparams, random_hparams=random_hparams)
+
+    def _known_to_host(self, dataset: str) -> str:
+        return _SMALL if dataset in self.datasets and get_card(dataset).small_images else dataset
+
+    def _ours(self, source: Callable[..., Hparams], theirs: Hparams, algorithm: str, *rest: Any) -> Hparams:
+        """Our method's hparams, beside ``theirs``; of the run's facts ``total_steps``, where it is known."""
+        read = [name for name in self.reads(algorithm) if name not in theirs]
+        if not read:
+            return {}
+        known = {} if self.total_steps is None else {"total_steps": self.total_steps}
+        ours = {name: value for name, value in source(algorithm, *rest).items() if name not in RUN_FACTS} | known
+        return {name: ours[name] for name in read if name in ours}
+
+    def _class(self, method: Method) -> type[Any]:
+        """The method on top of DomainBed's ERM, which sees to it that it knows what it needs."""
+        state_facts, root = self._state_facts, self.host.root
+
+        class Doors(self.host.algorithms.ERM):  # type: ignore[name-defined]
+            """DomainBed's ERM, once it is known to have what a method trains."""
+
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args)
+                for door in ("network", "optimizer"):
+                    if not hasattr(self, door):
+                        raise UserError(missing_door(root, f"domainbed.algorithms.ERM().{door}"))
+
+        ours = algorithm_class(method, Doors)
+
+        def __init__(
+            self: Any, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: Hparams
+        ) -> None:
+            state_facts(method, hparams)
+            ours.__init__(self, input_shape, num_classes, num_domains, hparams)
+
+        return type(method.name, (ours,), {"__init__": __init__, "__doc__": ours.__doc__, "__module__": __name__})
+
+    def _state_facts(self, method: Method, hparams: Hparams) -> None:
+        """Put into ``hparams`` what the run knows, and check what the method reads.
+
+        Raises:
+            UserError: something is not known, or cannot work here.
+        """
+        given = {name: hparams[name] for name in method.hparams if name in hparams and name not in RUN_FACTS}
+        registry.override({}, given, method.name, "Debug28")
+        check_weighting(hparams, method)
+        if "total_steps" in method.hparams and "total_steps" not in hparams:
+            if self.total_steps is None:
+                raise UserError(
+                    f"{method.name} needs to know how many steps the run has: train by `domainbed-adm upstream train`, "
+                    "or call upstream.register(total_steps=...), or put total_steps into its hparams"
+                )
+            hparams["total_steps"] = self.total_steps
+        if "input_std" in method.hparams and "input_std" not in hparams:
+            hparams["input_std"] = self._std_stated_to(hparams, method)
+
+    def _std_stated_to(self, hparams: Hparams, method: Method) -> facts.Std:
+        of, stated, name = self._stated or (None, facts.Unknown("no dataset was built with its hparams"), "the dataset")
+        if of is not hparams:
+            name, stated = "the dataset", facts.Unknown("no dataset was built with the hparams that it got")
+        if isinstance(stated, facts.Unknown):
+            raise UserError(
+                f"{method.name} needs to know how the inputs of {name} are normalised, but {stated}: give --hparams "
+                """'{"input_std": [0.229, 0.224, 0.225]}', one std per channel, or null for pixels in [0, 1]"""
+            )
+        return stated
+
+
+def check_weighting(hparams: Hparams, method: Method) -> None:
+    """Refuse weighting "memory", which DomainBed's loop cannot serve.
+
+    Raises:
+        UserError: it is asked for.
+    """
+    if method.curriculum and hparams.get("weighting") == "memory":
+        raise UserError(
+            "weighting 'memory' needs to know which samples a minibatch holds, and DomainBed does not say: "
+            "use 'both' or 'descent', or our own engine, `domainbed-adm train`"
+        )
