@@ -63,7 +63,8 @@ def _plain(value: Any) -> Any:
 def load_records(input_dir: str | Path) -> list[Record]:
     """Read the records of a sweep (``<input_dir>/*/results.jsonl``, sorted by folder), of one run, or of both.
 
-    A line that is no record gets a warning with its file and number, and is left out.
+    A line that is no record gets a warning with its file and number, and is left out. Of several records of one step of
+    one run (DomainBed appends to a file where a run is started again), the last counts.
 
     Raises:
         UserError: there is no such folder, or no record in it.
@@ -72,12 +73,20 @@ def load_records(input_dir: str | Path) -> list[Record]:
     if not root.is_dir():
         raise UserError(f"no folder {root}: --input_dir is the output_dir of a sweep or of one run")
     files = [path for path in (root / FILE_NAME, *sorted(root.glob(f"*/{FILE_NAME}"))) if path.is_file()]
-    records = [record for path in files for record in read_file(path)]
+    records = [record for path in files for record in _without_doubles(read_file(path), path)]
     if not records:
         held = ", ".join(sorted(path.name for path in root.iterdir())[:5]) or "nothing"
         looked = "record" if files else FILE_NAME
         raise UserError(f"found no {looked} in {root} or its folders; {root} holds: {held}")
     return records
+
+
+def _without_doubles(records: list[Record], path: Path) -> list[Record]:
+    """The last record of each step of each run, where its first one stood."""
+    last = {(json.dumps(record["args"], sort_keys=True), record["step"]): record for record in records}
+    if len(last) < len(records):
+        warn(f"{path}: {len(records) - len(last)} steps are recorded twice; the last of each counts")
+    return list(last.values())
 
 
 def keep_first(path: Path, count: int) -> None:
@@ -121,7 +130,9 @@ def fault_of(record: object) -> str | None:
             return f"args has no {name} of type {kind.__name__}"
     if not args["test_envs"] or not all(isinstance(env, int) for env in args["test_envs"]):
         return "args.test_envs is not a list of environment numbers"
-    return None if isinstance(record.get("step"), int | float) else "no step"
+    step = record.get("step")
+    counted = isinstance(step, int | float) and not isinstance(step, bool) and math.isfinite(step) and step >= 0
+    return None if counted else "no step"
 
 
 def accuracy(record: Record, environment: int, split: str) -> float | None:

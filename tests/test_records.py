@@ -52,6 +52,8 @@ FOREIGN = {
     '{"step": 1}': "no args",
     '{"step": 1, "args": {"trial_seed": "0"}}': "args has no trial_seed of type int",
     json.dumps({**record(), "step": None}): "no step",
+    json.dumps({**record(), "step": math.nan}): "no step",
+    json.dumps({**record(), "step": True}): "no step",
     json.dumps(record(test_envs=())): "args.test_envs is not a list of environment numbers",
     "\udcff{}": "not a whole JSON object (torn?)",
 }
@@ -66,6 +68,22 @@ def test_a_foreign_line_is_named_and_left_out(
         file.write(line.encode(errors="surrogateescape") + b"\n\n")
     assert [one["step"] for one in load_records(tmp_path)] == [5]
     assert capsys.readouterr().err == f"warning: {path} line 2 left out: {fault}\n"
+
+
+def test_a_step_recorded_twice_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """DomainBed appends to the file where a run is started again; the last word counts."""
+    first = [record((0.1, 0.1), step=step) for step in (0, 300)]
+    again = [record((0.2, 0.2), step=step) for step in (0, 300, 600)]
+    path = write(tmp_path / "run", *first, *again) / "results.jsonl"
+    found = load_records(tmp_path)
+    assert [(one["step"], one["env0_in_acc"]) for one in found] == [(0, 0.2), (300, 0.2), (600, 0.2)]
+    assert capsys.readouterr().err == f"warning: {path}: 2 steps are recorded twice; the last of each counts\n"
+
+
+def test_other_runs_at_the_same_step_are_no_doubles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "run", record(), record(hparams_seed=1), record(test_envs=(0, 1)))
+    assert len(load_records(tmp_path)) == 3
+    assert capsys.readouterr().err == ""
 
 
 def test_no_folder_and_no_record_are_errors(tmp_path: Path) -> None:

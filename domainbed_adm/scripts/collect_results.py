@@ -9,6 +9,7 @@ from domainbed_adm.cli import run
 from domainbed_adm.console import Parser, warn
 from domainbed_adm.leaderboard import Board, domainbed_sheets, latex, paper_sheet, text, tidy
 from domainbed_adm.leaderboard.facts import missing_line
+from domainbed_adm.leaderboard.missing import missing_runs
 from domainbed_adm.model_selection import SELECTION_METHODS, SelectionMethod
 from domainbed_adm.records import load_records
 
@@ -33,6 +34,7 @@ def build_parser() -> Parser:
         default="domainbed",
         help="domainbed: a table per dataset; paper: optimizer x curriculum x difficulty (text and LaTeX)",
     )
+    parser.add_argument("--missing", action="store_true", help="list every run that is missing or unfinished (stderr)")
     parser.add_argument("--selection", choices=SELECTION_METHODS, help="only this model selection method; default all")
     return parser
 
@@ -41,7 +43,8 @@ def main(argv: Sequence[str]) -> int:
     """Print the tables; what is missing goes to the standard error stream."""
     args = build_parser().parse_args(argv)
     selections = [SELECTION_METHODS[args.selection]] if args.selection else list(SELECTION_METHODS.values())
-    board = Board(load_records(args.input_dir), selections)
+    records = load_records(args.input_dir)
+    board = Board(records, selections)
     if args.csv or args.json:
         rows = tidy.tidy_rows(board, selections)
         sys.stdout.write(tidy.as_csv(rows) if args.csv else tidy.as_json(rows))
@@ -53,6 +56,9 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(write(sheets, board.total))
     for line in filter(None, (missing_line(board, selection) for selection in selections)):
         warn(line)
+    if args.missing:
+        lines = missing_runs(records, selections)
+        print("\n".join(lines) or "nothing is missing", file=sys.stderr)
     return 0
 
 

@@ -26,7 +26,8 @@ def explained(run: Setup, step: int, output_dir: Path) -> Iterator[None]:
     Raises:
         NonFiniteError: a number was not finite; ``diverged.json`` says at which step, with which method and hparams.
         UserError: the memory was not enough.
-        MemoryError, RuntimeError: as raised, where it is none of these.
+        MemoryError: never; it becomes a UserError.
+        RuntimeError: as raised, where it is none of these.
     """
     try:
         yield
