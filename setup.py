@@ -30,6 +30,7 @@ setup(
         "rich>=13.7",
         "jinja2>=3.1",
         "pyyaml>=6.0",
+        "filelock>=3.21.2",
     ],
     extras_require={
         "backbones": ["timm>=1.0"],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed_adm.cli import run
 from domainbed_adm.console import Parser
+from domainbed_adm.signals import terminate_as_interrupt
+from domainbed_adm.training.lock import LOCKED, LockedError, run_lock_if_any
 
 EXAMPLES = """\
   domainbed-adm train --dataset RotatedDigits --algorithm SAM_SSPL_ADM --test_envs 0 --output_dir results/one
@@ -53,15 +56,24 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run with these flags; returns the exit code."""
+    """Run with these flags; returns the exit code, 75 where another process trains in the folder."""
     args = build_parser().parse_args(argv)
-    from domainbed_adm.training.loop import train  # after parsing: --help loads no torch
+    try:
+        with terminate_as_interrupt(), run_lock_if_any(Path(args.output_dir)):
+            _train(args)
+    except LockedError as error:
+        print(f"domainbed-adm: error: {error}", file=sys.stderr)
+        return LOCKED
+    return 0
+
+
+def _train(args: argparse.Namespace) -> None:
+    from domainbed_adm.training.loop import train  # after parsing and locking: --help loads no torch
     from domainbed_adm.training.setup import set_up
 
     restart = args.restart
     del args.restart  # says how to start, not what the run is
     train(set_up(args), Path(args.output_dir), restart)
-    return 0
 
 
 if __name__ == "__main__":
