@@ -10,35 +10,18 @@ import numpy as np
 import torch
 from PIL import Image
 from torchvision import transforms
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.datasets.folder import make_dataset
 
 from domainbed_adm.datasets import layout
 from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, class_of_card
 from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, DatasetCard, Normalization
+from domainbed_adm.datasets.images import EXTENSIONS, hidden, load_image
 from domainbed_adm.errors import UserError
 
 Transform = Callable[[Image.Image], torch.Tensor]
 
-#: PIL's mode and the normalisation of images of so many channels.
-_MODES = {1: "L", 3: "RGB"}
+#: The normalisation of images of so many channels.
 _NORMALIZATIONS = {1: IMAGENET_GREY, 3: IMAGENET}
-
-
-def load_image(path: str | Path, channels: int = 3) -> Image.Image:
-    """Decode one image file whole, as grey (1 channel) or RGB (3 channels).
-
-    DomainBed pads truncated files with grey; here they are an error.
-
-    Raises:
-        UserError: the file cannot be decoded (the message names it), or there is no image of so many channels.
-    """
-    if channels not in _MODES:
-        raise UserError(f"images are read with 1 channel (grey) or 3 (colour), not {channels}")
-    try:
-        with Image.open(path) as image:
-            return image.convert(_MODES[channels])
-    except Exception as error:  # each of PIL's formats raises what its parser happens to raise
-        raise UserError(f"cannot decode image {path}: {error}") from error
 
 
 def eval_transform(image_size: int, channels: int = 3, normalization: Normalization | None = IMAGENET) -> Transform:
@@ -80,6 +63,9 @@ def _to_tensor(normalization: Normalization | None) -> list[Callable[..., Any]]:
 class FolderEnvironment(Environment):
     """One environment of image files, decoded when asked for.
 
+    Hidden files and folders, whose names begin with a dot, are left out; DomainBed reads them. Archives packed on
+    a Mac hold a hidden ``._name.jpg``, which is no image, beside each image.
+
     Args:
         folder: holds one folder per class; a class may be absent.
         classes: all classes of the dataset; a target is an index into them.
@@ -95,7 +81,8 @@ class FolderEnvironment(Environment):
         self, folder: Path, classes: Sequence[str], channels: int, evaluate: Transform, augment: Transform | None
     ) -> None:
         indices = {name: index for index, name in enumerate(classes) if (folder / name).is_dir()}
-        samples = make_dataset(str(folder), indices, extensions=IMG_EXTENSIONS, allow_empty=True)
+        samples = make_dataset(str(folder), indices, extensions=EXTENSIONS, allow_empty=True)
+        samples = [(path, target) for path, target in samples if not hidden(Path(path).relative_to(folder))]
         self.paths = [path for path, _ in samples]
         self.targets = np.array([target for _, target in samples], dtype=np.int64)
         self.augmented = augment is not None
@@ -103,9 +90,7 @@ class FolderEnvironment(Environment):
         empty = set(indices.values()) - set(self.targets.tolist())
         if empty:
             names = ", ".join(str(folder / classes[index]) for index in sorted(empty))
-            raise UserError(
-                f"no image in class folder {names}: put images there ({' '.join(IMG_EXTENSIONS)}) or remove it"
-            )
+            raise UserError(f"no image in class folder {names}: put images there ({' '.join(EXTENSIONS)}) or remove it")
 
     def __getitem__(self, index: int) -> Item:
         return self._item(index, self._evaluate)

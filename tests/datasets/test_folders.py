@@ -157,6 +157,15 @@ def test_an_image_that_cannot_be_decoded_is_named(image_folder, damage):
         environment[2]
 
 
+def test_hidden_files_are_no_samples(image_folder):
+    samples = len(shapes(image_folder)[0])
+    folder = image_folder / "Shapes" / "dark" / "circle"
+    (folder / "._0.jpg").write_bytes(b"a Mac's companion of 0.jpg")
+    (folder / ".thumbnails").mkdir()
+    shutil.copy(folder / "0.jpg", folder / ".thumbnails" / "0.jpg")
+    assert len(shapes(image_folder)[0]) == samples
+
+
 def test_a_truncated_image_is_named(image_folder):
     path = image_folder / "Shapes" / "dark" / "circle" / "0.jpg"
     path.write_bytes(path.read_bytes()[:-200])

@@ -1,0 +1,142 @@
+"""Image files as grey or RGB of 8 bits, whatever mode the file is in; loads no torch.
+
+The one way, for every mode that Pillow opens:
+
+=======================  ===============================================================================
+RGB, L, 1, P, CMYK, ...  Pillow's ``convert("RGB")``, which is DomainBed's; colour profiles are not read
+transparency             over white, also a transparent colour of a palette or of a PNG
+LAB                      to sRGB, by Pillow's colour management
+I;16, and I up to 65535  the upper 8 of the 16 bits, as Pillow reads colour of 16 bits; no transparency
+other I                  the image's least value becomes 0, its greatest 255
+F within [0, 1]          times 255, rounded
+F within [0, 255]        rounded
+other F                  as other I
+EXIF orientation         applied: the image stands upright; EXIF data that cannot be read count as none
+several frames           the first
+=======================  ===============================================================================
+
+DomainBed differs: it leaves photographs turned as the camera held them, shows the colour that lies hidden below
+transparent pixels, and clips 16 bits to 8, so that nearly all of such an image is white.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePath
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms
+
+from domainbed_adm.errors import UserError
+
+#: Ends of the names of image files, torchvision's.
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+#: PIL's mode of an image of so many channels.
+_MODES = {1: "L", 3: "RGB"}
+_BACKGROUND = (255, 255, 255, 255)
+#: Pillow hands such a file to an outside program, Ghostscript.
+_REFUSED = ("EPS",)
+#: What undoes each orientation of EXIF.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def load_image(path: str | Path, channels: int = 3) -> Image.Image:
+    """Decode one image file whole, as grey (1 channel) or RGB (3 channels), in the way this module states.
+
+    DomainBed pads truncated files with grey; here they are an error.
+
+    Raises:
+        UserError: the file cannot be decoded or is too large for Pillow's limit of pixels (the message names it), or
+            there is no image of so many channels.
+    """
+    if channels not in _MODES:
+        raise UserError(f"images are read with 1 channel (grey) or 3 (colour), not {channels}")
+    try:
+        with Image.open(path) as image:
+            rgb = _decoded(image)
+    except Exception as error:  # each of PIL's formats raises what its parser happens to raise
+        raise UserError(f"cannot decode image {path}: {_one_line(error)}") from error
+    return rgb.convert(_MODES[channels])
+
+
+def _decoded(image: Image.Image) -> Image.Image:
+    """An image just opened as upright RGB.
+
+    Raises:
+        ValueError: its format is refused; or as Pillow raises.
+    """
+    if image.format in _REFUSED:
+        raise ValueError(f"{image.format} is a program, not an image: convert the file to PNG")
+    image.load()
+    return to_rgb(upright(image))
+
+
+def hidden(path: PurePath) -> bool:
+    """Whether a name in this path begins with a dot."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The image turned as its EXIF orientation says; itself where it has none or its EXIF data cannot be read."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever Pillow's parser of EXIF data raises
+        return image
+    return image if turn is None else image.transpose(turn)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """An image of any of Pillow's modes as RGB, in the way this module states.
+
+    Raises:
+        ValueError: a value is not finite, or the mode is none that Pillow converts.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if image.mode == "LAB":
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        if converted is None:
+            raise ValueError("LAB colours cannot be converted")
+        return converted
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in {"LA", "PA", "RGBA", "RGBa"} or "transparency" in image.info:
+        below = Image.new("RGBA", image.size, _BACKGROUND)
+        below.alpha_composite(image.convert("RGBA"))
+        image = below
+    return image.convert("RGB")
+
+
+def _eight_bits(values: np.ndarray) -> np.ndarray:
+    """Grey values of 16 bits, 32 bits or floats as 8 bits.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("it holds values that are not finite")
+    floats = values.dtype.kind == "f"
+    low, high = (values.min(), values.max()) if values.size else (0, 0)
+    if low >= 0 and high <= 65535 and not floats:
+        return (values.astype(np.int64) >> 8).astype(np.uint8)
+    exact = values.astype(np.float64)
+    if floats and low >= 0 and high <= 255:
+        return np.rint(exact * (255 if high <= 1 else 1)).astype(np.uint8)
+    spread = np.float64(high) - np.float64(low)
+    return np.rint((exact - low) * (255 / spread if spread else 0)).astype(np.uint8)
+
+
+def _one_line(error: Exception) -> str:
+    """The error's words, without Pillow's mention of objects in memory."""
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "no image of a format that Pillow knows"
+    return " ".join(str(error).split()) or type(error).__name__
