@@ -28,6 +28,7 @@ class DatasetCard:
 
     ``environments`` is None where only the user's folder knows them, ``num_classes`` where the folder decides it.
     ``module`` is the file of this package that builds it; ``directory`` the folder below ``data_dir``.
+    ``sizes`` are the published numbers of images of each environment, one tuple for each published version.
     """
 
     name: str
@@ -41,6 +42,7 @@ class DatasetCard:
     n_steps: int = 5001
     checkpoint_freq: int = 100
     n_workers: int = 0
+    sizes: tuple[tuple[int, ...], ...] = ()
 
     @property
     def small_images(self) -> bool:
@@ -49,7 +51,11 @@ class DatasetCard:
 
 
 def folder_card(
-    name: str, directory: str | None = None, environments: tuple[str, ...] | None = None, **facts: str
+    name: str,
+    directory: str | None = None,
+    environments: tuple[str, ...] | None = None,
+    sizes: tuple[tuple[int, ...], ...] = (),
+    **facts: str,
 ) -> DatasetCard:
     """Card of a dataset that lies as ``<data_dir>/<directory>/<domain>/<class>/<image>``."""
     return DatasetCard(
@@ -61,6 +67,7 @@ def folder_card(
         directory=directory or name,
         checkpoint_freq=300,
         n_workers=8,
+        sizes=sizes,
     )
 
 
@@ -112,12 +119,18 @@ CARDS = {
             10,
         ),
         folder_card(
-            "VLCS", None, ("C", "L", "S", "V"), summary="photos of four collections", paper="Fang et al., ICCV 2013"
+            "VLCS",
+            None,
+            ("C", "L", "S", "V"),
+            ((1415, 2656, 3282, 3376),),
+            summary="photos of four collections",
+            paper="Fang et al., ICCV 2013",
         ),
         folder_card(
             "PACS",
             None,
             ("A", "C", "P", "S"),
+            ((2048, 2344, 1670, 3929),),
             summary="art paintings, cartoons, photos, sketches",
             paper="Li et al., ICCV 2017",
         ),
@@ -125,6 +138,7 @@ CARDS = {
             "OfficeHome",
             "office_home",
             ("A", "C", "P", "R"),
+            ((2427, 4365, 4439, 4357),),
             summary="art, clip art, product and real photos of 65 objects",
             paper="Venkateswara et al., CVPR 2017",
         ),
@@ -132,6 +146,8 @@ CARDS = {
             "TerraIncognita",
             "terra_incognita",
             ("L100", "L38", "L43", "L46"),
+            # As papers count, and as the source's labels have been since: DomainBed's script gets the latter.
+            ((4879, 9767, 4020, 6122), (4741, 9736, 3970, 5883)),
             summary="wild animals at four camera traps",
             paper="Beery et al., ECCV 2018",
         ),
