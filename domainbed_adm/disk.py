@@ -1,11 +1,13 @@
-"""Files that cannot be written: a full disk, a quota, a limit."""
+"""Files that are written whole or not at all; a full disk, a quota or a limit is one line."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from domainbed_adm.errors import UserError
 
@@ -16,6 +18,8 @@ def writing(path: Path) -> Iterator[None]:
 
     Raises:
         UserError: it refuses.
+        OSError: never; it becomes a UserError.
+        RuntimeError: as raised, where the system did not refuse.
     """
     try:
         yield
@@ -28,6 +32,26 @@ def writing(path: Path) -> Iterator[None]:
             f"cannot write {path}: {refusal.strerror} ({free:.0f} MiB free on its disk). "
             "When there is room, the same command goes on from the last checkpoint"
         ) from error
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file beside ``path`` to write to; at the block's end it is synced and renamed, and is gone after an error.
+
+    Raises:
+        UserError: the system refuses; ``path`` is as it was.
+    """
+    unfinished = path.with_name(path.name + ".unfinished")
+    with writing(path):
+        try:
+            with unfinished.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+        except BaseException:
+            unfinished.unlink(missing_ok=True)
+            raise
 
 
 def _refusal(error: BaseException | None) -> OSError | None:

@@ -3,7 +3,7 @@
 Keys are DomainBed's, sorted:
 
 ==============================  =======================================================================
-``step``, ``epoch``             steps done before this checkpoint; passes over the smallest source
+``step``, ``epoch``             the step evaluated after, from 0; passes over the smallest environment
 ``loss`` and other step values  means since the last checkpoint
 ``step_time``, ``mem_gb``       seconds a step; peak memory of the device in GiB
 ``env{i}_in_acc``               accuracy on the in-split of environment i, a fraction; ``_out_acc`` the out-split
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from domainbed_adm.console import warn
+from domainbed_adm.disk import replacing, writing
 from domainbed_adm.errors import UserError
 
 Record = dict[str, Any]
@@ -40,14 +41,24 @@ def append(path: str | Path, record: Record) -> None:
     Args:
         path: the run's ``results.jsonl``; created where absent.
         record: values of JSON's types or NumPy's; a number that is not finite is written as null.
+
+    Raises:
+        UserError: the system refuses; the file is as it was.
+        OSError: never; it becomes a UserError.
     """
     line = json.dumps(_plain(record), sort_keys=True, allow_nan=False).encode() + b"\n"
-    with Path(path).open("a+b", buffering=0) as file:
-        if file.seek(0, os.SEEK_END):
+    with writing(Path(path)), Path(path).open("a+b", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        if end:
             file.seek(-1, os.SEEK_END)
             line = line if file.read(1) == b"\n" else b"\n" + line
-        file.write(line)
-        os.fsync(file.fileno())
+        try:
+            while line:  # a disk that is filling up takes a part
+                line = line[file.write(line) :]
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(end)
+            raise
 
 
 def _plain(value: Any) -> Any:
@@ -90,13 +101,14 @@ def _without_doubles(records: list[Record], path: Path) -> list[Record]:
 
 
 def keep_first(path: Path, count: int) -> None:
-    """Cut ``results.jsonl`` down to its first ``count`` records, a torn line gone too; the file is replaced whole."""
+    """Cut ``results.jsonl`` down to its first ``count`` records, a torn line gone too; the file is replaced whole.
+
+    Raises:
+        UserError: the system refuses; the file is as it was.
+    """
     kept = read_file(path)[:count]
-    shorter = path.with_name(path.name + ".unfinished")
-    shorter.write_bytes(b"".join(json.dumps(record, sort_keys=True).encode() + b"\n" for record in kept))
-    with shorter.open("rb") as file:
-        os.fsync(file.fileno())
-    shorter.replace(path)
+    with replacing(path) as file:
+        file.writelines(json.dumps(record, sort_keys=True).encode() + b"\n" for record in kept)
 
 
 def read_file(path: Path) -> list[Record]:

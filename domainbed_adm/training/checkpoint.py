@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from domainbed_adm.algorithms import get_algorithm_class
+from domainbed_adm.disk import replacing
 from domainbed_adm.errors import UserError
 
 MODEL_KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
@@ -20,13 +20,13 @@ _DAMAGED = (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError,
 
 
 def save_model(path: Path, contents: dict[str, Any]) -> None:
-    """Write ``contents`` to ``path``, whole or not at all: to a file beside it, synced, then renamed."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    with unfinished.open("wb") as file:
+    """Write ``contents`` to ``path``, whole or not at all.
+
+    Raises:
+        UserError: the system refuses; an older file is as it was.
+    """
+    with replacing(path) as file:
         torch.save(contents, file)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
 
 
 def load_model(path: Path) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 It is an ``flock`` on the file ``.lock`` in the folder, by the library filelock. The system drops it with the process
 that holds it, however that ends, so there is no stale lock. On a disk that machines share it holds between machines
-where the file system passes flock on: NFS version 4, Lustre mounted with ``flock``, CephFS, GPFS. Where there is no flock
-at all, a run goes on with a warning, and nothing is deleted.
+where the file system passes flock on: NFS version 4, Lustre mounted with ``flock``, CephFS, GPFS. Where there is no
+flock at all, a run goes on with a warning, and nothing is deleted.
 """
 
 from __future__ import annotations

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 import time
-import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import torch
 
 from domainbed_adm import records
 from domainbed_adm.console import ProgressBar
-from domainbed_adm.errors import NonFiniteError, UserError
+from domainbed_adm.disk import replacing
+from domainbed_adm.errors import UserError
 from domainbed_adm.training import failures, resume
 from domainbed_adm.training.checkpoint import save_model
 from domainbed_adm.training.evaluation import accuracies
+from domainbed_adm.training.output import teed
 from domainbed_adm.training.provenance import provenance
 from domainbed_adm.training.resume import Position
 from domainbed_adm.training.setup import Setup
@@ -50,7 +48,7 @@ def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
         return
     title = f"{run.args['algorithm']} on {run.args['dataset']}"
     position = _position(run, output_dir)
-    with ProgressBar(title, run.n_steps, position.next_step) as bar, _teed(output_dir):
+    with ProgressBar(title, run.n_steps, position.next_step) as bar, teed(output_dir):
         _print_setup(run, position)
         _steps(run, output_dir, bar, position)
         if not run.args["skip_model_save"]:
@@ -134,10 +132,8 @@ def _record(run: Setup, schedule: Schedule, batches: Iterator[Batch], position: 
 
 def _write_done(output_dir: Path) -> None:
     """Say that the run is whole: last of all, when everything else is on the disk. Its checkpoint is of no more use."""
-    with (output_dir / "done").open("w", encoding="utf-8") as file:
-        file.write("done")
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(output_dir / "done") as file:
+        file.write(b"done")
     (output_dir / resume.FILE_NAME).unlink(missing_ok=True)
 
 
@@ -211,38 +207,3 @@ def _print_setup(run: Setup, position: Position) -> None:
         for name, split in zip(run.dataset.environments, run.splits, strict=True)
     )
     print(f"samples in+out: {', '.join(sizes)}", flush=True)
-
-
-class _Tee:
-    """Writes to a stream and to a file."""
-
-    def __init__(self, stream: TextIO, file: TextIO) -> None:
-        self._stream, self._file = stream, file
-
-    def write(self, text: str) -> int:
-        self._file.write(text)
-        return self._stream.write(text)
-
-    def flush(self) -> None:
-        self._file.flush()
-        self._stream.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-@contextmanager
-def _teed(output_dir: Path) -> Iterator[None]:
-    """Within the block, what is printed also goes to out.txt and err.txt, an error to err.txt."""
-    with (
-        (output_dir / "out.txt").open("a", encoding="utf-8") as out,
-        (output_dir / "err.txt").open("a", encoding="utf-8") as err,
-        redirect_stdout(_Tee(sys.stdout, out)),
-        redirect_stderr(_Tee(sys.stderr, err)),
-    ):
-        try:
-            yield
-        except BaseException as error:
-            expected = isinstance(error, (UserError, NonFiniteError))
-            err.write(f"{error}\n" if expected else traceback.format_exc())
-            raise

@@ -42,7 +42,9 @@ def held_elsewhere(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 def train(folder: Path, *flags: str) -> int:
     hparams = '{"cnn_width": 8, "batch_size": 3}'
-    return main(["train", "--dataset", "Debug28", "--steps", "2", "--output_dir", str(folder), "--hparams", hparams, *flags])
+    return main(
+        ["train", "--dataset", "Debug28", "--steps", "2", "--output_dir", str(folder), "--hparams", hparams, *flags]
+    )
 
 
 def test_a_locked_folder_is_not_trained_in_not_even_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,58 @@
+"""``out.txt`` and ``err.txt``: what a run prints, kept in its folder as well."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from domainbed_adm.disk import writing
+from domainbed_adm.errors import NonFiniteError, UserError
+
+
+class _Tee:
+    """Writes to a stream and at once to the end of a file."""
+
+    def __init__(self, stream: TextIO, path: Path) -> None:
+        self._stream, self._path = stream, path
+        with writing(path):
+            self._file = path.open("ab", buffering=0)
+
+    def write(self, text: str) -> int:
+        with writing(self._path):
+            self._file.write(text.encode())
+        return self._stream.write(text)
+
+    def log(self, text: str) -> None:
+        """Write to the file alone, as far as there is room."""
+        with suppress(OSError):
+            self._file.write(text.encode())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def __enter__(self) -> _Tee:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+
+@contextmanager
+def teed(output_dir: Path) -> Iterator[None]:
+    """Within the block, what is printed also goes to out.txt and err.txt, an error to err.txt."""
+    with (
+        _Tee(sys.stdout, output_dir / "out.txt") as out,
+        _Tee(sys.stderr, output_dir / "err.txt") as err,
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            yield
+        except BaseException as error:
+            expected = isinstance(error, (UserError, NonFiniteError))
+            err.log(f"{error}\n" if expected else traceback.format_exc())
+            raise
