@@ -124,7 +124,7 @@ def _network_hparams() -> list[Hparam]:
 
 
 def _optimizer_hparams(small_images: bool) -> list[Hparam]:
-    size = Number(1, integer=True)
+    size = Number(1, 2**16, integer=True)
     if small_images:
         return [
             Hparam("lr", 1e-3, POSITIVE, "Adam's learning rate", _log10(-4.5, -2.5)),
@@ -252,20 +252,20 @@ def override(hparams: dict[str, Any], given: dict[str, Any], algorithm: str, dat
         UserError: a name is unknown to every method, is the run's to set, or its value is out of range.
     """
     specs = hparams_of(algorithm, dataset)
-    of_any_method = {name for other in METHODS for name in hparams_of(other, dataset)}
+    of_any_method = {name: spec for other in METHODS for name, spec in hparams_of(other, dataset).items()}
     unused = []
     for name, value in given.items():
         if name in RUN_FACTS:
             raise UserError(f"hparam {name} is set by the run and cannot be given")
         if name not in of_any_method:
             raise UserError(unknown_name([known for known in specs if known not in RUN_FACTS], name, "hparam"))
-        if name not in specs:
+        spec = of_any_method[name]
+        if spec.valid is not None and value not in spec.valid:
+            raise UserError(f"hparam {name} must be {spec.valid}, not {value!r}: {spec.help}")
+        if name in specs:
+            hparams[name] = value
+        else:
             unused.append(name)
-            continue
-        valid = specs[name].valid
-        if valid is not None and value not in valid:
-            raise UserError(f"hparam {name} must be {valid}, not {value!r}: {specs[name].help}")
-        hparams[name] = value
     return unused
 
 

@@ -140,7 +140,8 @@ class Method:
         """Cost of one step in units of F, one forward pass of the batch.
 
         A backward pass to the parameters is 2 F, one to the inputs alone 1 F. Two-pass flatness doubles the 3 F of a
-        plain step. The input gradient is free where an unweighted or remembered first pass runs anyway.
+        plain step. The input gradient is free where an unweighted or remembered first pass runs anyway; "memory" with
+        BatchNorm in training mode is the exception and costs 1 F more than told here.
 
         Args:
             weighting: "both", "descent" or "memory" (method.md, "Putting them together").

@@ -10,9 +10,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
+def has_moving_batch_norm(model: nn.Module) -> bool:
+    """Whether BatchNorm in training mode makes a sample's loss depend on the other samples of the batch."""
+    return any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
+
+
 @contextmanager
 def still_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Within the block, BatchNorm normalises as its mode says but its running statistics and counter do not move."""
+    """Within the block, BatchNorm normalises as its mode says but its running statistics and counter do not move.
+
+    Of other normalisations that keep running statistics (InstanceNorm may), those move in every pass.
+    """
     moving = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
     for module in moving:
         module.track_running_stats = False
@@ -24,7 +32,7 @@ def still_batch_norm(model: nn.Module) -> Iterator[None]:
 
 
 class RandomState:
-    """The state of PyTorch's generators (CPU, and the device of the inputs), to draw the same dropout masks again."""
+    """The state of PyTorch's generators (CPU, and CUDA where the inputs are there), to draw the same masks again."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

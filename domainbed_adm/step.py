@@ -21,13 +21,13 @@ from domainbed_adm.errors import NonFiniteError, UserError, lookup
 from domainbed_adm.flatness import Flatness, Gradients, Plain, joint_norm
 from domainbed_adm.memory import recall, remember
 from domainbed_adm.methods import WEIGHTINGS
-from domainbed_adm.side_effects import RandomState, still_batch_norm
+from domainbed_adm.side_effects import RandomState, has_moving_batch_norm, still_batch_norm
 from domainbed_adm.state import StepState
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
-#: weighting "memory": weight of a sample whose curriculum weight is 0. Small, but its loss's gradient in x, which the
-#: next score needs, is divided by the weight again and keeps its sign and its digits.
+#: weighting "memory": weight of a sample whose curriculum weight is 0. Small, but the gradient of its loss in x, which
+#: the next score needs, can be divided by it again and keeps its sign.
 MEMORY_FLOOR = 1e-6
 #: The linear ADM estimator is compared with the exact one every so many steps.
 CORRELATION_EVERY = 50
@@ -90,7 +90,8 @@ class TrainingStep:
         total_steps: progress p = step / (total_steps - 1), 1 from then on; needed by a curriculum.
         weighting: "both": scores of this batch weight both passes. "descent": the first pass is unweighted and yields
             the input gradients for free, the weights are in the second pass only; without a second pass, as "both".
-            "memory": a sample is weighted by the score it had when last seen, 1 if never; needs ``index``.
+            "memory": a sample is weighted by the score it had when last seen, 1 if never; needs ``index``; with
+            BatchNorm in training mode it costs 1 F more.
         scope: "batch" ranks over the whole batch, "domain" within each source domain; needs ``domain_sizes``.
         loss: per-sample loss of (logits, y), shape (B,), >= 0.
         state: where to keep the step count, F-SAM's mean and the memory; a new one where None.
@@ -152,7 +153,7 @@ class TrainingStep:
             UserError: ``domain_sizes`` or ``index`` is needed and not given.
             NonFiniteError: a loss, score or gradient is not finite; the parameters are what they were.
         """
-        params = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+        params = [p for group in self.optimizer.param_groups for p in group["params"]]
         clean = self._clean_pass(x, y)
         random_state = clean.random_state
         first = self._first_pass(clean, params, domain_sizes, index)
@@ -205,31 +206,42 @@ class TrainingStep:
 
     def _descent(self, clean: _CleanPass, params: list[Tensor], domain_sizes: Sequence[int] | None) -> _First:
         objective = clean.losses.mean()
-        gradient, of_objective = self._gradient_with_inputs(objective, params, clean.x)
-        scores, figures = self._score(clean, lambda: of_objective * len(clean.y))
+        gradient, input_gradient = self._gradients(clean, objective, None, params)
+        scores, figures = self._score(clean, lambda: input_gradient)
         weights = self._weigh(scores, domain_sizes)
         return _First(objective, gradient, weights, figures | _figures(scores, weights))
 
     def _memory(
         self, clean: _CleanPass, params: list[Tensor], domain_sizes: Sequence[int] | None, index: Tensor
     ) -> _First:
-        weights = self._weigh_seen(recall(self.state, index, clean.losses.detach()), domain_sizes).clamp(
-            min=MEMORY_FLOOR
-        )
+        remembered = recall(self.state, index, clean.losses.detach())
+        weights = self._weigh_seen(remembered, domain_sizes).clamp(min=MEMORY_FLOOR)
         objective = weighted_mean(clean.losses, weights)
-        gradient, of_objective = self._gradient_with_inputs(objective, params, clean.x)
-        per_sample = (weights.sum() / weights).view(-1, *[1] * (clean.x.ndim - 1))
-        scores, figures = self._score(clean, lambda: of_objective * per_sample)
+        gradient, input_gradient = self._gradients(clean, objective, weights, params)
+        scores, figures = self._score(clean, lambda: input_gradient)
         remember(self.state, index, scores)
         return _First(objective, gradient, weights, figures | _figures(scores, weights))
 
-    def _gradient_with_inputs(self, objective: Tensor, params: list[Tensor], x: Tensor) -> tuple[Gradients, Tensor]:
-        """Gradients of the objective in the parameters and, from the same backward pass, in the inputs."""
-        if not x.requires_grad:
-            return _gradient(objective, params), torch.zeros(())
-        gradient = _gradient(objective, [*params, x])
-        of_inputs = gradient.pop()
-        return gradient, torch.zeros_like(x) if of_inputs is None else of_inputs
+    def _gradients(
+        self, clean: _CleanPass, objective: Tensor, weights: Tensor | None, params: list[Tensor]
+    ) -> tuple[Gradients, Tensor]:
+        """Gradient of the objective in the parameters, and of sum_i l_i in the inputs.
+
+        Both come from one backward pass where l_i depends on x_i alone, or all weights are equal: the objective's input
+        gradient is v_i / sum v times that of l_i. BatchNorm in training mode ties every loss to every input; unequal
+        weights then cost an input gradient of their own, 1 F.
+        """
+        if not clean.x.requires_grad:
+            return _gradient(objective, params), clean.x
+        if weights is not None and has_moving_batch_norm(self.model):
+            apart = torch.autograd.grad(clean.losses.sum(), clean.x, retain_graph=True)[0]
+            return _gradient(objective, params), apart
+        gradient = _gradient(objective, [*params, clean.x])
+        of_objective = gradient.pop()
+        if of_objective is None:
+            return gradient, torch.zeros_like(clean.x)
+        v = torch.ones_like(clean.losses) if weights is None else weights
+        return gradient, of_objective * (v.sum() / v).view(-1, *[1] * (clean.x.ndim - 1))
 
     def _score(self, clean: _CleanPass, input_gradient: Callable[[], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Scores, and the linear estimator's correlation with the exact ADM on a sample of steps."""
@@ -264,7 +276,22 @@ class TrainingStep:
 
 
 def _gradient(objective: Tensor, params: Sequence[Tensor]) -> Gradients:
-    return list(torch.autograd.grad(objective, params, allow_unused=True))
+    """The objective's gradients, each in memory of its own, so that a rule may write into it; None where there is none.
+
+    Autograd may hand one tensor to two parameters (those of ``a + b``), or a view that repeats one number.
+    """
+    trained = [param for param in params if param.requires_grad]
+    found = iter(torch.autograd.grad(objective, trained, allow_unused=True))
+    gradient: Gradients = []
+    seen: set[int] = set()
+    for param in params:
+        part = next(found) if param.requires_grad else None
+        if part is not None:
+            if part.data_ptr() in seen or 0 in part.stride():
+                part = part.clone(memory_format=torch.contiguous_format)
+            seen.add(part.data_ptr())
+        gradient.append(part)
+    return gradient
 
 
 def _finite(figures: dict[str, Tensor]) -> dict[str, float]:

@@ -69,6 +69,11 @@ def override(given, algorithm="SAM_SPL_ADM", dataset="RotatedDigits"):
     return hparams, unused
 
 
+def test_a_value_of_another_method_is_checked_too():
+    with pytest.raises(UserError, match="rho must be .* not -1"):
+        override({"rho": -1}, "ERM")
+
+
 def test_values_are_put_in():
     hparams, unused = override({"rho": 0.1, "batch_size": 8})
     assert (hparams["rho"], hparams["batch_size"], unused) == (0.1, 8, [])
@@ -91,7 +96,7 @@ def test_a_name_of_another_method_is_reported_and_left_out():
         ({"rho": True}, "rho must be .* not True"),
         ({"adm_alpha": -0.1}, "adm_alpha must be .* not -0.1"),
         ({"adm_delta": 0}, r"adm_delta must be a number in \(0, inf\), not 0"),
-        ({"batch_size": 0}, r"batch_size must be an integer in \[1, inf\), not 0"),
+        ({"batch_size": 0}, r"batch_size must be an integer in \[1, 65536\], not 0"),
         ({"batch_size": 1.5}, "batch_size must be an integer .* not 1.5"),
         ({"spl_start": 0}, r"spl_start must be a number in \(0, 1\], not 0"),
         ({"spl_start": 1.01}, "spl_start must be .* not 1.01"),

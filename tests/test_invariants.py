@@ -9,6 +9,7 @@ from domainbed_adm.algorithms import training_step
 from domainbed_adm.errors import NonFiniteError, UserError
 from domainbed_adm.flatness import FSAM, SAGM, SAM, Plain, displaced, joint_norm
 from domainbed_adm.hparams_registry import default_hparams
+from domainbed_adm.memory import recall, remember
 from domainbed_adm.methods import METHODS, WEIGHTINGS
 from domainbed_adm.state import StepState
 from domainbed_adm.step import TrainingStep
@@ -184,6 +185,75 @@ def test_leaves_the_batch_alone(name, weighting):
     assert torch.equal(x, kept)
     assert not x.requires_grad
     assert x.grad is None
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("difficulty", ["Loss", "GDM", "ADM"])
+@pytest.mark.parametrize("flatness", ["", "SAM_"])
+def test_every_weighting_scores_alike(flatness, difficulty, batch_norm):
+    """The scores of one batch at one point are the same, however the passes are weighted: unit, batch size and all."""
+    shown = []
+    for weighting in WEIGHTINGS:
+        step = make(f"{flatness}SSPL_{difficulty}", weighting, network(batch_norm=batch_norm), total_steps=100)
+        if weighting == "memory":  # so that the weights differ, some of them 0
+            step.state["difficulty_memory"] = torch.arange(12, dtype=torch.float64)
+        x, y = batch()
+        figures = step(x, y, [5, 4, 3], torch.arange(12))
+        shown.append((figures["difficulty_mean"], figures["difficulty_std"]))
+    assert shown[1] == pytest.approx(shown[0], rel=1e-6)
+    assert shown[2] == pytest.approx(shown[0], rel=1e-6)
+
+
+class Shared(torch.nn.Module):
+    """Two parameters whose gradients autograd hands out as one tensor, and one whose gradient is a number repeated."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = (torch.nn.Parameter(torch.full((32, 3), v, dtype=torch.float64)) for v in (1, 2, 3))
+
+    def forward(self, x):
+        return x.flatten(1) @ (self.a + self.b).sin() + self.c.sum() * torch.tensor([0.1, 0.2, 0.3]).double()
+
+
+@pytest.mark.parametrize("rule", [SAM(0.5), SAGM(0.5, 0.1), FSAM(0.5)], ids=lambda rule: type(rule).__name__)
+def test_gradients_that_share_memory(rule):
+    """The rule sees each parameter's own gradient: the result is that of clones."""
+
+    class Cloning(Shared):
+        def forward(self, x):
+            a, b, c = (parameter * torch.ones_like(parameter) for parameter in (self.a, self.b, self.c))
+            return x.flatten(1) @ (a + b).sin() + (c * 1.0).sum() * torch.tensor([0.1, 0.2, 0.3]).double()
+
+    ends = []
+    for model in (Shared(), Cloning()):
+        step = TrainingStep(model, torch.optim.SGD(model.parameters(), lr=0.5), rule)
+        for _ in range(3):
+            step(*batch())
+        ends.append(parameters_of(model))
+    torch.testing.assert_close(*ends, rtol=1e-12, atol=1e-14)
+
+
+def test_fsam_keeps_each_parameters_mean_when_others_are_unfrozen():
+    model = network()
+    model[1].weight.requires_grad_(False)
+    step = make("FSAM", model=model)
+    run(step, 2)
+    kept = step.state["fsam_momentum_3"].clone()
+    model[1].weight.requires_grad_(True)
+    run(step, 1)
+    assert step.state["fsam_momentum_3"].shape == kept.shape == model[3].bias.shape
+    assert step.state["fsam_momentum_0"].shape == model[1].weight.shape
+
+
+def test_memory_keeps_the_largest_score_of_a_sample_drawn_twice_and_knows_score_zero():
+    state, scores = StepState(), torch.tensor([0.5, 0.2, 0.0, 0.7])
+    index = torch.tensor([3, 3, 0, 1])
+    assert recall(state, index, scores).tolist() == [-1, -1, -1, -1]
+    remember(state, index, scores)
+    assert recall(state, torch.tensor([0, 1, 2, 3]), scores).tolist() == pytest.approx([0.0, 0.7, -1.0, 0.5])
+    step = make("SPL_Loss", "memory", network(), total_steps=100)
+    step.state["difficulty_memory"] = torch.tensor([0.0, 1.0] * 6, dtype=torch.float64)
+    assert step(*batch(), index=torch.arange(12))["kept_fraction"] == 0.5  # score 0 was seen, and is the easiest
 
 
 @pytest.mark.parametrize("rule", [Plain(), SAM(), SAGM(), FSAM()], ids=lambda rule: type(rule).__name__)
