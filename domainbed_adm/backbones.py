@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import pickle
 import sys
 from pathlib import Path
@@ -86,6 +87,8 @@ def timm_model(name: str, channels: int, pretrained: bool) -> nn.Module:
             f"nearest: {', '.join(near)}" if near else "python -c 'import timm; print(timm.list_models())' lists them"
         )
         raise UserError(f"unknown backbone {name!r}: timm has no such model; {hint}")
+    # The hub tries again and again, and says so in a line each time; our one line says what to do.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=channels)
     except Exception as error:  # timm, huggingface_hub and their HTTP client each raise their own

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from domainbed_adm.cli import run
 from domainbed_adm.console import Parser, warn
+from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard import Board, domainbed_sheets, latex, paper_sheet, text, tidy
 from domainbed_adm.leaderboard.facts import missing_line
 from domainbed_adm.leaderboard.missing import missing_runs
@@ -40,8 +41,14 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print the tables; what is missing goes to the standard error stream."""
+    """Print the tables; what is missing goes to the standard error stream.
+
+    Raises:
+        UserError: flags do not go together, or there is no record.
+    """
     args = build_parser().parse_args(argv)
+    if args.layout == "paper" and (args.csv or args.json):
+        raise UserError("--layout paper goes with text and --latex; --csv and --json have one row for each number")
     selections = [SELECTION_METHODS[args.selection]] if args.selection else list(SELECTION_METHODS.values())
     records = load_records(args.input_dir)
     board = Board(records, selections)

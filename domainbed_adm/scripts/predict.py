@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from domainbed_adm.cli import run
 from domainbed_adm.console import Parser, ProgressBar
-from domainbed_adm.errors import UserError
+from domainbed_adm.disk import replacing
 
 BATCH = 64
 
@@ -33,11 +35,7 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run with these flags; returns the exit code.
-
-    Raises:
-        UserError: ``--output`` cannot be written, or as the functions called.
-    """
+    """Run with these flags; returns the exit code."""
     args = build_parser().parse_args(argv)
     from domainbed_adm.training.checkpoint import load_model, restore_algorithm
     from domainbed_adm.training.prediction import find_images, predictions
@@ -45,17 +43,26 @@ def main(argv: Sequence[str]) -> int:
     contents = load_model(args.model)
     algorithm = restore_algorithm(contents)
     images = find_images(args.images)
-    try:
-        output = args.output.open("w", newline="", encoding="utf-8") if args.output else nullcontext(sys.stdout)
-    except OSError as error:
-        raise UserError(f"--output {args.output} cannot be written: {error.strerror}") from error
-    with output as file, ProgressBar("predict", len(images)) as bar:
+    with ProgressBar("predict", len(images)) as bar, _opened(args.output) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "class", "probability"])
         for row in predictions(algorithm, contents, images, BATCH):
             writer.writerow(row)
             bar.advance()
     return 0
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[TextIO]:
+    """The standard output, or a file that is there once it is whole."""
+    if path is None:
+        yield sys.stdout
+        return
+    with replacing(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        yield text
+        text.flush()
+        text.detach()
 
 
 if __name__ == "__main__":

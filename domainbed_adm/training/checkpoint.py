@@ -48,9 +48,10 @@ def load_plain(path: Path, needed: Sequence[str]) -> dict[str, Any]:
     """
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGED as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path} is no file that domainbed-adm saved: {reason}") from error
+    except _DAMAGED as error:  # torch's own text may advise to load it all the same, code and all
+        raise UserError(
+            f"{path} is no file that domainbed-adm saved: it is damaged, or holds more than tensors and plain values"
+        ) from error
     missing = [key for key in needed if not isinstance(contents, dict) or key not in contents]
     if missing:
         raise UserError(f"{path} is no file that domainbed-adm saved: it lacks {', '.join(missing)}")
@@ -70,5 +71,6 @@ def restore_algorithm(contents: dict[str, Any]) -> Any:
     try:
         algorithm.load_state_dict(contents["model_dict"])
     except RuntimeError as error:
-        raise UserError(f"the weights do not fit {contents['args']['algorithm']}: {error}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the weights do not fit {contents['args']['algorithm']}: {reason}") from error
     return algorithm.eval()

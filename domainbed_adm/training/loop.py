@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Iterator
@@ -121,13 +122,19 @@ def _record(run: Setup, schedule: Schedule, batches: Iterator[Batch], position: 
     step = position.next_step - 1
     epoch_steps = min(len(split.in_) / run.hparams["batch_size"] for split in run.splits)
     record: records.Record = {"step": step, "epoch": step / epoch_steps}
-    record |= {name: float(np.mean(values)) for name, values in position.since_record.items()}
+    record |= {name: _mean(values) for name, values in position.since_record.items()}
     measured = accuracies(run.algorithm, schedule.evaluation, batches, run.device)
     record |= {f"env{i}_{kind}_acc": None for i in range(len(run.splits)) for kind in ("in", "out")}
     record |= {f"{name}_acc": value for name, value in measured.items()}
     record["mem_gb"] = torch.cuda.max_memory_allocated() / 2**30 if run.device.type == "cuda" else 0.0
     print(_line(record, run), flush=True)
     return record | {"hparams": run.hparams, "args": run.args}
+
+
+def _mean(values: list[float]) -> float:
+    """Mean of what is a number: the rank correlation of equal scores is none."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
 
 
 def _write_done(output_dir: Path) -> None:

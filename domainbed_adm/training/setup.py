@@ -82,6 +82,10 @@ def check_flags(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if not 0 <= value < 1:
             raise UserError(f"--{name} must be in [0, 1), not {value}")
+    for name in ("seed", "trial_seed", "hparams_seed"):
+        value = getattr(args, name)
+        if not 0 <= value < 2**63:
+            raise UserError(f"--{name} must be in [0, 2**63), not {value}")
     if args.workers is not None and args.workers < 0:
         raise UserError(f"--workers must be at least 0, not {args.workers}")
 

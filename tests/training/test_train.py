@@ -115,6 +115,33 @@ def test_predicting_equals_the_evaluation_of_training(tmp_path, image_folder, ca
         assert right / len(rows) == pytest.approx(last[f"env{i}_in_acc"])
 
 
+@pytest.mark.parametrize(("channels", "std"), [(3, [0.229, 0.224, 0.225]), (1, [0.226])])
+def test_fgsm_knows_the_datasets_normalisation(tmp_path, image_folder, channels, std):
+    """Alpha is in [0, 1] pixels: the step in normalised inputs is alpha / std, of this run's own channels."""
+    flags = ["--data_dir", str(image_folder), "--steps", "1", "--algorithm", "SSPL_ADM", "--workers", "0"]
+    assert train(tmp_path, *flags, dataset="Shapes", hparams={"image_size": 28, "image_channels": channels}) == 0
+    assert load_records(tmp_path)[0]["hparams"]["input_std"] == std
+    assert train(tmp_path, "--steps", "1", "--algorithm", "SSPL_ADM", name="raw") == 0
+    assert load_records(tmp_path / "raw")[0]["hparams"]["input_std"] is None
+
+
+def test_predict_writes_a_whole_file_or_none(tmp_path, image_folder, capsys):
+    flags = ["--data_dir", str(image_folder), "--steps", "1"]
+    assert train(tmp_path, *flags, dataset="Shapes", hparams={"image_size": 28}) == 0
+    command = ["predict", "--model", str(tmp_path / "run/model.pkl"), "--images", str(image_folder)]
+    output = tmp_path / "predictions.csv"
+    assert main([*command, "--output", str(output)]) == 0
+    whole = output.read_bytes()
+    assert len(whole.splitlines()) == 31
+    broken = next(path for path in sorted(image_folder.rglob("*.jpg")))
+    broken.write_bytes(b"no image")
+    capsys.readouterr()
+    assert main([*command, "--output", str(output)]) == 2
+    assert str(broken) in capsys.readouterr().err
+    assert output.read_bytes() == whole
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "predictions.csv", "run"]
+
+
 def test_domain_adaptation_gives_unlabeled_samples(tmp_path):
     flags = ["--task", "domain_adaptation", "--uda_holdout_fraction", "0.5", "--steps", "2"]
     assert train(tmp_path, *flags) == 0
@@ -171,6 +198,8 @@ BAD = {
     "hparam name": (["--hparams", '{"roh": 1}'], "Did you mean rho"),
     "hparam value": (["--hparams", '{"lr": NaN}'], "hparam lr must be a number in (0, inf), not nan"),
     "adaptation": (["--task", "domain_adaptation"], "give --uda_holdout_fraction above 0"),
+    "seed": (["--seed", "9" * 30], "--seed must be in [0, 2**63), not 999"),
+    "negative seed": (["--trial_seed", "-1"], "--trial_seed must be in [0, 2**63), not -1"),
     "workers": (["--workers", "-1"], "--workers must be at least 0, not -1"),
 }
 
