@@ -6,8 +6,7 @@ Both are read from where DomainBed states them, never assumed.
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 #: DomainBed's datasets of random noise: no pixels, so that ADM's step is in the inputs' own units.
@@ -100,8 +99,11 @@ def _flat(transform: Any) -> Iterator[Any]:
             yield from _flat(step)
 
 
-def watch(dataset_class: type[Any], note: Callable[[Any, Any], None]) -> None:
-    """From now on, ``note(dataset, hparams)`` is called for each instance of this very class, once it is built."""
+def watch(dataset_class: type[Any], note: Callable[[Any, dict[str, Any]], None]) -> None:
+    """From now on, ``note(dataset, hparams)`` is called for each instance of this very class, once it is built.
+
+    ``hparams`` is the dict that its constructor got: DomainBed's contract is ``cls(root, test_envs, hparams)``.
+    """
     build = dataset_class.__init__
     if hasattr(vars(dataset_class).get("__init__"), "watched"):
         return
@@ -110,13 +112,7 @@ def watch(dataset_class: type[Any], note: Callable[[Any, Any], None]) -> None:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         build(self, *args, **kwargs)
         if type(self) is dataset_class:
-            note(self, _hparams_among(build, args, kwargs))
+            note(self, next((one for one in (*args, *kwargs.values()) if isinstance(one, dict)), {}))
 
     __init__.watched = True  # type: ignore[attr-defined]
     dataset_class.__init__ = __init__
-
-
-def _hparams_among(build: Any, args: Iterable[Any], kwargs: dict[str, Any]) -> Any:
-    """The argument ``hparams`` of DomainBed's contract, ``cls(root, test_envs, hparams)``."""
-    given = inspect.signature(build).bind(None, *args, **kwargs).arguments
-    return given.get("hparams", list(given.values())[-1])

@@ -55,6 +55,7 @@ class Registration:
         methods: names of the algorithms added.
         datasets: names of the datasets added.
         total_steps: steps of the run; None where nobody has said.
+        as_dataset: whether ``total_steps`` is the ``N_STEPS`` of the run's dataset, which may set it when it is built.
     """
 
     def __init__(self, host: Host) -> None:
@@ -62,6 +63,7 @@ class Registration:
         self.methods: list[str] = []
         self.datasets: list[str] = []
         self.total_steps: int | None = None
+        self.as_dataset = False
         self._stated: tuple[Any, facts.Std | facts.Unknown, str] | None = None
 
     def complete(self) -> None:
@@ -93,7 +95,10 @@ class Registration:
         if isinstance(found, type):
             facts.watch(found, self._note_dataset)
 
-    def _note_dataset(self, dataset: Any, hparams: Any) -> None:
+    def _note_dataset(self, dataset: Any, hparams: Hparams) -> None:
+        if self.as_dataset:
+            self.total_steps = dataset.N_STEPS
+            hparams.update({name: dataset.N_STEPS for name in hparams if name == "total_steps"})
         stated: facts.Std | facts.Unknown
         try:
             stated = facts.input_std(dataset)

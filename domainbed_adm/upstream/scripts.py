@@ -63,7 +63,8 @@ def check_flags(registration: Registration, args: argparse.Namespace) -> None:
     dataset = getattr(registration.host.datasets, str(given.get("dataset")), None)
     if "algorithm" in given and dataset is not None:
         registration.watch_dataset(given["dataset"])
-        registration.total_steps = given.get("steps") or getattr(dataset, "N_STEPS", None)
+        registration.as_dataset = not given.get("steps") and hasattr(dataset, "N_STEPS")
+        registration.total_steps = dataset.N_STEPS if registration.as_dataset else given.get("steps")
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""A small host with the doors of DomainBed, for tests."""
