@@ -142,6 +142,9 @@ def fault_of(record: object) -> str | None:
             return f"args has no {name} of type {kind.__name__}"
     if not args["test_envs"] or not all(isinstance(env, int) for env in args["test_envs"]):
         return "args.test_envs is not a list of environment numbers"
+    for name in ("hparams", "provenance"):
+        if not isinstance(record.get(name, {}), dict):
+            return f"{name} is not a JSON object"
     step = record.get("step")
     counted = isinstance(step, int | float) and not isinstance(step, bool) and math.isfinite(step) and step >= 0
     return None if counted else "no step"

@@ -51,6 +51,7 @@ FOREIGN = {
     "[1]": "not a JSON object",
     '{"step": 1}': "no args",
     '{"step": 1, "args": {"trial_seed": "0"}}': "args has no trial_seed of type int",
+    json.dumps({**record(), "hparams": [None]}): "hparams is not a JSON object",
     json.dumps({**record(), "step": None}): "no step",
     json.dumps({**record(), "step": math.nan}): "no step",
     json.dumps({**record(), "step": True}): "no step",

@@ -48,7 +48,7 @@ def _run(record: Record) -> Run:
 
 def _last_step(record: Record, reached: dict[str, int]) -> int:
     """The run's last step: from its flags or hparams, else the last that any run of its dataset reached."""
-    steps = record["args"].get("steps") or (record.get("hparams") or {}).get("total_steps")
+    steps = record["args"].get("steps") or record.get("hparams", {}).get("total_steps")
     return steps - 1 if isinstance(steps, int) else reached[record["args"]["dataset"]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,6 @@ from domainbed_adm.disk import replacing
 from domainbed_adm.errors import UserError
 
 MODEL_KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
-
-#: What reading a file raises that is damaged or was never ours.
-_DAMAGED = (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, LookupError, AttributeError)
 
 
 def save_model(path: Path, contents: dict[str, Any]) -> None:
@@ -47,8 +44,11 @@ def load_plain(path: Path, needed: Sequence[str]) -> dict[str, Any]:
         UserError: it is damaged, wants to run code, or lacks one of the ``needed`` keys.
     """
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except _DAMAGED as error:  # torch's own text may advise to load it all the same, code and all
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            contents = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what bytes of a stranger make torch raise is open-ended; its text may advise to load
+        # them all the same, code and all, so it is not told
         raise UserError(
             f"{path} is no file that domainbed-adm saved: it is damaged, or holds more than tensors and plain values"
         ) from error
