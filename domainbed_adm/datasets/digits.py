@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch.nn.functional import interpolate
 
 from domainbed_adm.datasets.cards import DatasetCard
@@ -17,6 +16,8 @@ def load(card: DatasetCard, data_dir: str | None) -> tuple[torch.Tensor, np.ndar
     Returns:
         Images in [0, 1], float32 of shape (1797, 28, 28), and digits, int64 of shape (1797,).
     """
+    from sklearn.datasets import load_digits  # here: a second to import, and not every user of the class loads it
+
     digits = load_digits()
     small = torch.from_numpy(digits.images).float()[:, None] / 16
     return interpolate(small, size=(28, 28), mode="bilinear")[:, 0], digits.target.astype(np.int64)

@@ -25,7 +25,7 @@ from domainbed_adm.extensions import (
 from domainbed_adm.hparams_registry import default_hparams, random_hparams
 from domainbed_adm.leaderboard.sheets import _paper_labels
 from domainbed_adm.testing import check_algorithm, check_difficulty
-from tests.extending import environment, install, installed
+from tests.extending import EXAMPLE, environment, install, installed
 
 GROWN = {f"{flat}{curriculum}_Margin" for flat in ("", "SAM_", "SAGM_", "FSAM_") for curriculum in ("SPL", "SSPL")}
 KNOWN = list(methods.METHODS)
@@ -93,8 +93,9 @@ def test_it_trains_by_the_command(monkeypatch, tmp_path, algorithm):
     assert trained["args"]["algorithm"] == algorithm
 
 
-def test_sweeps_know_it_and_so_do_their_jobs(tmp_path):
-    paths = installed(tmp_path / "site")
+def test_sweeps_know_it_and_so_do_their_jobs(monkeypatch, tmp_path, capsys):
+    install(monkeypatch, tmp_path / "site")
+    monkeypatch.setenv("PYTHONPATH", environment(tmp_path / "site", EXAMPLE)["PYTHONPATH"])
     flags = [
         "--algorithms",
         "SPL_Margin",
@@ -107,14 +108,12 @@ def test_sweeps_know_it_and_so_do_their_jobs(tmp_path):
         "--steps",
         "2",
     ]
-    flags += ["--hparams", '{"cnn_width": 8, "batch_size": 4}', "--output_dir", str(tmp_path / "sweep")]
-    command = [sys.executable, "-m", "domainbed_adm.cli", "sweep", "launch", *flags, "--skip_confirmation"]
-    done = subprocess.run(command, env=environment(*paths), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    flags += ["--hparams", '{"cnn_width": 8, "batch_size": 4}', "--output_dir", str(tmp_path / "sweep"), "--jobs", "2"]
+    assert main(["sweep", "launch", *flags, "--skip_confirmation"]) == 0
     assert len(list((tmp_path / "sweep").glob("*/done"))) == 2
-    table = [sys.executable, "-m", "domainbed_adm.cli", "collect_results", "--input_dir", str(tmp_path / "sweep")]
-    out = subprocess.run(table, env=environment(*paths), capture_output=True, text=True, timeout=120).stdout
-    assert "SPL_Margin" in out
+    capsys.readouterr()
+    assert main(["collect_results", "--input_dir", str(tmp_path / "sweep")]) == 0
+    assert "SPL_Margin" in capsys.readouterr().out
 
 
 def test_listing_with_an_extension_loads_no_torch(tmp_path):

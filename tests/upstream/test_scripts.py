@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shlex
-import subprocess
 import sys
 
 import pytest
@@ -146,16 +145,15 @@ def test_a_sweeps_jobs_know_our_methods_and_keep_their_folders(monkeypatch, tmp_
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["SPL_Margin"]
 
 
-def test_every_launcher_is_redirected_the_checkouts_own_included(tmp_path, copy_of_host):
+def test_every_launcher_is_redirected_the_checkouts_own_included(tmp_path, capsys, copy_of_host):
     file = copy_of_host / "domainbed/command_launchers.py"
     file.write_text(
         file.read_text() + '\n\nREGISTRY["cluster"] = lambda commands: print("submit:", *commands, sep="\\n")\n'
     )
     flags = ["--algorithms", "ERM", "SAM_SSPL_ADM", "--hparams", '{"rho": 0.1}', "--data_dir", "no data"]
     flags += ["--output_dir", str(tmp_path / "my sweep"), "--command_launcher", "cluster"]
-    command = [sys.executable, "-m", "domainbed_adm.upstream", "sweep", "launch", *flags]
-    env = environment() | {upstream.VARIABLE: str(copy_of_host)}
-    out = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120).stdout
+    assert main(["upstream", "sweep", "launch", f"--domainbed={copy_of_host}", *flags]) == 0
+    out = capsys.readouterr().out
     commands = [shlex.split(line) for line in out.splitlines() if line != "submit:"]
     assert len(commands) == 6
     start = [sys.executable, "-m", "domainbed_adm.upstream", "train", "--domainbed", str(copy_of_host)]
