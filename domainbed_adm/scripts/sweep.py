@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,9 +15,11 @@ from domainbed_adm.errors import UserError, lookup
 from domainbed_adm.methods import METHODS
 from domainbed_adm.sweeping import named
 from domainbed_adm.sweeping.checks import check_sweep, check_writable, make_folder
-from domainbed_adm.sweeping.jobs import DONE, INCOMPLETE, NOT_LAUNCHED, STATES, Job, Sweep, delete_incomplete
+from domainbed_adm.sweeping.deletion import delete_incomplete
+from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, Sweep
+from domainbed_adm.sweeping.launch import Launch
 from domainbed_adm.sweeping.launchers import LAUNCHERS
-from domainbed_adm.tables import show
+from domainbed_adm.sweeping.status import show_status, summary
 
 EXAMPLES = """\
   domainbed-adm sweep launch --sweep smoke --output_dir results/smoke --jobs 2 --skip_confirmation
@@ -37,7 +38,8 @@ def build_parser() -> Parser:
     """The flags; DomainBed's names and defaults where it has them."""
     parser = Parser(
         "domainbed-adm sweep",
-        description="Launch many runs, count them by state, or delete the folders of those that did not finish.",
+        description="Launch many runs, count them by state, or delete the folders of those that did not finish. The\n"
+        "same launch again starts what was not launched, goes on with what is incomplete, and retries what failed.",
         examples=EXAMPLES,
     )
     add = parser.add_argument
@@ -63,6 +65,7 @@ def build_parser() -> Parser:
     add("--single_test_envs", action=single, default=False, help="hold out single environments only, no pairs")
     add("--command_launcher", default="local", metavar="NAME", help=f"{', '.join(LAUNCHERS)} (default local)")
     add("--jobs", type=int, default=1, metavar="N", help="processes at a time, for local (default 1)")
+    add("--retries", type=int, default=1, metavar="N", help="how often to try a failed job again (default 1)")
     add("--dry_run", action="store_true", help="count the jobs of each method, and do nothing")
     add("--skip_confirmation", action="store_true", help="do not ask before launching or deleting")
     return parser
@@ -97,39 +100,37 @@ def main(argv: Sequence[str]) -> int:
     lookup(LAUNCHERS, args.command_launcher, "command launcher")
     if args.jobs < 1:
         raise UserError(f"--jobs must be at least 1, not {args.jobs}")
+    if args.retries < 0:
+        raise UserError(f"--retries must be at least 0, not {args.retries}")
     launching = args.command == "launch" and not args.dry_run
     check_sweep(sweep, needs_data=launching and args.command_launcher != "dummy")
     jobs = sweep.jobs(check_writable(args.output_dir) if launching else args.output_dir)
-    states = Counter(job.state for job in jobs)
     if args.command == "status" or args.dry_run:
-        _show_counts(jobs)
-    print(f"{len(jobs)} jobs: {', '.join(f'{states[state]} {state}' for state in reversed(STATES))}")
-    if args.command == "status" or args.dry_run:
+        show_status(jobs)
         return 0
+    print(summary([job.state for job in jobs]))
     return _launch(args, jobs) if args.command == "launch" else _delete(args, jobs)
 
 
 def _launch(args: argparse.Namespace, jobs: list[Job]) -> int:
-    todo = [job for job in jobs if job.state == NOT_LAUNCHED]
-    left = sum(job.state == INCOMPLETE for job in jobs)
-    if left:
-        print(f"{left} incomplete jobs are left as they are (running, or broken off): see sweep delete_incomplete")
-    codes: list[int] = []
+    launcher = LAUNCHERS[args.command_launcher]
+    todo = [job for job in jobs if job.state not in {DONE, RUNNING}]
+    if args.command_launcher == "dummy":
+        launcher([job.command for job in todo])
+        return 0
     if todo:
-        _confirm(f"Launch {len(todo)} jobs?", args.skip_confirmation)
-        if args.command_launcher != "dummy":
-            make_folder(Path(args.output_dir))
-        launcher = LAUNCHERS[args.command_launcher]
-        codes = launcher([job.command for job in todo], labels=[job.label for job in todo], jobs=args.jobs)
+        _confirm(f"Run {len(todo)} jobs?", args.skip_confirmation)
+    make_folder(Path(args.output_dir))
+    code = Launch(jobs, launcher, args.jobs, args.retries).run()
     print(f"Results: {args.output_dir}")
     print(f"Leaderboard: domainbed-adm collect_results --input_dir {shlex.quote(args.output_dir)}")
-    return int(any(codes))
+    return code
 
 
 def _delete(args: argparse.Namespace, jobs: list[Job]) -> int:
-    count = sum(job.state == INCOMPLETE for job in jobs)
+    count = sum(job.state in {INCOMPLETE, FAILED} for job in jobs)
     if count:
-        _confirm(f"Delete the folders of {count} incomplete jobs?", args.skip_confirmation)
+        _confirm(f"Delete the folders of {count} incomplete or failed jobs?", args.skip_confirmation)
     print(f"Deleted {delete_incomplete(jobs)} folders")
     return 0
 
@@ -150,15 +151,6 @@ def _confirm(question: str, skip: bool) -> None:
         raise UserError("nobody to confirm: standard input is no terminal; pass --skip_confirmation")
     if not answer.strip().lower().startswith("y"):
         raise UserError("not confirmed, nothing done")
-
-
-def _show_counts(jobs: list[Job]) -> None:
-    counts: dict[str, Counter[str]] = {}
-    for job in jobs:
-        counts.setdefault(job.train_args["algorithm"], Counter())[job.state] += 1
-    columns = (DONE, INCOMPLETE, NOT_LAUNCHED)
-    rows = [[name, *(str(count[state]) for state in columns), str(count.total())] for name, count in counts.items()]
-    show(("algorithm", *columns, "jobs"), rows)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +15,11 @@ from typing import Any
 from domainbed_adm.datasets.cards import CARDS, get_card
 from domainbed_adm.datasets.layout import dataset_root, environments
 from domainbed_adm.seeding import seed_hash
+from domainbed_adm.sweeping import failures
+from domainbed_adm.sweeping.failures import Failure
+from domainbed_adm.training.lock import is_locked
 
-NOT_LAUNCHED, INCOMPLETE, DONE = STATES = ("not launched", "incomplete", "done")
+DONE, RUNNING, INCOMPLETE, FAILED, NOT_LAUNCHED = STATES = ("done", "running", "incomplete", "failed", "not launched")
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,25 @@ class Job:
 
     @property
     def state(self) -> str:
-        """As the folder says: done where it holds ``done``, incomplete where it exists without."""
+        """As the folder says: done where it holds ``done``, running where its lock is held, else where it was left."""
+        if not self.output_dir.exists():
+            return NOT_LAUNCHED
+        locked = is_locked(self.output_dir)  # asked first: a run that ends in between is done
         if (self.output_dir / "done").exists():
             return DONE
-        return INCOMPLETE if self.output_dir.exists() else NOT_LAUNCHED
+        if locked:
+            return RUNNING
+        return FAILED if self.failure else INCOMPLETE
+
+    @property
+    def failure(self) -> Failure | None:
+        """How its last attempt failed, where it did."""
+        return failures.read(self.output_dir)
+
+    @property
+    def n_steps(self) -> int:
+        """How many steps it trains."""
+        return self.train_args.get("steps") or get_card(self.train_args["dataset"]).n_steps
 
     @property
     def command(self) -> str:
@@ -154,11 +171,3 @@ def environment_count(dataset: str, data_dir: str | None) -> int:
     if dataset in CARDS and card.environments:
         return len(card.environments)
     return len(environments(dataset_root(card, data_dir)))
-
-
-def delete_incomplete(jobs: Iterable[Job]) -> int:
-    """Remove the folders of incomplete jobs, and no other; return how many there were."""
-    incomplete = [job for job in jobs if job.state == INCOMPLETE]
-    for job in incomplete:
-        shutil.rmtree(job.output_dir)
-    return len(incomplete)

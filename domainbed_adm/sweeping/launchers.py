@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from rich.console import Console
@@ -17,13 +16,43 @@ from rich.console import Console
 from domainbed_adm.console import ProgressBar
 from domainbed_adm.errors import UserError
 from domainbed_adm.sweeping.processes import Outcome, Pool
+from domainbed_adm.training.lock import LOCKED
+
+Skip = Callable[[int], bool]
+OnEnd = Callable[[int, Outcome], None]
+
+
+def never(index: int) -> bool:
+    """Skip nothing."""
+    return False
+
+
+def ignore(index: int, outcome: Outcome) -> None:
+    """Nobody wants to know."""
 
 
 class Launcher(Protocol):
     """What a launcher is."""
 
-    def __call__(self, commands: Sequence[str], *, labels: Sequence[str] | None = None, jobs: int = 1) -> list[int]:
-        """Run the commands; ``labels`` name them in progress lines, ``jobs`` is how many may run at a time."""
+    def __call__(
+        self,
+        commands: Sequence[str],
+        *,
+        labels: Sequence[str] | None = None,
+        jobs: int = 1,
+        skip: Skip = ...,
+        on_end: OnEnd = ...,
+    ) -> list[int]:
+        """Run the commands.
+
+        Args:
+            commands: shell-quoted; what a job's name or folder holds is data.
+            labels: name them in progress lines.
+            jobs: how many may run at a time.
+            skip: to be asked with its index right before a command starts; where it says yes, another process has the
+                job, and the command's exit code is 75. A launcher that cannot ask may run all.
+            on_end: to be told how each ended as it does. Of what a launcher cannot tell so, its exit codes are taken.
+        """
         ...
 
 
@@ -41,7 +70,14 @@ def _shares(slots: int) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
-def local(commands: Sequence[str], *, labels: Sequence[str] | None = None, jobs: int = 1) -> list[int]:
+def local(
+    commands: Sequence[str],
+    *,
+    labels: Sequence[str] | None = None,
+    jobs: int = 1,
+    skip: Skip = never,
+    on_end: OnEnd = ignore,
+) -> list[int]:
     """Run on this machine, ``jobs`` processes at a time.
 
     Raises:
@@ -49,25 +85,43 @@ def local(commands: Sequence[str], *, labels: Sequence[str] | None = None, jobs:
     """
     if jobs < 1:
         raise UserError(f"--jobs must be at least 1, not {jobs}")
-    return _run([_shares(jobs)] * jobs, commands, labels)
+    return _run([_shares(jobs)] * jobs, commands, labels, skip, on_end)
 
 
-def multi_gpu(commands: Sequence[str], *, labels: Sequence[str] | None = None, jobs: int = 1) -> list[int]:
+def multi_gpu(
+    commands: Sequence[str],
+    *,
+    labels: Sequence[str] | None = None,
+    jobs: int = 1,
+    skip: Skip = never,
+    on_end: OnEnd = ignore,
+) -> list[int]:
     """Run on this machine, one process on each GPU, whatever ``jobs`` is.
 
     Raises:
         UserError: no GPU is found.
     """
     names = gpus()
-    return _run([{**_shares(len(names)), "CUDA_VISIBLE_DEVICES": name} for name in names], commands, labels)
+    slots = [{**_shares(len(names)), "CUDA_VISIBLE_DEVICES": name} for name in names]
+    return _run(slots, commands, labels, skip, on_end)
 
 
-def dummy(commands: Sequence[str], *, labels: Sequence[str] | None = None, jobs: int = 1) -> list[int]:
+def dummy(
+    commands: Sequence[str],
+    *,
+    labels: Sequence[str] | None = None,
+    jobs: int = 1,
+    skip: Skip = never,
+    on_end: OnEnd = ignore,
+) -> list[int]:
     """Run nothing; print each command."""
     for command in commands:
         print(f"Dummy launcher: {command}")
     return [0] * len(commands)
 
+
+#: What an exit code is called in progress lines; any other is a failure.
+_WORDS = {0: "done  ", LOCKED: "runs elsewhere:"}
 
 #: Launchers by the name that ``--command_launcher`` takes.
 LAUNCHERS: dict[str, Launcher] = {"local": local, "multi_gpu": multi_gpu, "dummy": dummy}
@@ -99,8 +153,10 @@ def _listed_gpus() -> int:
     return sum(line.startswith("GPU ") for line in listed.splitlines())
 
 
-def _run(slots: list[dict[str, str]], commands: Sequence[str], labels: Sequence[str] | None) -> list[int]:
-    """Run in these slots; show progress; list what failed."""
+def _run(
+    slots: list[dict[str, str]], commands: Sequence[str], labels: Sequence[str] | None, skip: Skip, on_end: OnEnd
+) -> list[int]:
+    """Run in these slots; show progress."""
     names = list(labels or commands)
     on_terminal = Console(stderr=True).is_terminal
     done = 0
@@ -109,20 +165,11 @@ def _run(slots: list[dict[str, str]], commands: Sequence[str], labels: Sequence[
         def report(index: int, outcome: Outcome) -> None:
             nonlocal done
             done += 1
-            line = _line(names[index], outcome)
+            on_end(index, outcome)
+            line = f"{_WORDS.get(outcome.code, 'failed')} {names[index]} ({outcome.seconds:.1f} s)"
             bar.advance(1, line)
             if not on_terminal:
                 width = len(str(len(commands)))
                 print(f"[{done:{width}}/{len(commands)}] {line}", flush=True)
 
-        outcomes = Pool(slots).run(commands, report)
-    failed = [(name, outcome) for name, outcome in zip(names, outcomes, strict=True) if outcome.code]
-    if failed:
-        print(f"{len(failed)} of {len(commands)} jobs failed:", file=sys.stderr)
-    for name, outcome in failed:
-        print(f"  {name}: exit code {outcome.code}: {outcome.last_line}", file=sys.stderr)
-    return [outcome.code for outcome in outcomes]
-
-
-def _line(name: str, outcome: Outcome) -> str:
-    return f"{'failed' if outcome.code else 'done  '} {name} ({outcome.seconds:.1f} s)"
+        return [outcome.code for outcome in Pool(slots).run(commands, report, skip)]

@@ -27,6 +27,7 @@ FLAGS: dict[str, tuple[type, ...]] = {
     "output_dir": (str,),
     "command_launcher": (str,),
     "jobs": (int,),
+    "retries": (int,),
 }
 
 

@@ -8,17 +8,22 @@ import queue
 import shlex
 import signal
 import subprocess
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import FrameType
-from typing import NamedTuple, NoReturn
+from typing import IO, NamedTuple
+
+from domainbed_adm.signals import terminate_as_interrupt
+from domainbed_adm.training.lock import LOCKED
 
 #: Seconds that a child has to end after SIGTERM.
 GRACE = 10.0
 #: Exit code of a command that was not started, or that could not be.
 NOT_RUN = 127
+#: How many last lines of a child's standard error are kept, and of at most so many bytes.
+_LINES, _BYTES = 20, 20_000
 
 
 class Outcome(NamedTuple):
@@ -26,12 +31,12 @@ class Outcome(NamedTuple):
 
     Attributes:
         code: exit code, negative for a signal.
-        last_line: of its standard error stream.
+        stderr: the last lines of its standard error stream.
         seconds: how long it ran.
     """
 
     code: int
-    last_line: str
+    stderr: list[str]
     seconds: float
 
 
@@ -47,16 +52,22 @@ class Pool:
         for slot in slots:
             self._slots.put(slot)
         self._size = len(slots)
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
         self._stopped = False
 
-    def run(self, commands: Sequence[str], on_done: Callable[[int, Outcome], None]) -> list[Outcome]:
+    def run(
+        self,
+        commands: Sequence[str],
+        on_done: Callable[[int, Outcome], None],
+        skip: Callable[[int], bool] = lambda index: False,
+    ) -> list[Outcome]:
         """Run all commands; return their outcomes in the order of the commands.
 
         Args:
             commands: shell-quoted words; no shell runs them.
-            on_done: called with (index, outcome) as each ends, by one thread at a time.
+            on_done: called with (index, outcome) as each ends, by one thread at a time; not after an interruption.
+            skip: asked right before a start whether another process has the job; it is not run then, with code 75.
 
         Raises:
             KeyboardInterrupt: interrupted, or told to terminate; the children have ended.
@@ -64,13 +75,13 @@ class Pool:
         reporting = threading.Lock()
 
         def work(index: int) -> Outcome:
-            outcome = self._run_one(commands[index])
+            outcome = Outcome(LOCKED, [], 0.0) if skip(index) else self._run_one(commands[index])
             with reporting:
                 if not self._stopped:
                     on_done(index, outcome)
             return outcome
 
-        with ThreadPoolExecutor(self._size) as threads, _terminate_as_interrupt():
+        with ThreadPoolExecutor(self._size) as threads, terminate_as_interrupt():
             futures = [threads.submit(work, index) for index in range(len(commands))]
             try:
                 return [future.result() for future in futures]
@@ -82,22 +93,21 @@ class Pool:
     def _run_one(self, command: str) -> Outcome:
         slot, start = self._slots.get(), time.monotonic()
         try:
-            child = self._start(command, slot)
-            if child is None:
-                return Outcome(NOT_RUN, "not started", 0.0)
-            last = ""
-            with child:
-                for line in child.stderr or ():
-                    last = line.strip() or last
-            with self._lock:
-                self._running.discard(child)
-            return Outcome(child.returncode, last, time.monotonic() - start)
+            # A file, no pipe: a child that outlives this process goes on writing.
+            with tempfile.TemporaryFile() as stderr:
+                child = self._start(command, slot, stderr)
+                if child is None:
+                    return Outcome(NOT_RUN, ["not started"], 0.0)
+                child.wait()
+                with self._lock:
+                    self._running.discard(child)
+                return Outcome(child.returncode, _last_lines(stderr), time.monotonic() - start)
         except OSError as error:
-            return Outcome(NOT_RUN, str(error), time.monotonic() - start)
+            return Outcome(NOT_RUN, [str(error)], time.monotonic() - start)
         finally:
             self._slots.put(slot)
 
-    def _start(self, command: str, slot: Mapping[str, str]) -> subprocess.Popen[str] | None:
+    def _start(self, command: str, slot: Mapping[str, str], stderr: IO[bytes]) -> subprocess.Popen[bytes] | None:
         with self._lock:
             if self._stopped:
                 return None
@@ -106,46 +116,31 @@ class Pool:
                 env={**os.environ, **slot},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
+                stderr=stderr,
                 start_new_session=True,
             )
             self._running.add(child)
             return child
 
     def _end_all(self) -> None:
-        """End the running children and what they started: SIGTERM, then SIGKILL after the grace time."""
+        """End the running children: SIGTERM, then SIGKILL, to what they started as well, after the grace time.
+
+        Being interrupted once more ends the grace time.
+        """
         with self._lock:
             self._stopped = True
             children = list(self._running)
         for child in children:
-            _signal_group(child, signal.SIGTERM)
+            child.terminate()  # it alone: it ends its own processes
         deadline = time.monotonic() + GRACE
-        while time.monotonic() < deadline and any(child.poll() is None for child in children):
-            time.sleep(0.05)
+        with contextlib.suppress(KeyboardInterrupt):
+            while time.monotonic() < deadline and any(child.poll() is None for child in children):
+                time.sleep(0.05)
         for child in children:
-            _signal_group(child, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
 
 
-def _signal_group(child: subprocess.Popen[str], number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, number)
-
-
-@contextlib.contextmanager
-def _terminate_as_interrupt() -> Iterator[None]:
-    """While open, SIGTERM and SIGHUP raise KeyboardInterrupt, so that no child outlives the sweep."""
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _last_lines(stream: IO[bytes]) -> list[str]:
+    stream.seek(max(0, stream.seek(0, os.SEEK_END) - _BYTES))
+    return stream.read().decode(errors="replace").splitlines()[-_LINES:]

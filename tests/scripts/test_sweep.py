@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import json
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import pytest
 
 from domainbed_adm.cli import main as cli
 from domainbed_adm.scripts import sweep
+from domainbed_adm.sweeping import failures, launch
 from domainbed_adm.sweeping.jobs import Job, Sweep
+from tests.training.test_lock import held_elsewhere
 
 SMALL = ["--datasets", "RotatedDigits", "--n_trials", "1", "--n_hparams", "1", "--single_test_envs"]
 
@@ -21,10 +25,10 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Commands that the local launcher was given; it fails those of SAM."""
+    """Commands that the local launcher was given; it fails those of SAM. It tells nothing but the exit codes."""
     commands: list[str] = []
 
-    def fake(given: list[str], *, labels: list[str] | None = None, jobs: int = 1) -> list[int]:
+    def fake(given: list[str], **options: object) -> list[int]:
         commands.extend(given)
         return [int("--algorithm SAM " in command) for command in given]
 
@@ -56,9 +60,23 @@ def test_dry_run_counts_jobs_per_method_and_does_nothing(
 ) -> None:
     assert run("launch", tmp_path / "out", *SMALL, "--algorithms", "ERM", "SAM", "--dry_run") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert ["ERM", "0", "0", "6", "6"] in lines
-    assert ["SAM", "0", "0", "6", "6"] in lines
-    assert ["12", "jobs:", "0", "done,", "0", "incomplete,", "12", "not", "launched"] in lines
+    assert ["ERM", "0", "0", "0", "0", "6", "6"] in lines
+    assert ["SAM", "0", "0", "0", "0", "6", "6"] in lines
+    assert lines[-1] == [
+        "12",
+        "jobs:",
+        "0",
+        "done,",
+        "0",
+        "running,",
+        "0",
+        "incomplete,",
+        "0",
+        "failed,",
+        "12",
+        "not",
+        "launched",
+    ]
     assert not launched
     assert not (tmp_path / "out").exists()
 
@@ -68,25 +86,37 @@ def test_dry_run_of_the_papers_sweep_needs_no_data(tmp_path: Path, capsys: pytes
     assert "624 jobs:" in capsys.readouterr().out
 
 
-def test_launch_runs_what_is_not_launched_and_says_what_is_left_and_next(
-    tmp_path: Path, launched: list[str], capsys: pytest.CaptureFixture[str]
+def test_launch_runs_what_is_not_done_and_not_running_and_says_what_is_next(
+    tmp_path: Path, launched: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "my out"
     jobs = Sweep(["RotatedDigits"], ["ERM"], n_trials=1, n_hparams=1, single_test_envs=True).jobs(out)
     jobs[0].output_dir.mkdir(parents=True)
     (jobs[0].output_dir / "done").write_text("done")
     jobs[1].output_dir.mkdir()
-    assert run("launch", out, *SMALL, "--algorithms", "ERM", "--skip_confirmation") == 0
-    assert launched == [job.command for job in jobs[2:]]
+    failures.write(jobs[2].output_dir, 1, [], 4)
+    with held_elsewhere(jobs[3].output_dir) as other:
+        monkeypatch.setattr(launch, "POLL", 0.01)
+        monkeypatch.setattr(launch.time, "sleep", lambda seconds: finish(jobs[3], other))
+        assert run("launch", out, *SMALL, "--algorithms", "ERM", "--skip_confirmation") == 0
+    assert launched == [job.command for job in jobs[1:3] + jobs[4:]]
+    assert not (jobs[2].output_dir / "failed.json").exists()
     printed = capsys.readouterr().out
-    assert "6 jobs: 1 done, 1 incomplete, 4 not launched\n" in printed
-    assert "1 incomplete jobs are left as they are (running, or broken off): see sweep delete_incomplete\n" in printed
+    assert "6 jobs: 1 done, 1 running, 1 incomplete, 1 failed, 2 not launched\n" in printed
+    assert "waiting for 1 jobs that other processes run\n" in printed
     assert printed.endswith(f"Results: {out}\nLeaderboard: domainbed-adm collect_results --input_dir '{out}'\n")
 
 
-def test_a_failed_job_makes_exit_code_1(tmp_path: Path, launched: list[str]) -> None:
-    assert run("launch", tmp_path, *SMALL, "--algorithms", "ERM", "SAM", "--skip_confirmation") == 1
-    assert len(launched) == 12
+def finish(job: Job, other: subprocess.Popen[str]) -> None:
+    (job.output_dir / "done").touch()
+    other.kill()
+
+
+def test_a_failed_job_makes_exit_code_1_and_is_tried_again(tmp_path: Path, launched: list[str]) -> None:
+    flags = [*SMALL, "--algorithms", "ERM", "SAM", "--skip_confirmation", "--retries", "2"]
+    assert run("launch", tmp_path, *flags) == 1
+    assert len(launched) == 6 + 3 * 6
+    assert [json.loads(path.read_text())["attempts"] for path in tmp_path.glob("*/failed.json")] == [3] * 6
 
 
 def test_an_algorithm_given_twice_is_launched_once(tmp_path: Path, launched: list[str]) -> None:
@@ -101,7 +131,16 @@ def test_a_real_child_that_fails_is_listed(
     monkeypatch.setattr(Job, "command", property(lambda job: fails))
     assert run("launch", tmp_path, *SMALL, "--algorithms", "ERM", "--skip_confirmation", "--jobs", "2") == 1
     errors = capsys.readouterr().err
-    assert errors.startswith("6 of 6 jobs failed:\n  ERM on RotatedDigits, test_envs 0: exit code 1: no luck\n")
+    assert errors.startswith("6 of 6 jobs failed:\n  ERM on RotatedDigits, test_envs 0: exit code 1 (2 attempts): no l")
+    assert run("status", tmp_path, *SMALL, "--algorithms", "ERM") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        sum("failed: ERM on RotatedDigits" in line and "exit code 1 (2 attempts): no luck" in line for line in lines)
+        == 6
+    )
+    assert lines[-1] == "6 jobs: 0 done, 0 running, 0 incomplete, 6 failed, 0 not launched"
+    assert run("delete_incomplete", tmp_path, *SMALL, "--algorithms", "ERM", "--skip_confirmation") == 0
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_delete_incomplete_asks_and_deletes(
@@ -132,7 +171,7 @@ def test_status_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert run("status", tmp_path, "--sweep", "smoke") == 0
     printed = capsys.readouterr().out
     assert "SAM_SSPL_Loss" in printed
-    assert printed.endswith("30 jobs: 0 done, 0 incomplete, 30 not launched\n")
+    assert printed.endswith("30 jobs: 0 done, 0 running, 0 incomplete, 0 failed, 30 not launched\n")
 
 
 WRONG = [
@@ -141,6 +180,7 @@ WRONG = [
         ["--algorithms", "ERM", "--command_launcher", "slurm"],
         "unknown command launcher 'slurm'. Valid: local, multi_gpu",
     ),
+    (["--algorithms", "ERM", "--retries", "-1"], "--retries must be at least 0, not -1"),
     (["--algorithms", "ERM", "--jobs", "0"], "--jobs must be at least 1, not 0"),
     (["--hparams", "{"], "--hparams is not JSON"),
     (["--sweep", "paper"], "unknown sweep 'paper'. Did you mean paper_dg?"),

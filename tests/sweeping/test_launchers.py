@@ -32,13 +32,20 @@ def written_environment(path: Path, *names: str) -> str:
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
-def test_local_returns_exit_codes_in_order_and_lists_failures(capsys: pytest.CaptureFixture[str], jobs: int) -> None:
+def test_local_returns_exit_codes_in_order_and_tells_how_each_ended(
+    capsys: pytest.CaptureFixture[str], jobs: int
+) -> None:
     fails = python("import sys; print('first', file=sys.stderr); print('bad luck ', file=sys.stderr); sys.exit(3)")
-    codes = local([python("pass"), fails, python("print(1)")], labels=["one", "two", "three"], jobs=jobs)
+    ended = {}
+    codes = local(
+        [python("pass"), fails, python("print(1)")],
+        labels=["one", "two", "three"],
+        jobs=jobs,
+        on_end=lambda index, outcome: ended.update({index: (outcome.code, outcome.stderr)}),
+    )
     assert codes == [0, 3, 0]
-    captured = capsys.readouterr()
-    assert captured.err == "1 of 3 jobs failed:\n  two: exit code 3: bad luck\n"
-    lines = captured.out.splitlines()
+    assert ended == {0: (0, []), 1: (3, ["first", "bad luck "]), 2: (0, [])}
+    lines = capsys.readouterr().out.splitlines()
     assert [line[:5] for line in lines] == ["[1/3]", "[2/3]", "[3/3]"]
     assert sorted(line[6:-8].rsplit(" (", 1)[0].strip() for line in lines) == [
         "done   one",
@@ -47,9 +54,24 @@ def test_local_returns_exit_codes_in_order_and_lists_failures(capsys: pytest.Cap
     ]
 
 
-def test_a_command_that_cannot_start_is_a_failed_job(capsys: pytest.CaptureFixture[str]) -> None:
-    assert local(["/no/such/program --x"]) == [NOT_RUN]
-    assert "No such file or directory" in capsys.readouterr().err
+def test_a_command_that_cannot_start_is_a_failed_job() -> None:
+    errors: list[str] = []
+    assert local(["/no/such/program --x"], on_end=lambda _, outcome: errors.extend(outcome.stderr)) == [NOT_RUN]
+    assert "No such file or directory" in errors[0]
+
+
+def test_the_last_lines_of_a_long_stderr_are_kept() -> None:
+    code = "import sys; [print('line', i, 'x' * 100, file=sys.stderr) for i in range(5000)]"
+    errors: list[str] = []
+    local([python(code)], on_end=lambda _, outcome: errors.extend(outcome.stderr))
+    assert [line.split()[1] for line in errors] == [str(i) for i in range(4980, 5000)]
+
+
+def test_what_is_skipped_does_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = [f"touch {tmp_path}/{i}" for i in range(3)]
+    assert local(commands, labels=["a", "b", "c"], skip=lambda index: index == 1) == [0, 75, 0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "2"]
+    assert "runs elsewhere: b" in capsys.readouterr().out
 
 
 def test_local_runs_as_many_at_a_time_as_told(tmp_path: Path) -> None:
@@ -128,7 +150,7 @@ def test_an_interruption_ends_running_children_and_starts_no_more(
     pool = Pool([{}, {}])
     with pytest.raises(KeyboardInterrupt):
         pool.run(commands[:2], interrupt)
-    assert pool.run(commands[2:], interrupt) == [(NOT_RUN, "not started", 0.0)]
+    assert pool.run(commands[2:], interrupt) == [(NOT_RUN, ["not started"], 0.0)]
     assert not (tmp_path / "late").exists()
     assert time.monotonic() - start < 20
     with pytest.raises(ProcessLookupError):

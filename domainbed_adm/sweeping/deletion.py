@@ -1,0 +1,38 @@
+"""Delete the folders of jobs that did not finish; never one that a process trains in."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from domainbed_adm.sweeping.jobs import FAILED, INCOMPLETE, Job
+from domainbed_adm.training.lock import FILE_NAME, LockedError, run_lock
+
+
+def delete_incomplete(jobs: Iterable[Job]) -> int:
+    """Remove the folders of jobs that are incomplete or failed, and no other; return how many.
+
+    Raises:
+        UserError: a folder cannot be locked or emptied.
+    """
+    return sum(_delete(job.output_dir) for job in jobs if job.state in {INCOMPLETE, FAILED})
+
+
+def _delete(folder: Path) -> bool:
+    """Remove a job's folder under its lock; False where it has begun to run, or is done, by now."""
+    try:
+        with run_lock(folder):
+            if (folder / "done").exists():
+                return False
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != FILE_NAME:
+                    path.unlink()
+    except LockedError:
+        return False
+    with contextlib.suppress(OSError):  # not empty: a process has begun to train there since
+        folder.rmdir()
+    return True

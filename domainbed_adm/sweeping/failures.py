@@ -1,0 +1,84 @@
+"""``failed.json``: how a job's last attempt failed, in its folder; a later success takes it away."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from domainbed_adm.disk import replacing
+
+FILE_NAME = "failed.json"
+#: An error as Python or a command of this package prints it.
+_ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Exit)\b|\S+: error: ")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A job's failure.
+
+    Attributes:
+        exit_code: of the process; None where a signal ended it.
+        signal: its name, as "SIGKILL"; None where none did.
+        exception: the line of the error; "" where the process had no time to print one.
+        stderr: its last lines of standard error.
+        attempts: how many have failed since the last success.
+        time: when, in ISO 8601.
+    """
+
+    exit_code: int | None
+    signal: str | None
+    exception: str
+    stderr: list[str]
+    attempts: int
+    time: str
+
+    @property
+    def reason(self) -> str:
+        """One line."""
+        ended = f"killed by {self.signal}" if self.signal else f"exit code {self.exit_code}"
+        times = f" ({self.attempts} attempts)" if self.attempts > 1 else ""
+        return f"{ended}{times}" + (f": {self.exception}" if self.exception else "")
+
+
+def write(folder: Path, code: int, stderr: Sequence[str], attempts: int) -> None:
+    """Write ``failed.json``; ``code`` is negative for a signal.
+
+    Raises:
+        UserError: the system refuses.
+    """
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
+    failure = Failure(
+        exit_code=code if code >= 0 else None,
+        signal=name if code < 0 else None,
+        exception=_exception(stderr),
+        stderr=list(stderr),
+        attempts=attempts,
+        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / FILE_NAME) as file:
+        file.write(json.dumps(asdict(failure), indent=1).encode() + b"\n")
+
+
+def read(folder: Path) -> Failure | None:
+    """The failure in ``folder``; None where there is none that can be read."""
+    try:
+        return Failure(**json.loads((folder / FILE_NAME).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def clear(folder: Path) -> None:
+    """Take ``failed.json`` away."""
+    (folder / FILE_NAME).unlink(missing_ok=True)
+
+
+def _exception(lines: Sequence[str]) -> str:
+    """The last line that is an error's, as the message may go on below it; else the last line."""
+    errors = [line for line in lines if _ERROR_LINE.match(line)]
+    return (errors or [line.strip() for line in lines if line.strip()] or [""])[-1]

@@ -1,0 +1,95 @@
+"""How far a sweep is: jobs by method and state, what failed and why, and when it may end."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from domainbed_adm import records
+from domainbed_adm.sweeping.jobs import DONE, FAILED, NOT_LAUNCHED, RUNNING, STATES, Job
+from domainbed_adm.sweeping.launch import failure_line
+from domainbed_adm.tables import show
+
+
+def show_status(jobs: Sequence[Job]) -> None:
+    """Print a table of the jobs by method and state, each failed job with its reason, the sums, and an ETA."""
+    states = [job.state for job in jobs]
+    counts: dict[str, Counter[str]] = {}
+    for job, state in zip(jobs, states, strict=True):
+        counts.setdefault(job.train_args["algorithm"], Counter())[state] += 1
+    rows = [[name, *(str(count[state]) for state in STATES), str(count.total())] for name, count in counts.items()]
+    show(("algorithm", *STATES, "jobs"), rows)
+    for job, state in zip(jobs, states, strict=True):
+        if state == FAILED:
+            print(f"failed: {failure_line(job)}")
+    print(summary(states))
+    line = eta(map(_progress, jobs, states))
+    if line:
+        print(line)
+
+
+def summary(states: Sequence[str]) -> str:
+    """The number of jobs, in all and in each state."""
+    count = Counter(states)
+    return f"{len(states)} jobs: {', '.join(f'{count[state]} {state}' for state in STATES)}"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one job is: its method and data, its state, the steps left, and the step times it measured (seconds)."""
+
+    algorithm: str
+    dataset: str
+    state: str
+    steps_left: int
+    step_times: list[float]
+
+
+def _progress(job: Job, state: str) -> Progress:
+    path = job.output_dir / records.FILE_NAME
+    found = records.read_file(path) if state != NOT_LAUNCHED and path.is_file() else []
+    steps_done = max((int(record["step"]) + 1 for record in found), default=0)
+    times = [float(record["step_time"]) for record in found if isinstance(record.get("step_time"), int | float)]
+    left = 0 if state == DONE else max(0, job.n_steps - steps_done)
+    return Progress(job.train_args["algorithm"], job.train_args["dataset"], state, left, times)
+
+
+def eta(jobs: Iterable[Progress]) -> str | None:
+    """When the sweep may end, as a sentence; None where nothing was measured, or nothing is left.
+
+    A job's steps left, times the mean step time of its algorithm on its dataset (of the dataset's other algorithms
+    where it has none), over the number of jobs that run now (one where none does); never below the longest job's.
+    """
+    jobs = list(jobs)
+    times: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
+    for job in jobs:
+        times[job.algorithm, job.dataset] += job.step_times
+        times[(job.dataset,)] += job.step_times
+    seconds, unmeasured = [], 0
+    for job in jobs:
+        measured = times[job.algorithm, job.dataset] or times[(job.dataset,)]
+        if measured:
+            seconds.append(job.steps_left * fmean(measured))
+        else:
+            unmeasured += job.steps_left > 0
+    if not any(seconds):
+        return None
+    running = sum(job.state == RUNNING for job in jobs)
+    longest = max(sum(seconds) / max(1, running), *seconds)
+    how = f"{running} job{'s' * (running > 1)} at a time, as now" if running else "one job at a time (none runs now)"
+    without = f", and the {unmeasured} jobs on datasets without a measured step" if unmeasured else ""
+    return f"ETA: {duration(longest)} at {how}; an estimate from step times, without evaluation{without}"
+
+
+def duration(seconds: float) -> str:
+    """In two units at most: "40 s", "12 min", "3 h 20 min", "2 d 5 h"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"

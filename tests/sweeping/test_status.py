@@ -1,0 +1,90 @@
+"""What status says of a sweep, and its ETA from step times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from domainbed_adm.sweeping import failures
+from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, NOT_LAUNCHED, RUNNING, Job, Sweep
+from domainbed_adm.sweeping.status import Progress, duration, eta, show_status
+from tests.runs import record, write
+from tests.training.test_lock import held_elsewhere
+
+
+def job(state: str, left: int, *times: float, algorithm: str = "ERM", dataset: str = "PACS") -> Progress:
+    return Progress(algorithm, dataset, state, left, list(times))
+
+
+NOTHING = "; an estimate from step times, without evaluation"
+
+ETAS = [
+    ([], None),
+    ([job(NOT_LAUNCHED, 100)], None),
+    ([job(DONE, 0, 1.0)], None),
+    ([job(INCOMPLETE, 10, 1.0, 3.0)], f"ETA: 20 s at one job at a time (none runs now){NOTHING}"),
+    (
+        [job(RUNNING, 30, 1.0), job(RUNNING, 10), job(NOT_LAUNCHED, 20)],
+        f"ETA: 30 s at 2 jobs at a time, as now{NOTHING}",
+    ),
+    ([job(RUNNING, 30, 1.0), job(RUNNING, 30), job(FAILED, 20)], f"ETA: 40 s at 2 jobs at a time, as now{NOTHING}"),
+    # a method that was not measured takes its dataset's mean; a dataset that was not is left out, and that is said
+    (
+        [job(RUNNING, 10, 2.0), job(NOT_LAUNCHED, 10, algorithm="SAM")],
+        f"ETA: 40 s at 1 job at a time, as now{NOTHING}",
+    ),
+    (
+        [job(RUNNING, 10, 2.0), job(NOT_LAUNCHED, 10, dataset="VLCS")],
+        f"ETA: 20 s at 1 job at a time, as now{NOTHING}, and the 1 jobs on datasets without a measured step",
+    ),
+    # each method by its own step time
+    (
+        [job(DONE, 0, 1.0), job(DONE, 0, 3.0, algorithm="SAM"), job(INCOMPLETE, 10, algorithm="SAM")],
+        f"ETA: 30 s at one job at a time (none runs now){NOTHING}",
+    ),
+]
+
+
+@pytest.mark.parametrize(("jobs", "line"), ETAS)
+def test_eta(jobs: list[Progress], line: str | None) -> None:
+    assert eta(jobs) == line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (59, "59 s"),
+        (90, "2 min"),
+        (3599, "1 h 0 min"),
+        (12000, "3 h 20 min"),
+        (2 * 86400 + 3600, "2 d 1 h"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_status_counts_says_why_and_when(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = Sweep(["RotatedDigits"], ["ERM"], n_hparams=1, n_trials=1, single_test_envs=True, steps=101)
+    done, running, failed, incomplete, *_ = jobs = sweep.jobs(tmp_path)
+    for one, step in ((done, 100), (running, 50)):
+        write(one.output_dir, record((0.5, 0.5), step=0, step_time=None), record((0.5, 0.5), step=step, step_time=2.0))
+    (done.output_dir / "done").touch()
+    failures.write(failed.output_dir, -9, [], 1)
+    incomplete.output_dir.mkdir()
+    with held_elsewhere(running.output_dir):
+        show_status(jobs)
+    lines = capsys.readouterr().out.splitlines()
+    assert ["ERM", "1", "1", "1", "1", "2", "6"] in [line.split() for line in lines]
+    assert lines[-3:] == [
+        f"failed: ERM on RotatedDigits, test_envs 2: killed by SIGKILL ({failed.output_dir}/failed.json)",
+        "6 jobs: 1 done, 1 running, 1 incomplete, 1 failed, 2 not launched",
+        f"ETA: 15 min at 1 job at a time, as now{NOTHING}",  # (50 + 4 x 101) steps of 2 s
+    ]
+
+
+def test_steps_of_a_job_are_its_flag_or_the_datasets(tmp_path: Path) -> None:
+    assert Job({"dataset": "RotatedDigits", "steps": 7}, tmp_path).n_steps == 7
+    assert Job({"dataset": "PACS"}, tmp_path).n_steps == 5001
