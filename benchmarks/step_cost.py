@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from domainbed_adm import __version__
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.console import Parser, ProgressBar
 from domainbed_adm.hparams_registry import default_hparams
 from domainbed_adm.methods import get_method
+from domainbed_adm.tables import show
 
 LINEAR = {"weighting": "descent", "adm_estimator": "linear"}
 
@@ -189,22 +188,10 @@ def main(argv: Sequence[str]) -> int:
         "ratio": "median over rounds of the row's seconds over its baseline's in the same round",
     }
     table = rows_of(runners)
-    show(table, facts)
+    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
+    show(list(table[0]), [list(row.values()) for row in table])
     print(f"stored: {write(table, facts, args.output_dir)}")
     return 0
-
-
-def show(table: list[dict[str, str]], facts: dict[str, str]) -> None:
-    """Print the table for people."""
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    for key, value in facts.items():
-        console.print(f"{key}: {value}", highlight=False)
-    printed = Table()
-    for column in table[0]:
-        printed.add_column(column)
-    for row in table:
-        printed.add_row(*row.values())
-    console.print(printed)
 
 
 if __name__ == "__main__":
