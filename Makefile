@@ -1,7 +1,8 @@
-# make quickstart   environment, install, a leave-one-domain-out sweep on real data, the leaderboard
-# make test         environment, then every check: format, lint, types, tests
-# make benchmark    cost of the methods as ratios, stored under benchmarks/results
-# make clean        removes the environment and the quickstart's results
+# make quickstart     environment, install, a leave-one-domain-out sweep on real data, the leaderboard
+# make test           environment, then every check: format, lint, types, tests
+# make test-upstream  with DOMAINBED_DIR=...: our methods in that DomainBed checkout, its own unit tests over them too
+# make benchmark      cost of the methods as ratios, stored under benchmarks/results
+# make clean          removes the environment and the quickstart's results
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 RESULTS ?= results/quickstart
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
-.PHONY: help quickstart test format benchmark clean
+.PHONY: help quickstart test test-upstream checkout-named format benchmark clean
 .DEFAULT_GOAL := help
 
 help:
@@ -36,6 +37,16 @@ test: $(VENV)/ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n $(JOBS)
+
+$(VENV)/ready-upstream: $(VENV)/ready-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[upstream]'
+	@touch $@
+
+checkout-named:
+	@test -n "$(DOMAINBED_DIR)" || { echo "name the checkout: make test-upstream DOMAINBED_DIR=..."; exit 2; }
+
+test-upstream: checkout-named $(VENV)/ready-upstream
+	DOMAINBED_DIR=$(abspath $(DOMAINBED_DIR)) $(BIN)/python -m pytest -n $(JOBS) tests/upstream_real
 
 format: $(VENV)/ready-dev
 	$(BIN)/ruff format .

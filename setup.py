@@ -34,6 +34,16 @@ setup(
     ],
     extras_require={
         "backbones": ["timm>=1.0"],
+        # What DomainBed b93c22a imports beyond the above; its own pins of 2022 do not install on today's Python.
+        "upstream": [
+            "timm>=0.9.16",
+            "wilds>=2.0",
+            "backpack-for-pytorch>=1.6",
+            "gdown",
+            "imageio",
+            "parameterized",
+            "tqdm",
+        ],
         "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["domainbed-adm = domainbed_adm.cli:main"]},
