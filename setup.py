@@ -19,7 +19,11 @@ setup(
     packages=[*find_packages(include=["domainbed_adm", "domainbed_adm.*"]), "domainbed_adm.named_sweeps"],
     # The named sweeps are data at the top of the repository; installed, they lie inside the package.
     package_dir={"domainbed_adm.named_sweeps": "sweeps"},
-    package_data={"domainbed_adm": ["py.typed"], "domainbed_adm.named_sweeps": ["*.yaml", "README.md"]},
+    package_data={
+        "domainbed_adm": ["py.typed"],
+        "domainbed_adm.datasets.downloading": ["mirrors.yaml"],
+        "domainbed_adm.named_sweeps": ["*.yaml", "README.md"],
+    },
     install_requires=[
         "torch>=2.4",
         "torchvision>=0.19",
@@ -44,7 +48,7 @@ setup(
             "parameterized",
             "tqdm",
         ],
-        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"],
+        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "hypothesis>=6.0", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"],
     },
     entry_points={"console_scripts": ["domainbed-adm = domainbed_adm.cli:main"]},
     classifiers=[

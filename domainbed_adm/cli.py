@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "classify a folder of images with a trained model",
     "sweep": "launch and count many runs",
     "collect_results": "turn a sweep's records into DomainBed's tables",
+    "download": "fetch a dataset, unpack it and verify it",
     "verify_data": "look at every file of a dataset: broken, double, misplaced, missing",
     "list": "algorithms, datasets, hparams and named sweeps there are",
     "upstream": "run DomainBed's own train, sweep and collect_results with our methods in it",

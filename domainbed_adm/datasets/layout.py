@@ -50,10 +50,22 @@ def existing_data_dir(card: DatasetCard, data_dir: str | Path | None) -> Path:
         raise UserError(
             f"dataset {card.name} is read from disk: give --data_dir, the folder that holds {_wanted(card)}"
         )
-    folder = Path(data_dir).expanduser()
+    folder = expanded(data_dir)
     if not folder.is_dir():
         raise UserError(f"data_dir {folder} is no folder; it should hold {_wanted(card)}.{_hint(card, [])}")
     return folder
+
+
+def expanded(path: str | Path) -> Path:
+    """A path of the user's, with ``~`` expanded.
+
+    Raises:
+        UserError: it begins with ``~`` and a name that no user has.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{path}: there is no such user; give the path without ~") from error
 
 
 def environments(root: Path) -> list[str]:

@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     roots = [layout.dataset_root(card, args.data_dir) for card in cards]
     reports = [verify_with_bar(card, root, args.workers) for card, root in zip(cards, roots, strict=True)]
     if args.json:
-        print(json.dumps([report.as_json() for report in reports], indent=1, ensure_ascii=False))
+        print(json.dumps([report.as_json() for report in reports], indent=1))
     else:
         for report in reports:
             print_report(report)
@@ -79,20 +79,25 @@ def print_report(report: Report) -> None:
     table = {label: [report.counts[domain].get(label, 0) for domain in domains] for label in labels}
     rows = [*table.items(), ("all", list(report.sizes))]
     show(
-        ["class", *domains, "all"],
-        [[label, *map(str, row), str(sum(row))] for label, row in rows],
-        title=f"{report.dataset}: {report.root}",
+        ["class", *map(printable, domains), "all"],
+        [[printable(label), *map(str, row), str(sum(row))] for label, row in rows],
+        title=printable(f"{report.dataset}: {report.root}"),
     )
     for problem in report.problems:
-        print(f"{problem.kind}: {problem.path}: {problem.reason}")
+        print(printable(f"{problem.kind}: {problem.path}: {problem.reason}"))
     for note in report.notes:
-        print(f"note: {note}")
+        print(printable(f"note: {note}"))
     if report.hidden:
         print(f"note: {report.hidden} hidden files or folders ignored")
     total = sum(report.sizes)
     published = ", as published" if report.sizes in report.published else ""
     state = f"{len(report.problems)} wrong" if report.problems else "nothing wrong"
     print(f"{report.dataset}: {total:,} images{published}, {len(domains)} domains, {len(labels)} classes: {state}")
+
+
+def printable(line: str) -> str:
+    """The line with what no terminal shows, such as a line break in a file name, as its code."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 if __name__ == "__main__":
