@@ -1,0 +1,165 @@
+"""Runs that are killed with SIGKILL, again and again, must end in the records and weights of their unkilled twins."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import select
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from domainbed_adm import records
+from domainbed_adm.cli import main as command
+from domainbed_adm.training import loop, resume
+from domainbed_adm.training.checkpoint import load_model
+
+#: Method and weighting: every family of flatness, curriculum, difficulty and weighting.
+SAMPLE = [
+    ("ERM", "both"),
+    ("SPL_Loss", "both"),
+    ("SSPL_ADM", "memory"),
+    ("SAM", "both"),
+    ("SAM_SPL_GDM", "descent"),
+    ("SAM_SSPL_ADM", "both"),
+    ("SAGM_SPL_Loss", "memory"),
+    ("SAGM_SSPL_GDM", "both"),
+    ("FSAM", "both"),
+    ("FSAM_SPL_ADM", "memory"),
+    ("FSAM_SSPL_ADM", "descent"),
+]
+#: Where a kill is aimed: anywhere, or a random instant after the call of this function has begun.
+AIMS: dict[str, tuple[Any, str]] = {
+    "checkpoint": (resume, "save_position"),
+    "record": (records, "append"),
+    "evaluation": (loop, "accuracies"),
+}
+#: In what two equal runs differ.
+NOISE = {"step_time", "mem_gb", "args", "provenance"}
+
+
+def flags(method: str, weighting: str, folder: Path, steps: int) -> list[str]:
+    """The train command of a run that takes about a second."""
+    hparams = {"cnn_width": 8, "batch_size": 3} | ({} if weighting == "both" else {"weighting": weighting})
+    common = [
+        "--dataset",
+        "Debug28",
+        "--algorithm",
+        method,
+        "--output_dir",
+        str(folder),
+        "--hparams",
+        json.dumps(hparams),
+    ]
+    return ["train", *common, "--steps", str(steps), "--checkpoint_freq", "10", "--checkpoint_every", "5"]
+
+
+def fork(run: list[str], before: Callable[[], None] = lambda: None, stderr: str = os.devnull) -> int:
+    """Run a command in a child that has torch imported; return its process id."""
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 99
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        before()
+        code = command(run)
+    finally:
+        os._exit(code)
+
+
+def wait(pid: int) -> int:
+    """The exit code of a child, negative for a signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def killed(run: list[str], aim: str, chance: random.Random, length: float) -> bool:
+    """Run, and kill it; False where it ended before."""
+    reader, writer = os.pipe()
+    nth = chance.randrange(1, 5)
+    pid = fork(run, lambda: _announce(aim, nth, writer) if aim in AIMS else None)
+    os.close(writer)
+    if aim in AIMS:  # the pipe closes with the child
+        select.select([reader], [], [])
+        time.sleep(chance.uniform(0, 0.01))
+    else:
+        time.sleep(chance.uniform(0, length))
+    os.kill(pid, signal.SIGKILL)
+    os.close(reader)
+    code = wait(pid)
+    assert code in {0, -signal.SIGKILL}, f"{run}: exit code {code}"
+    return code != 0
+
+
+def _announce(aim: str, nth: int, writer: int) -> None:
+    """Write to the pipe when the function that is aimed at is called for the nth time."""
+    place, name = AIMS[aim]
+    original, calls = getattr(place, name), iter(range(1, 1000))
+
+    def announcing(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == nth:
+            os.write(writer, b"x")
+        return original(*args, **kwargs)
+
+    setattr(place, name, announcing)
+
+
+def outcome(folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
+    """What a run ended in: records without noise, weights."""
+    found = records.read_file(folder / records.FILE_NAME)
+    kept = [{name: value for name, value in record.items() if name not in NOISE} for record in found]
+    return kept, load_model(folder / "model.pkl")["model_dict"]
+
+
+def same(a: Path, b: Path) -> bool:
+    """Whether two runs are done and ended in the same records and weights, bit for bit."""
+    if not ((a / "done").exists() and (b / "done").exists()):
+        return False
+    (records_a, weights_a), (records_b, weights_b) = outcome(a), outcome(b)
+    equal = weights_a.keys() == weights_b.keys() and all(torch.equal(weights_a[k], weights_b[k]) for k in weights_a)
+    return equal and records_a == records_b
+
+
+def twins(root: Path, steps: int, sample: list[tuple[str, str]]) -> Iterator[tuple[Path, float]]:
+    """Runs that are not killed, and how long each took in seconds."""
+    for number, (method, weighting) in enumerate(sample):
+        start = time.monotonic()
+        folder = root / f"twin{number}"
+        assert wait(fork(flags(method, weighting, folder, steps))) == 0
+        yield folder, time.monotonic() - start
+
+
+def torture(runs: int, steps: int = 60, seed: int = 0) -> int:
+    """Kill ``runs`` runs; print runs, kills and losses; return the losses."""
+    torch.set_num_threads(1)
+    chance = random.Random(seed)
+    kills: Counter[str] = Counter()
+    losses = 0
+    with tempfile.TemporaryDirectory() as name:
+        root = Path(name)
+        sample = SAMPLE[: max(1, runs)]
+        unkilled = list(twins(root, steps, sample))
+        for number in range(runs):
+            (method, weighting), (twin, length) = sample[number % len(sample)], unkilled[number % len(sample)]
+            run = flags(method, weighting, root / "run", steps)
+            for aim in chance.choices(["anywhere", *AIMS], weights=[3, 1, 1, 1], k=chance.randrange(1, 4)):
+                if not (root / "run" / "done").exists():
+                    kills[aim] += killed(run, aim, chance, length)
+            assert wait(fork(run)) == 0
+            if not same(twin, root / "run"):
+                losses += 1
+                print(f"LOST: {method} {weighting}, run {number} of seed {seed}")
+            (root / "run").rename(root / f"run{number}")
+    where = ", ".join(f"{count} {aim}" for aim, count in sorted(kills.items()))
+    print(f"kills: {runs} runs, {kills.total()} kills ({where}), losses {losses}", flush=True)
+    return losses
