@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -227,6 +228,15 @@ def test_a_full_disk_is_one_line(place: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(archives.Budget, "take", full)
     with pytest.raises(UserError, match=r"a\.zip cannot be unpacked: No space left on device"):
         unpack(place.parent / "a.zip", place)
+
+
+def test_too_small_a_disk_is_told_before(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = place.parent / "a.zip"
+    archive.write_bytes(made_zip(FILES))
+    archives.enough_room(archive, place)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
+    with pytest.raises(UserError, match=r"has 0 MiB free, a\.zip needs more"):
+        archives.enough_room(archive, place)
 
 
 SEEDS = [*HOSTILE.values(), *(make({"a/b/1.jpg": b"one", "a/c/2.jpg": b"two"}) for make in MAKERS.values())]
