@@ -1,6 +1,7 @@
 # make quickstart     environment, install, a leave-one-domain-out sweep on real data, the leaderboard
 # make test           environment, then every check: format, lint, types, tests
 # make test-upstream  with DOMAINBED_DIR=...: our methods in that DomainBed checkout, its own unit tests over them too
+# make torture        kills, full disks and launchers side by side, at a size that takes ten minutes
 # make benchmark      cost of the methods as ratios, stored under benchmarks/results
 # make clean          removes the environment and the quickstart's results
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 RESULTS ?= results/quickstart
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
-.PHONY: help quickstart test test-upstream checkout-named format benchmark clean
+.PHONY: help quickstart test test-upstream checkout-named format torture benchmark clean
 .DEFAULT_GOAL := help
 
 help:
@@ -51,6 +52,9 @@ test-upstream: checkout-named $(VENV)/ready-upstream
 format: $(VENV)/ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+torture: $(VENV)/ready-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
 
 benchmark: $(VENV)/ready
 	$(BIN)/python -m benchmarks.step_cost

@@ -1,1 +1,1 @@
-"""Many runs: jobs, command launchers, named sweeps."""
+"""Many runs: jobs, command launchers, launches and their failures, named sweeps."""
