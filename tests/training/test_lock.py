@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -103,15 +102,14 @@ def test_a_lock_on_a_deleted_file_is_no_lock(tmp_path: Path) -> None:
 def test_asking_whether_a_run_is_alive_does_not_keep_it_from_starting(tmp_path: Path) -> None:
     asking = filelock.FileLock(tmp_path / ".lock")
     asking.acquire()
-    reader, writer = os.pipe()
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=writer) as holder:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         with pytest.raises(subprocess.TimeoutExpired):
             holder.wait(0.4)
         asking.release()
-        assert os.read(reader, 5) == b"held\n"
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
         holder.kill()
-    os.close(reader)
-    os.close(writer)
 
 
 @pytest.mark.parametrize("version", ["old", "new"])
