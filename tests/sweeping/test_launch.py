@@ -23,6 +23,9 @@ from tests.torture import launchers as torture
 SMALL = Sweep(["RotatedDigits"], ["ERM"], n_hparams=1, n_trials=1, single_test_envs=True)
 
 
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes in /proc")
+
+
 def commands(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
     """Let every job run this code in place of training; it finds the job's folder in ``folder``."""
     head = "import os, pathlib, sys, time; folder = pathlib.Path(sys.argv[1]); folder.mkdir(exist_ok=True)\n"
@@ -108,6 +111,7 @@ def test_names_are_data_for_every_launcher(
     assert not list(tmp_path.rglob("owned"))
 
 
+@needs_proc
 def test_ctrl_c_ends_jobs_gently_and_the_same_launch_goes_on(tmp_path: Path) -> None:
     sweep = Sweep(["Debug28"], ["ERM"], 0, 1, 1, 3000, '{"cnn_width": 8, "batch_size": 3}', data_dir=str(tmp_path))
     folder, job = tmp_path / "out", sweep.jobs(tmp_path / "out")[0]
@@ -149,6 +153,7 @@ def test_two_launchers_run_each_job_once() -> None:
     assert torture.side_by_side(6) == (6, [])
 
 
+@needs_proc
 def test_a_launcher_killed_with_its_jobs_goes_on() -> None:
     assert torture.killed(3, "launcher and jobs", random.Random(0)) == (3, [])
 
