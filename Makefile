@@ -47,7 +47,7 @@ checkout-named:
 	@test -n "$(DOMAINBED_DIR)" || { echo "name the checkout: make test-upstream DOMAINBED_DIR=..."; exit 2; }
 
 test-upstream: checkout-named $(VENV)/ready-upstream
-	DOMAINBED_DIR=$(abspath $(DOMAINBED_DIR)) $(BIN)/python -m pytest -n $(JOBS) tests/upstream_real
+	DOMAINBED_DIR=$(abspath $(DOMAINBED_DIR)) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile tests/upstream_real
 
 format: $(VENV)/ready-dev
 	$(BIN)/ruff format .
