@@ -19,9 +19,7 @@ import torch
 from torch import Tensor
 
 from domainbed_adm.errors import UserError
-
-#: One tensor or None per parameter.
-Gradients = list["Tensor | None"]
+from domainbed_adm.gradients import Gradients, joint_norm
 
 #: Added to ||g||, as the authors of SAM, SAGM and F-SAM do: a zero gradient moves nothing.
 NORM_EPSILON = 1e-12
@@ -187,11 +185,6 @@ class FSAM:
         direction = raw - self.sigma * mean
         mean.mul_(self.momentum).add_(raw, alpha=1 - self.momentum)
         return direction
-
-
-def joint_norm(tensors: list[Tensor]) -> Tensor:
-    """||.||_2 of all entries of all tensors, as a 0-d tensor on their device."""
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
 
 
 @contextmanager

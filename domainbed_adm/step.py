@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from domainbed_adm.curriculum import Curriculum, within_domains
 from domainbed_adm.difficulty import ADM, Difficulty, Probe, rank_correlation
 from domainbed_adm.errors import NonFiniteError, UserError, lookup
-from domainbed_adm.flatness import Flatness, Gradients, Plain, joint_norm
+from domainbed_adm.flatness import Flatness, Plain
+from domainbed_adm.gradients import Gradients, gradient_of, joint_norm
 from domainbed_adm.memory import recall, remember
 from domainbed_adm.methods import WEIGHTINGS
 from domainbed_adm.side_effects import RandomState, has_moving_batch_norm, still_batch_norm
@@ -161,7 +162,7 @@ class TrainingStep:
 
         def gradient_here() -> Gradients:
             with still_batch_norm(self.model), random_state.replayed():
-                return _gradient(weighted_mean(self.loss(self.model(x), y), first.weights), params)
+                return gradient_of(weighted_mean(self.loss(self.model(x), y), first.weights), params)
 
         handed = self.flatness(params, first.gradient, gradient_here, self.state)
         present = [gradient for gradient in handed if gradient is not None]
@@ -184,7 +185,7 @@ class TrainingStep:
     ) -> _First:
         if self.curriculum is None:
             objective = clean.losses.mean()
-            return _First(objective, _gradient(objective, params), None, {})
+            return _First(objective, gradient_of(objective, params), None, {})
         if self.scope == "domain" and domain_sizes is None:
             raise UserError('scope "domain" needs domain_sizes')
         if self.weighting == "both":
@@ -202,7 +203,7 @@ class TrainingStep:
         scores, figures = self._score(clean, input_gradient)
         weights = self._weigh(scores, domain_sizes)
         objective = weighted_mean(clean.losses, weights)
-        return _First(objective, _gradient(objective, params), weights, figures | _figures(scores, weights))
+        return _First(objective, gradient_of(objective, params), weights, figures | _figures(scores, weights))
 
     def _descent(self, clean: _CleanPass, params: list[Tensor], domain_sizes: Sequence[int] | None) -> _First:
         objective = clean.losses.mean()
@@ -232,11 +233,11 @@ class TrainingStep:
         weights then cost an input gradient of their own, 1 F.
         """
         if not clean.x.requires_grad:
-            return _gradient(objective, params), clean.x
+            return gradient_of(objective, params), clean.x
         if weights is not None and has_moving_batch_norm(self.model):
             apart = torch.autograd.grad(clean.losses.sum(), clean.x, retain_graph=True)[0]
-            return _gradient(objective, params), apart
-        gradient = _gradient(objective, [*params, clean.x])
+            return gradient_of(objective, params), apart
+        gradient = gradient_of(objective, [*params, clean.x])
         of_objective = gradient.pop()
         if of_objective is None:
             return gradient, torch.zeros_like(clean.x)
@@ -273,25 +274,6 @@ class TrainingStep:
         if len(place):
             weights[place] = self._weigh(remembered[place], sizes)
         return weights
-
-
-def _gradient(objective: Tensor, params: Sequence[Tensor]) -> Gradients:
-    """The objective's gradients, each in memory of its own, so that a rule may write into it; None where there is none.
-
-    Autograd may hand one tensor to two parameters (those of ``a + b``), or a view that repeats one number.
-    """
-    trained = [param for param in params if param.requires_grad]
-    found = iter(torch.autograd.grad(objective, trained, allow_unused=True))
-    gradient: Gradients = []
-    seen: set[int] = set()
-    for param in params:
-        part = next(found) if param.requires_grad else None
-        if part is not None:
-            if part.data_ptr() in seen or 0 in part.stride():
-                part = part.clone(memory_format=torch.contiguous_format)
-            seen.add(part.data_ptr())
-        gradient.append(part)
-    return gradient
 
 
 def _finite(figures: dict[str, Tensor]) -> dict[str, float]:

@@ -7,7 +7,8 @@ import torch
 
 from domainbed_adm.algorithms import training_step
 from domainbed_adm.errors import NonFiniteError, UserError
-from domainbed_adm.flatness import FSAM, SAGM, SAM, Plain, displaced, joint_norm
+from domainbed_adm.flatness import FSAM, SAGM, SAM, Plain, displaced
+from domainbed_adm.gradients import joint_norm
 from domainbed_adm.hparams_registry import default_hparams
 from domainbed_adm.memory import recall, remember
 from domainbed_adm.methods import METHODS, WEIGHTINGS
