@@ -5,21 +5,25 @@ The flow, which is also the layout::
     data -> minibatches -> difficulty -> curriculum weights -> flatness-aware step
          -> records -> selection -> leaderboard
 
-==========================  ============================================================
+==========================  ================================================================
+``methods``                 the grid of 28 methods as data: names, sources, costs
 ``difficulty``              clean losses and inputs -> scores[B]: Loss, GDM, ADM
 ``curriculum``              scores[B] and progress -> weights[B]: SPL, SSPL
 ``flatness``                gradient function -> gradient for the optimizer: SAM, SAGM, F-SAM
-``step``                    the three wired into one training step of any PyTorch loop
-``algorithms``              the grid of 28 DomainBed ``Algorithm`` classes
+``step``                    the three wired into one training step of any PyTorch loop, with
+                            ``gradients``, ``side_effects``, ``memory`` and ``state`` below it
+``algorithms``              the grid as DomainBed ``Algorithm`` classes
 ``hparams_registry``        their defaults, random ranges and valid ranges
-``networks``, ``datasets``  what is trained, on what
-``training``                one run: splits, data stream, loop, evaluation, checkpoint
-``records``                 ``results.jsonl``: write, read
+``networks``, ``datasets``  what is trained, on what; ``backbones``: pretrained networks
+``training``                one run: splits, data stream, loop, evaluation, resume
+``records``                 ``results.jsonl``: write, read; ``disk``: files whole or not at all
 ``model_selection``         records -> the accuracy each selection method reports
 ``leaderboard``             records -> tables
-``sweeping``                many runs: jobs, launchers, named sweeps
+``sweeping``                many runs: jobs, locks, launchers, named sweeps
 ``scripts``, ``cli``        the command line
-==========================  ============================================================
+``upstream``                the same methods in a DomainBed checkout
+``extensions``              parts of other packages; ``testing`` checks them
+==========================  ================================================================
 
 Importing the package loads no torch.
 """
