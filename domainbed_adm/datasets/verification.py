@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +137,7 @@ def _inspected(paths: Sequence[Path], workers: int) -> Iterator[tuple[str, Probl
     if workers <= 1 or len(paths) < FEW:
         yield from map(inspect_image, paths)
         return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_quiet)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_obey)
     try:
         yield from pool.map(inspect_image, paths, chunksize=16)
     except BrokenProcessPool as error:
@@ -146,9 +148,17 @@ def _inspected(paths: Sequence[Path], workers: int) -> Iterator[tuple[str, Probl
         pool.shutdown(cancel_futures=True)
 
 
-def _quiet() -> None:
-    """Leave an interruption from the keyboard to the main process."""
+def _obey() -> None:
+    """Leave an interruption from the keyboard to the main process, and end when that has ended, however it did."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    main = parent_process()
+    if main is not None:
+        threading.Thread(target=_end_with, args=(main,), daemon=True).start()
+
+
+def _end_with(main: BaseProcess) -> None:
+    main.join()
+    os._exit(1)
 
 
 def inspect_image(path: Path) -> tuple[str, Problem | None]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,28 @@ def test_worker_processes_find_the_same(image_folder: Path, monkeypatch: pytest.
     monkeypatch.setattr(verification, "cpus", lambda: 2)
     assert verify(CARD, root, workers=100) == alone
     assert len(ticks) == 30
+
+
+_VERIFY = """
+import sys, time
+from pathlib import Path
+from domainbed_adm.datasets import verification
+from domainbed_adm.datasets.cards import folder_card
+verification.FEW, verification.cpus = 0, lambda: 2
+def tick():
+    print("working", flush=True)
+    time.sleep(60)
+verification.verify(folder_card("Shapes"), Path(sys.argv[1]), 2, tick)
+"""
+
+
+def test_workers_end_with_a_main_process_that_was_killed(image_folder: Path) -> None:
+    command = [sys.executable, "-c", _VERIFY, str(image_folder / "Shapes")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as main:
+        assert main.stdout is not None
+        assert main.stdout.readline() == "working\n"
+        main.kill()
+        main.communicate(timeout=20)  # returns once no worker holds the pipe
 
 
 def test_the_report_as_json(image_folder: Path) -> None:
