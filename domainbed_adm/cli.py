@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """Run a script's ``main``; one line and an exit code for what can go wrong.
 
-    A user's mistake is 2, a number that is not finite 3, an interruption 130.
+    A user's mistake is 2, a number that is not finite 3, an interruption 130, a closed pipe 141.
     """
     try:
         load_extensions()
@@ -61,7 +61,7 @@ def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
         return 3
     except BrokenPipeError:  # the reader, head perhaps, has enough: nothing more can be written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 141
     except KeyboardInterrupt:
         print("domainbed-adm: interrupted", file=sys.stderr)
         return 130

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from domainbed_adm.disk import replacing
 from domainbed_adm.errors import NonFiniteError, UserError
 from domainbed_adm.training.setup import Setup
 
@@ -34,7 +35,8 @@ def explained(run: Setup, step: int, output_dir: Path) -> Iterator[None]:
     except NonFiniteError as error:
         about = {name: run.args[name] for name in ("algorithm", "dataset", "test_envs", "seed", "trial_seed")}
         report = {"step": step, "error": str(error), **about, "hparams": run.hparams}
-        (output_dir / FILE_NAME).write_text(json.dumps(report, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        with replacing(output_dir / FILE_NAME) as file:
+            file.write(json.dumps(report, indent=1, sort_keys=True).encode() + b"\n")
         raise NonFiniteError(
             f"{run.args['algorithm']} on {run.args['dataset']}, step {step}: {error} (lr {run.hparams['lr']:g}; "
             f"see {output_dir / FILE_NAME})"
