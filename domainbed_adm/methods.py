@@ -203,3 +203,11 @@ def get_method(name: str) -> Method:
     """
     load_extensions()
     return lookup(METHODS, name, "algorithm")
+
+
+#: DomainBed's own algorithms at b93c22a, in the order of its tables, where they stand before ours.
+DOMAINBED_ALGORITHMS = (
+    *("ERM", "ERMPlusPlus", "Fish", "IRM", "GroupDRO", "Mixup", "MLDG", "CORAL", "MMD", "DANN", "CDANN", "MTL"),
+    *("SagNet", "ARM", "VREx", "RSC", "SD", "ANDMask", "SANDMask", "IGA", "SelfReg", "Fishr", "TRM", "IB_ERM"),
+    *("IB_IRM", "CAD", "CondCAD", "Transfer", "CausIRL_CORAL", "CausIRL_MMD", "EQRM", "RDM", "ADRMX", "URM"),
+)

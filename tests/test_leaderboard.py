@@ -60,9 +60,11 @@ def test_order_of_algorithms_datasets_and_names_of_environments() -> None:
         *own_runs("Theirs", "Zoo", provenance=MADE_BY),
         *own_runs("SAM", "Zoo"),
         *own_runs("Other", "Anon"),
+        *own_runs("URM", "Anon"),
+        *own_runs("DANN", "Anon"),
         *own_runs("ERM", "PACS"),
     )
-    assert found.algorithms == ["ERM", "SAM", "Theirs", "Other"]
+    assert found.algorithms == ["ERM", "DANN", "URM", "SAM", "Theirs", "Other"]
     assert found.environments == {"PACS": ["A", "C", "P", "S"], "Zoo": ["ink", "oil"], "Anon": ["0", "1"]}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from domainbed_adm.datasets.cards import CARDS
-from domainbed_adm.methods import METHODS
+from domainbed_adm.methods import DOMAINBED_ALGORITHMS, METHODS
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.records import Record, environment_count
 
@@ -46,7 +46,7 @@ class Board:
 
     Attributes:
         total: number of records.
-        algorithms: names, the known ones in the order of ``METHODS``, then others as they appear.
+        algorithms: names: DomainBed's own in its order, those of ``METHODS`` in theirs, others as they appear.
         environments: names of the environments of each dataset, the known datasets in the order of ``CARDS``.
         records: of each (dataset, algorithm, environment), whether held out alone or with another.
         scores: for each selection method's key, the accuracy (a fraction) of each trial of each ``Key``.
@@ -54,7 +54,9 @@ class Board:
 
     def __init__(self, records: Sequence[Record], selections: Iterable[SelectionMethod]) -> None:
         self.total = len(records)
-        self.algorithms = _ordered((record["args"]["algorithm"] for record in records), METHODS)
+        self.algorithms = _ordered(
+            (record["args"]["algorithm"] for record in records), (*DOMAINBED_ALGORITHMS, *METHODS)
+        )
         datasets = _ordered((record["args"]["dataset"] for record in records), CARDS)
         self.environments = {dataset: _environment_names(dataset, records) for dataset in datasets}
         self.records: dict[Key, list[Record]] = {}
@@ -110,7 +112,7 @@ def _scores(selection: SelectionMethod, trials: dict[Key, dict[int, list[Record]
 def _ordered(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """The distinct names: first those in ``known``, in its order, then the rest as they appear."""
     found = dict.fromkeys(names)
-    first = [name for name in known if name in found]
+    first = [name for name in dict.fromkeys(known) if name in found]
     return first + [name for name in found if name not in first]
 
 

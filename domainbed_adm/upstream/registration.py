@@ -107,11 +107,14 @@ class Registration:
         self._stated = (hparams, stated, type(dataset).__name__)
 
     def _add_datasets(self) -> None:
+        """Each dataset that DomainBed lacks, in the place among its own that it has among ours: the order of tables."""
         doors = self.host.datasets
         for name in CARDS:
             if not hasattr(doors, name):
                 setattr(doors, name, host_dataset(get_dataset_class(name)))
-                doors.DATASETS.append(name)
+                after = list(CARDS)[list(CARDS).index(name) + 1 :]
+                place = next((doors.DATASETS.index(one) for one in after if one in doors.DATASETS), None)
+                doors.DATASETS.insert(len(doors.DATASETS) if place is None else place, name)
                 self.datasets.append(name)
         for name in doors.DATASETS:
             self.watch_dataset(name)

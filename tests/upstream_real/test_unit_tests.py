@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from domainbed_adm import upstream
-from domainbed_adm.methods import METHODS
+from domainbed_adm.methods import DOMAINBED_ALGORITHMS, METHODS
 from tests.upstream_real.conftest import REAL
 
 pytestmark = REAL
@@ -35,6 +35,12 @@ class Shallow(nn.Module):
 
     def forward(self, x):
         return self.fc(self.wide(self.bn1(self.conv1(x)).relu()).mean((2, 3)))
+
+
+def test_the_names_that_our_tables_put_first(host):
+    assert [*DOMAINBED_ALGORITHMS, *OURS] == host.host.algorithms.ALGORITHMS
+    digits, mnist = (host.host.datasets.DATASETS.index(name) for name in ("RotatedDigits", "ColoredMNIST"))
+    assert digits < mnist
 
 
 def test_hparams(host, monkeypatch):
