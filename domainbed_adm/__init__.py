@@ -20,6 +20,8 @@ The flow, which is also the layout::
 ``model_selection``         records -> the accuracy each selection method reports
 ``leaderboard``             records -> tables
 ``sweeping``                many runs: jobs, locks, launchers, named sweeps
+``upstream``                all of it in a real DomainBed checkout
+``extensions``              what other packages add; ``testing`` checks it
 ``scripts``, ``cli``        the command line
 ``upstream``                the same methods in a DomainBed checkout
 ``extensions``              parts of other packages; ``testing`` checks them

@@ -3,7 +3,9 @@
 ========================  =====================================================================
 ``host``                  finds the checkout and checks that it has the doors we use
 ``registration``          puts our algorithms, hparams, datasets and job commands behind those doors
-``facts``                 what a run of DomainBed knows and does not tell an algorithm
+``run``, ``facts``        what a run of DomainBed knows and does not tell an algorithm
+``jobs``                  the commands of jobs, so that they run registered, too
+``views``                 our datasets as DomainBed's loop wants them
 ``scripts``               runs one of DomainBed's scripts, registered
 ========================  =====================================================================
 

@@ -13,8 +13,10 @@ from domainbed_adm.entry_points import load_extensions
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import RUN_FACTS
 from domainbed_adm.methods import METHODS, Method
-from domainbed_adm.upstream import facts, jobs
+from domainbed_adm.upstream import jobs
+from domainbed_adm.upstream.facts import watch
 from domainbed_adm.upstream.host import Host, find, missing_door, open_host
+from domainbed_adm.upstream.run import Run
 from domainbed_adm.upstream.views import host_dataset
 
 Hparams = dict[str, Any]
@@ -43,7 +45,7 @@ def register(path: str | None = None, total_steps: int | None = None) -> Registr
     kept.complete()
     setattr(host.algorithms, _KEPT_AS, kept)
     if total_steps is not None:
-        kept.total_steps = total_steps
+        kept.run.total_steps = total_steps
     return kept
 
 
@@ -54,17 +56,14 @@ class Registration:
         host: the DomainBed.
         methods: names of the algorithms added.
         datasets: names of the datasets added.
-        total_steps: steps of the run; None where nobody has said.
-        as_dataset: whether ``total_steps`` is the ``N_STEPS`` of the run's dataset, which may set it when it is built.
+        run: what is known of the run.
     """
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self.methods: list[str] = []
         self.datasets: list[str] = []
-        self.total_steps: int | None = None
-        self.as_dataset = False
-        self._stated: tuple[Any, facts.Std | facts.Unknown, str] | None = None
+        self.run = Run()
 
     def complete(self) -> None:
         """Add what is not there yet.
@@ -93,18 +92,7 @@ class Registration:
         """From now on, know the normalisation that a dataset of this class states."""
         found = getattr(self.host.datasets, name, None)
         if isinstance(found, type):
-            facts.watch(found, self._note_dataset)
-
-    def _note_dataset(self, dataset: Any, hparams: Hparams) -> None:
-        if self.as_dataset:
-            self.total_steps = dataset.N_STEPS
-            hparams.update({name: dataset.N_STEPS for name in hparams if name == "total_steps"})
-        stated: facts.Std | facts.Unknown
-        try:
-            stated = facts.input_std(dataset)
-        except facts.Unknown as unknown:
-            stated = unknown
-        self._stated = (hparams, stated, type(dataset).__name__)
+            watch(found, self.run.note_dataset)
 
     def _add_datasets(self) -> None:
         """Each dataset that DomainBed lacks, in the place among its own that it has among ours: the order of tables."""
@@ -141,13 +129,13 @@ class Registration:
         read = [name for name in self.reads(algorithm) if name not in theirs]
         if not read:
             return {}
-        known = {} if self.total_steps is None else {"total_steps": self.total_steps}
+        known = {} if self.run.total_steps is None else {"total_steps": self.run.total_steps}
         ours = {name: value for name, value in source(algorithm, *rest).items() if name not in RUN_FACTS} | known
         return {name: ours[name] for name in read if name in ours}
 
     def _class(self, method: Method) -> type[Any]:
         """The method on top of DomainBed's ERM, which sees to it that it knows what it needs."""
-        state_facts, root = self._state_facts, self.host.root
+        run, root = self.run, self.host.root
 
         class Doors(self.host.algorithms.ERM):  # type: ignore[name-defined]
             """DomainBed's ERM, once it is known to have what a method trains."""
@@ -163,50 +151,7 @@ class Registration:
         def __init__(
             self: Any, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: Hparams
         ) -> None:
-            state_facts(method, hparams)
+            run.complete(method, hparams)
             ours.__init__(self, input_shape, num_classes, num_domains, hparams)
 
         return type(method.name, (ours,), {"__init__": __init__, "__doc__": ours.__doc__, "__module__": __name__})
-
-    def _state_facts(self, method: Method, hparams: Hparams) -> None:
-        """Put into ``hparams`` what the run knows, and check what the method reads.
-
-        Raises:
-            UserError: something is not known, or cannot work here.
-        """
-        given = {name: hparams[name] for name in method.hparams if name in hparams and name not in RUN_FACTS}
-        registry.override({}, given, method.name, "Debug28")
-        check_weighting(hparams, method)
-        if "total_steps" in method.hparams and "total_steps" not in hparams:
-            if self.total_steps is None:
-                raise UserError(
-                    f"{method.name} needs to know how many steps the run has: train by `domainbed-adm upstream train`, "
-                    "or call upstream.register(total_steps=...), or put total_steps into its hparams"
-                )
-            hparams["total_steps"] = self.total_steps
-        if "input_std" in method.hparams and "input_std" not in hparams:
-            hparams["input_std"] = self._std_stated_to(hparams, method)
-
-    def _std_stated_to(self, hparams: Hparams, method: Method) -> facts.Std:
-        of, stated, name = self._stated or (None, facts.Unknown("no dataset was built with its hparams"), "the dataset")
-        if of is not hparams:
-            name, stated = "the dataset", facts.Unknown("no dataset was built with the hparams that it got")
-        if isinstance(stated, facts.Unknown):
-            raise UserError(
-                f"{method.name} needs to know how the inputs of {name} are normalised, but {stated}: give --hparams "
-                """'{"input_std": [0.229, 0.224, 0.225]}', one std per channel, or null for pixels in [0, 1]"""
-            )
-        return stated
-
-
-def check_weighting(hparams: Hparams, method: Method) -> None:
-    """Refuse weighting "memory", which DomainBed's loop cannot serve.
-
-    Raises:
-        UserError: it is asked for.
-    """
-    if method.curriculum and hparams.get("weighting") == "memory":
-        raise UserError(
-            "weighting 'memory' needs to know which samples a minibatch holds, and DomainBed does not say: "
-            "use 'both' or 'descent', or our own engine, `domainbed-adm train`"
-        )

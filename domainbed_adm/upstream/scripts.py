@@ -13,7 +13,8 @@ from domainbed_adm import hparams_registry
 from domainbed_adm.errors import UserError, unknown_name
 from domainbed_adm.methods import METHODS
 from domainbed_adm.upstream.host import check_script, missing_import
-from domainbed_adm.upstream.registration import Registration, check_weighting
+from domainbed_adm.upstream.registration import Registration
+from domainbed_adm.upstream.run import check_weighting
 
 
 def run_script(registration: Registration, name: str, flags: Sequence[str]) -> None:
@@ -41,7 +42,7 @@ def check_flags(registration: Registration, args: argparse.Namespace) -> None:
     """Learn from a script's flags what its run is, and refuse what cannot work before anything is written.
 
     Args:
-        registration: learns ``total_steps``: ``--steps``, or the dataset's ``N_STEPS``.
+        registration: its run learns ``total_steps``: ``--steps``, or the dataset's ``N_STEPS``.
         args: as the script's own parser read them.
 
     Raises:
@@ -63,8 +64,8 @@ def check_flags(registration: Registration, args: argparse.Namespace) -> None:
     dataset = getattr(registration.host.datasets, str(given.get("dataset")), None)
     if "algorithm" in given and dataset is not None:
         registration.watch_dataset(given["dataset"])
-        registration.as_dataset = not given.get("steps") and hasattr(dataset, "N_STEPS")
-        registration.total_steps = dataset.N_STEPS if registration.as_dataset else given.get("steps")
+        registration.run.as_dataset = not given.get("steps") and hasattr(dataset, "N_STEPS")
+        registration.run.total_steps = dataset.N_STEPS if registration.run.as_dataset else given.get("steps")
 
 
 @contextmanager
