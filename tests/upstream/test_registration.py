@@ -88,7 +88,7 @@ def test_our_small_datasets_have_the_hosts_hparams_of_small_images(host):
 @pytest.mark.parametrize("name", METHODS)
 def test_both_hosts_train_the_same(monkeypatch, host, name, weighting):
     """From the same weights and the same minibatches; the host's network, with BatchNorm and dropout, in both."""
-    host.total_steps = 5
+    host.run.total_steps = 5
     doors = host.host
     given = doors.hparams_registry.default_hparams(name, "Pixels") | {
         "weighting": weighting,
@@ -133,13 +133,13 @@ def test_progress_is_never_assumed(host):
 
 @pytest.mark.parametrize(("dataset", "std"), [("Debug28", None), ("Pixels", None), ("Photos", [0.2, 0.3, 0.4])])
 def test_the_normalisation_is_the_datasets(host, dataset, std):
-    host.total_steps = 5
+    host.run.total_steps = 5
     algorithm = built(host, dataset=dataset)
     assert algorithm.step.difficulty.input_std == algorithm.hparams["input_std"] == std
 
 
 def test_a_normalisation_that_cannot_be_known_must_be_given(host):
-    host.total_steps = 5
+    host.run.total_steps = 5
     with pytest.raises(
         UserError, match=r"inputs of Secret are normalised, but its transform has no .* a Lambda .*null"
     ):
@@ -160,7 +160,7 @@ def test_a_normalisation_that_cannot_be_known_must_be_given(host):
     ],
 )
 def test_hparams_that_cannot_work(host, given, message):
-    host.total_steps = 5
+    host.run.total_steps = 5
     with pytest.raises(UserError, match=message):
         built(host, **given)
 

@@ -48,7 +48,7 @@ def test_both_hosts_train_the_same(host, name):
 
     The order of parameters differs, and with it the rounding of the norm over all of them that a flatness rule takes.
     """
-    host.total_steps = 5
+    host.run.total_steps = 5
     given = host.host.hparams_registry.default_hparams(name, "Debug28") | {"input_std": None}
     torch.manual_seed(0)
     theirs = host.host.algorithms.get_algorithm_class(name)(SHAPE, 2, 2, given)
