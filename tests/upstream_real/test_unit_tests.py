@@ -4,7 +4,6 @@ import importlib
 import unittest
 
 import pytest
-import timm
 import torchvision
 from torch import nn
 
@@ -54,7 +53,7 @@ def test_hparams(host, monkeypatch):
 def test_algorithms(host, monkeypatch, no_cuda_needed, name):
     upstream.register(total_steps=3)
     monkeypatch.setattr(host.host.algorithms, "ALGORITHMS", [name])
-    monkeypatch.setattr(timm, "create_model", Shallow)
+    monkeypatch.setattr(importlib.import_module("timm"), "create_model", Shallow)
     monkeypatch.setattr(torchvision.models, "resnet50", Shallow)
     count, failed = run("domainbed.test.test_models")
     assert not failed, failed[0]
