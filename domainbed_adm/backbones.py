@@ -49,7 +49,7 @@ def _imagenet_weights(name: str) -> dict[str, Any]:
     """
     weights = get_model_weights(name)["IMAGENET1K_V1"]
     try:
-        return weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True)
+        return weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
     except _BROKEN_FILE as error:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise UserError(

@@ -127,6 +127,20 @@ def test_pretrained_weights_are_used(some_weights):
     assert set(some_weights) - set(network.network.state_dict()) == {"fc.weight", "fc.bias"}
 
 
+class Evil:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('the file ran')",))
+
+
+def test_a_weights_file_runs_no_code(tmp_path, monkeypatch):
+    """A file that lies in the cache already is read without executing anything."""
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(Evil(), tmp_path / "checkpoints/resnet18-f37072fd.pth")
+    with pytest.raises(UserError, match="no ImageNet weights for resnet18"):
+        Featurizer((3, 64, 64), {"resnet18": True})
+
+
 def test_one_channel_sees_what_three_equal_ones_show(some_weights):
     grey, color = (Featurizer((n, 64, 64), {"resnet18": True}).eval() for n in (1, 3))
     x = torch.rand(2, 1, 64, 64)

@@ -42,6 +42,7 @@ class Launch:
         self._known = {job.output_dir: _attempts(job) for job in jobs}
         self._tries: Counter[Path] = Counter()
         self._over: set[Path] = set()
+        self._given_up: set[Path] = set()
 
     def run(self) -> int:
         """Run; return 1 where a job has failed, else 0.
@@ -106,9 +107,12 @@ class Launch:
             warn(f"{job.label} failed, and that cannot be noted: {error}")
         if outcome.code in _FINAL or self._tries[folder] > self._retries:
             self._over.add(folder)
+            self._given_up.add(folder)  # also where failed.json could not be written
 
     def _report(self) -> int:
-        failed = [job for job in self._jobs if job.state == FAILED]
+        failed = [
+            job for job in self._jobs if job.state == FAILED or (job.output_dir in self._given_up and job.state != DONE)
+        ]
         if failed:
             print(f"{len(failed)} of {len(self._jobs)} jobs failed:", file=sys.stderr)
         for job in failed:

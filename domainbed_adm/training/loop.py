@@ -58,11 +58,21 @@ def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
 
 
 def _position(run: Setup, output_dir: Path) -> Position:
-    """Where to begin: at the checkpoint, records beyond it dropped; else at the start."""
+    """Where to begin: at the checkpoint, records beyond it dropped; else at the start.
+
+    Raises:
+        UserError: records are lost that the checkpoint counts.
+    """
     checkpoint, path = output_dir / resume.FILE_NAME, output_dir / records.FILE_NAME
     position = resume.load_position(checkpoint, run) if checkpoint.exists() else Position()
+    _check_records(run, path)
+    kept = len(records.read_file(path)) if path.exists() else 0
+    if kept < position.n_records:
+        raise UserError(
+            f"{path} has {kept} of the {position.n_records} records that the checkpoint counts: put the file back, or "
+            "--restart"
+        )
     if path.exists():
-        _check_records(run, path)
         records.keep_first(path, position.n_records)
     return position
 
@@ -108,7 +118,8 @@ def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position) -
         position.next_step = step + 1
         bar.advance()
         if schedule.is_checkpoint(step):
-            record = _record(run, schedule, batches, position)
+            with failures.explained(run, step, output_dir):
+                record = _record(run, schedule, batches, position)
             records.append(output_dir / records.FILE_NAME, record | {"provenance": origin})
             position.since_record, position.n_records = {}, position.n_records + 1
             if run.args["save_model_every_checkpoint"] and not run.args["skip_model_save"]:

@@ -54,6 +54,17 @@ def test_a_failure_is_kept_in_its_folder_and_gone_after_a_success(
     assert not list(tmp_path.glob("*/failed.json"))
 
 
+def test_a_failure_that_cannot_be_noted_is_a_failure_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some = SMALL.jobs(tmp_path)[:2]
+    commands(monkeypatch, "sys.exit(2)")
+    for job in some:
+        job.output_dir.write_text("a file in the folder's place")
+    assert Launch(some, local, 2, retries=0).run() == 1
+    assert "2 of 2 jobs failed:" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("code", "retries", "tries"), [(1, 0, 1), (1, 2, 3), (2, 2, 1), (3, 2, 1)])
 def test_what_would_fail_again_is_not_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, retries: int, tries: int

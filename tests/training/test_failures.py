@@ -80,6 +80,17 @@ def test_too_little_memory_says_what_to_lower(tmp_path, monkeypatch, capsys, err
     assert train(tmp_path) == 0
 
 
+def test_too_little_memory_in_an_evaluation_is_one_line_too(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(get_algorithm_class("SAM_SSPL_ADM"), "predict", fail)
+    assert train(tmp_path) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "out of memory: SAM_SSPL_ADM on Debug28, step 0" in told
+
+
 def test_another_error_keeps_its_traceback(tmp_path, monkeypatch):
     def fail(algorithm, update):
         raise RuntimeError("shapes do not match")

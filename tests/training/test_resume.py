@@ -141,6 +141,18 @@ def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch, capsys, contents):
     assert train(tmp_path, "SAM", "--restart") == 0
 
 
+@pytest.mark.parametrize("lost", ["all", "one"])
+def test_lost_records_are_not_passed_over(tmp_path, monkeypatch, capsys, lost):
+    train_killed(monkeypatch, 4, tmp_path, "SAM")
+    path = tmp_path / "results.jsonl"
+    whole = path.read_text()
+    path.write_text("torn\n" + whole.split("\n", 1)[1])
+    if lost == "all":
+        path.unlink()
+    assert train(tmp_path, "SAM") == 2
+    assert f"has {0 if lost == 'all' else 1} of the 2 records that the checkpoint counts" in capsys.readouterr().err
+
+
 def test_every_optimizer_and_random_state_is_kept(tmp_path, monkeypatch):
     """An algorithm of several optimizers that draws from every generator resumes as well."""
     erm = get_algorithm_class("ERM")
