@@ -18,7 +18,7 @@ from domainbed_adm.sweeping.checks import check_sweep, check_writable, make_fold
 from domainbed_adm.sweeping.deletion import delete_incomplete
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, Sweep
 from domainbed_adm.sweeping.launch import Launch
-from domainbed_adm.sweeping.launchers import LAUNCHERS
+from domainbed_adm.sweeping.launchers import LAUNCHERS, gpus
 from domainbed_adm.sweeping.status import show_status, summary
 
 EXAMPLES = """\
@@ -103,6 +103,8 @@ def main(argv: Sequence[str]) -> int:
     if args.retries < 0:
         raise UserError(f"--retries must be at least 0, not {args.retries}")
     launching = args.command == "launch" and not args.dry_run
+    if launching and args.command_launcher == "multi_gpu":
+        gpus()  # none is a mistake to be told before anything is made
     check_sweep(sweep, needs_data=launching and args.command_launcher != "dummy")
     jobs = sweep.jobs(check_writable(args.output_dir) if launching else args.output_dir)
     if args.command == "status" or args.dry_run:
