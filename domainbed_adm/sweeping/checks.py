@@ -24,6 +24,8 @@ def check_sweep(sweep: Sweep, needs_data: bool) -> None:
         UserError: for the first thing that is wrong.
     """
     _check_numbers(sweep)
+    if sweep.task != "domain_generalization":
+        raise UserError(f"task must be domain_generalization in a sweep, not {sweep.task!r}")
     for algorithm in sweep.algorithms:
         get_method(algorithm)
     for dataset in sweep.datasets:
