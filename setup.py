@@ -22,6 +22,8 @@ setup(
     package_data={
         "domainbed_adm": ["py.typed"],
         "domainbed_adm.datasets.downloading": ["mirrors.yaml"],
+        "domainbed_adm.leaderboard": ["*.yaml"],
+        "domainbed_adm.report": ["*.j2", "*.css", "*.js"],
         "domainbed_adm.named_sweeps": ["*.yaml", "README.md"],
     },
     install_requires=[
@@ -38,6 +40,8 @@ setup(
     ],
     extras_require={
         "backbones": ["timm>=1.0"],
+        "figures": ["matplotlib>=3.8"],
+        "tensorboard": ["tensorboard>=2.16"],
         # What DomainBed b93c22a imports beyond the above; its own pins of 2022 do not install on today's Python.
         "upstream": [
             "timm>=0.9.16",
@@ -48,7 +52,18 @@ setup(
             "parameterized",
             "tqdm",
         ],
-        "dev": ["pytest>=8.0", "pytest-xdist>=3.5", "hypothesis>=6.0", "ruff>=0.6", "mypy>=1.11", "types-PyYAML"],
+        "dev": [
+            "pytest>=8.0",
+            "pytest-xdist>=3.5",
+            "hypothesis>=6.0",
+            "ruff>=0.6",
+            "mypy>=1.11",
+            "types-PyYAML",
+            "matplotlib>=3.8",
+            "tensorboard>=2.16",
+            "curvlinops-for-pytorch>=2.0",
+            "selenium>=4.20",
+        ],
     },
     entry_points={"console_scripts": ["domainbed-adm = domainbed_adm.cli:main"]},
     classifiers=[

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 
 def has_moving_batch_norm(model: nn.Module) -> bool:
@@ -29,6 +30,27 @@ def still_batch_norm(model: nn.Module) -> Iterator[None]:
     finally:
         for module in moving:
             module.track_running_stats = True
+
+
+@contextmanager
+def as_trained(model: nn.Module) -> Iterator[None]:
+    """Within the block the model computes the loss that training sees, without its noise; after it, all is as before.
+
+    Training mode, as the model itself means it (a frozen BatchNorm stays frozen): BatchNorm normalises by the
+    statistics of each mini-batch, and its running statistics do not move. Dropout modules are off, so that a loss is a
+    function of the parameters and the inputs alone.
+    """
+    before = [(module, module.training) for module in model.modules()]
+    model.train()
+    for module in model.modules():
+        if isinstance(module, _DropoutNd):
+            module.training = False
+    try:
+        with still_batch_norm(model):
+            yield
+    finally:
+        for module, training in before:
+            module.training = training
 
 
 class RandomState:
