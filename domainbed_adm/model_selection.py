@@ -41,8 +41,8 @@ class SelectionMethod:
     needs: str
     run_acc: Callable[[list[Record], int], RunAccuracy | None]
 
-    def sweep_acc(self, records: Iterable[Record], test_env: int) -> float | None:
-        """Test accuracy in [0, 1] of the chosen run.
+    def chosen(self, records: Iterable[Record], test_env: int) -> tuple[int, RunAccuracy] | None:
+        """The hparams_seed of the chosen run, and what it is ranked by and reports.
 
         Args:
             records: all records of one (trial, dataset, algorithm) that hold out ``test_env``.
@@ -54,12 +54,17 @@ class SelectionMethod:
         runs: dict[int, list[Record]] = {}
         for record in records:
             runs.setdefault(record["args"]["hparams_seed"], []).append(record)
-        best: RunAccuracy | None = None
+        best: tuple[int, RunAccuracy] | None = None
         for seed in sorted(runs):
             scored = self.run_acc(runs[seed], test_env)
-            if scored and (best is None or scored.val_acc >= best.val_acc):
-                best = scored
-        return best.test_acc if best else None
+            if scored and (best is None or scored.val_acc >= best[1].val_acc):
+                best = seed, scored
+        return best
+
+    def sweep_acc(self, records: Iterable[Record], test_env: int) -> float | None:
+        """Test accuracy in [0, 1] of the chosen run of ``records``, as in ``chosen``; None where there is none."""
+        best = self.chosen(records, test_env)
+        return best[1].test_acc if best else None
 
 
 def _alone(records: Iterable[Record]) -> list[Record]:

@@ -34,6 +34,7 @@ def test_training_domain_ties_first_step_last_hparams_seed() -> None:
         for step in (0, 1)
     ]
     assert TRAINING.sweep_acc(tied, 0) == pytest.approx(0.2)
+    assert TRAINING.chosen(tied, 0) == (2, (0.5, pytest.approx(0.2)))
 
 
 def test_training_domain_ignores_runs_that_hold_out_a_pair() -> None:

@@ -31,7 +31,7 @@ def missing_runs(records: Sequence[Record], selections: Iterable[SelectionMethod
         run = _run(record)
         last[run] = max(last.get(run, -1), record["step"])
         steps[run[0]] = max(steps.get(run[0], -1), record["step"])
-    wanted = {run: _last_step(record, steps) for record in records for run in [_run(record)]}
+    wanted = {run: last_step(record, steps) for record in records for run in [_run(record)]}
     pairs = any(selection.key == "leave-one-domain-out" for selection in selections)
     lines = [f"missing: {_spoken(run)}" for run in _product(records, pairs) if run not in last]
     for run in sorted(last):
@@ -46,8 +46,13 @@ def _run(record: Record) -> Run:
     return args["dataset"], args["algorithm"], args["trial_seed"], args["hparams_seed"], held_out
 
 
-def _last_step(record: Record, reached: dict[str, int]) -> int:
-    """The run's last step: from its flags or hparams, else the last that any run of its dataset reached."""
+def last_step(record: Record, reached: dict[str, int]) -> int:
+    """The run's last step: from its flags or hparams, else the last that any run of its dataset reached.
+
+    Args:
+        record: any of the run.
+        reached: the last step recorded of each dataset.
+    """
     steps = record["args"].get("steps") or record.get("hparams", {}).get("total_steps")
     return steps - 1 if isinstance(steps, int) else reached[record["args"]["dataset"]]
 

@@ -42,15 +42,8 @@ class Job:
 
     @property
     def state(self) -> str:
-        """As the folder says: done where it holds ``done``, running where its lock is held, else where it was left."""
-        if not self.output_dir.exists():
-            return NOT_LAUNCHED
-        locked = is_locked(self.output_dir)  # asked first: a run that ends in between is done
-        if (self.output_dir / "done").exists():
-            return DONE
-        if locked:
-            return RUNNING
-        return FAILED if self.failure else INCOMPLETE
+        """As its folder says."""
+        return state_of(self.output_dir)
 
     @property
     def failure(self) -> Failure | None:
@@ -117,6 +110,18 @@ class Sweep:
         counts = [environment_count(dataset, self.data_dir) for dataset in self.datasets]
         held = sum(len(list(held_out(count, self.single_test_envs))) for count in counts)
         return self.n_trials * len(self.algorithms) * held * (self.n_hparams - self.n_hparams_from)
+
+
+def state_of(folder: Path) -> str:
+    """As a job's folder says: done where it holds ``done``, running where its lock is held, else where it was left."""
+    if not folder.exists():
+        return NOT_LAUNCHED
+    locked = is_locked(folder)  # asked first: a run that ends in between is done
+    if (folder / "done").exists():
+        return DONE
+    if locked:
+        return RUNNING
+    return FAILED if failures.read(folder) else INCOMPLETE
 
 
 def make_args_list(sweep: Sweep) -> list[dict[str, Any]]:
