@@ -1,0 +1,201 @@
+"""``difficulty.npz``: how hard a fixed sample of the training images is, by every measure, at each checkpoint.
+
+The sample is scored beside training and leaves no trace in it: no parameter, gradient, BatchNorm statistic or random
+number moves. A score is what the curriculum would see: the mini-batches hold the source domains in equal shares, in the
+mode of ``side_effects.as_trained``; images are not augmented. Cost at a checkpoint: 5 F of the sample (a clean pass
+with its input gradient, the pass at the FGSM copies, a pass in evaluation mode).
+
+==========================================  =====================================================================
+``environment``, ``sample``                 (N,) int64: which image each one is
+``step``                                    (T,) int64: the step scored after
+``Loss``, ``GDM``, ``ADM``, ``ADM_linear``  (T, N) float32: scores, as in ``difficulty``
+``correct``                                 (T, N) bool: whether the image is classified rightly, in evaluation mode
+==========================================  =====================================================================
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from domainbed_adm.difficulty import ADM, GDM, Probe
+from domainbed_adm.disk import replacing
+from domainbed_adm.errors import UserError
+from domainbed_adm.seeding import raw_stream
+from domainbed_adm.side_effects import RandomState, as_trained
+from domainbed_adm.step import cross_entropy
+from domainbed_adm.training.setup import Setup
+
+FILE_NAME = "difficulty.npz"
+MEASURES = ("Loss", "GDM", "ADM", "ADM_linear")
+#: Images scored where the user names no number; fewer where there are fewer.
+DEFAULT_SIZE = 256
+
+
+@dataclass
+class Trace:
+    """Scores of N images at T checkpoints; see the module's docstring."""
+
+    environment: np.ndarray
+    sample: np.ndarray
+    step: np.ndarray
+    scores: dict[str, np.ndarray]
+    correct: np.ndarray
+
+    @classmethod
+    def begin(cls, chosen: list[tuple[int, int]]) -> Trace:
+        """A trace of these (environment, position) without a checkpoint yet."""
+        environment, sample = np.array(chosen, dtype=np.int64).reshape(-1, 2).T
+        empty = np.zeros((0, len(chosen)), np.float32)
+        return cls(environment, sample, np.zeros(0, np.int64), dict.fromkeys(MEASURES, empty), empty.astype(bool))
+
+    def before(self, step: int) -> Trace:
+        """The part of the checkpoints before ``step``."""
+        kept = self.step < step
+        scores = {name: values[kept] for name, values in self.scores.items()}
+        return Trace(self.environment, self.sample, self.step[kept], scores, self.correct[kept])
+
+    def with_checkpoint(self, step: int, scores: dict[str, np.ndarray], correct: np.ndarray) -> Trace:
+        """The trace and one checkpoint more."""
+        longer = {name: np.concatenate([values, scores[name][None]]) for name, values in self.scores.items()}
+        steps = np.append(self.step, step)
+        return Trace(self.environment, self.sample, steps, longer, np.concatenate([self.correct, correct[None]]))
+
+    def save(self, path: Path) -> None:
+        """Write the trace, whole or not at all.
+
+        Raises:
+            UserError: the system refuses.
+        """
+        arrays = {"environment": self.environment, "sample": self.sample, "step": self.step, "correct": self.correct}
+        with replacing(path) as file:
+            np.savez_compressed(file, **arrays, **self.scores)
+
+
+def load_trace(path: Path) -> Trace:
+    """Read a trace; nothing in the file is executed.
+
+    Raises:
+        UserError: it is damaged, or no trace.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ("environment", "sample", "step", "correct", *MEASURES)}
+    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no difficulty trace, or damaged") from error
+    n, t = arrays["sample"].shape, arrays["step"].shape
+    shapes = {"environment": n, "sample": n, "step": t, "correct": t + n, **dict.fromkeys(MEASURES, t + n)}
+    wrong = [
+        name for name, shape in shapes.items() if arrays[name].shape != shape or arrays[name].dtype.kind not in "ifb"
+    ]
+    if wrong or len(n) != 1 or len(t) != 1:
+        raise UserError(f"{path} is no difficulty trace: wrong shape of {', '.join(wrong) or 'step or sample'}")
+    return Trace(
+        arrays["environment"],
+        arrays["sample"],
+        arrays["step"],
+        {name: arrays[name] for name in MEASURES},
+        arrays["correct"].astype(bool),
+    )
+
+
+class DifficultyTracer:
+    """Scores the run's sample when asked, and keeps the file up to date.
+
+    Args:
+        run: the run.
+        path: the ``difficulty.npz`` to write; an earlier part of the same run there is continued.
+        size: number of images; None for ``DEFAULT_SIZE`` or all that there are.
+        next_step: where the run goes on; later checkpoints in the file are dropped.
+
+    Raises:
+        UserError: there are not so many images, or the file there is another trace's.
+    """
+
+    def __init__(self, run: Setup, path: Path, size: int | None, next_step: int) -> None:
+        self.run, self.path = run, path
+        chosen = choose_sample(run, size)
+        self.trace = Trace.begin(chosen)
+        if path.exists() and next_step:
+            earlier = load_trace(path).before(next_step)
+            if chosen != list(zip(earlier.environment.tolist(), earlier.sample.tolist(), strict=True)):
+                raise UserError(f"{path} traces other images: give the --trace_difficulty it began with, or --restart")
+            self.trace = earlier
+        with torch.random.fork_rng(devices=[]):
+            items = [run.dataset.datasets[environment][position] for environment, position in chosen]
+        self._x, self._y = torch.stack([x for x, _ in items]), torch.tensor([int(y) for _, y in items])
+        normalization = run.dataset.normalization
+        alpha, delta = (
+            run.hparams.get(name, default) for name, default in (("adm_alpha", 8 / 255), ("adm_delta", 1e-6))
+        )
+        self._adm = ADM(alpha, delta, input_std=None if normalization is None else normalization.std)
+
+    def observe(self, step: int) -> dict[str, np.ndarray]:
+        """Score the sample after this step, write the file, and return the scores by measure, each of shape (N,)."""
+        parts = [self._score(x, y) for x, y in self._minibatches()]
+        scores = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in (*MEASURES, "correct")}
+        correct = scores.pop("correct")
+        self.trace = self.trace.with_checkpoint(step, scores, correct)
+        self.trace.save(self.path)
+        return scores
+
+    def _minibatches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """The sample in equal parts of about a training batch, each with the domains in equal shares."""
+        sources = len(self.run.splits) - len(self.run.args["test_envs"])
+        parts = max(1, len(self._y) // (sources * self.run.hparams["batch_size"]))
+        for x, y in zip(self._x.tensor_split(parts), self._y.tensor_split(parts), strict=True):
+            yield x.to(self.run.device), y.to(self.run.device)
+
+    def _score(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+        algorithm = self.run.algorithm
+        with RandomState(x.device).replayed():
+            with as_trained(algorithm):
+                probe = _probe(algorithm, x, y)
+                scores = {"Loss": probe.losses, "GDM": GDM()(probe), "ADM": self._adm.exact(probe)}
+                scores["ADM_linear"] = self._adm.linear(probe)
+            algorithm.eval()
+            with torch.no_grad():
+                correct = algorithm.predict(x).argmax(1) == y
+            algorithm.train()
+        return {name: values.float() for name, values in scores.items()} | {"correct": correct}
+
+
+def choose_sample(run: Setup, size: int | None) -> list[tuple[int, int]]:
+    """(environment, position) of the images to score: from the in-splits of the sources, in turn, without repeats.
+
+    They depend on the data, the splits, the trial and ``size``, not on the method, so that the runs of one trial score
+    the same images.
+
+    Raises:
+        UserError: there are not so many images, or fewer than two.
+    """
+    sources = [i for i in range(len(run.splits)) if i not in run.args["test_envs"]]
+    shuffled = []
+    for i in sources:
+        keys = np.array(run.splits[i].in_)
+        order = np.argsort(raw_stream(len(keys), "difficulty trace", run.args["trial_seed"], i), kind="stable")
+        shuffled.append([(i, int(key)) for key in keys[order]])
+    longest = max(map(len, shuffled), default=0)
+    dealt = [keys[place] for place in range(longest) for keys in shuffled if place < len(keys)]
+    wanted = min(DEFAULT_SIZE, len(dealt)) if size is None else size
+    if not 2 <= wanted <= len(dealt):
+        raise UserError(f"--trace_difficulty must be in [2, {len(dealt)}], the training images there are, not {wanted}")
+    return dealt[:wanted]
+
+
+def _probe(algorithm: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> Probe:
+    """The clean pass, and what the measures may ask for."""
+    x = x.detach().requires_grad_()
+    losses = cross_entropy(algorithm.predict(x), y)
+    gradient = torch.autograd.grad(losses.sum(), x)[0]
+
+    def losses_at(other: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return cross_entropy(algorithm.predict(other), y)
+
+    return Probe(x.detach(), losses.detach(), lambda: gradient, losses_at)

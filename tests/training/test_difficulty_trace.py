@@ -1,0 +1,167 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from domainbed_adm.errors import UserError
+from domainbed_adm.scripts import train
+from domainbed_adm.training.difficulty_trace import MEASURES, Trace, load_trace
+
+STEPS = 5
+FLAGS = ["--dataset", "RotatedDigits", "--checkpoint_freq", "2", "--steps", str(STEPS), "--test_envs", "1"]
+HPARAMS = {"cnn_width": 8, "batch_size": 4}
+
+
+def _train(folder: Path, *flags: str, algorithm: str = "SAM_SSPL_ADM", hparams: dict = HPARAMS) -> Path:
+    own = ["--algorithm", algorithm, "--hparams", json.dumps(hparams), "--output_dir", str(folder)]
+    assert train.main([*FLAGS, *own, *flags]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    return _train(tmp_path_factory.mktemp("traced"), "--trace_difficulty", "40", "--save_model_every_checkpoint")
+
+
+def _records(folder: Path) -> list[dict]:
+    records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    for record in records:
+        del record["step_time"], record["mem_gb"], record["args"]["output_dir"]
+    return records
+
+
+def _weights(folder: Path) -> dict:
+    return torch.load(folder / "model.pkl", weights_only=True)["model_dict"]
+
+
+@pytest.mark.parametrize("hparams", [HPARAMS, HPARAMS | {"weighting": "memory"}])
+def test_a_traced_run_has_the_records_and_weights_of_one_that_is_not(tmp_path, hparams):
+    plain = _train(tmp_path / "plain", "--save_model_every_checkpoint", hparams=hparams)
+    traced = _train(tmp_path / "traced", "--trace_difficulty", "--save_model_every_checkpoint", hparams=hparams)
+    assert _records(plain) == _records(traced)
+    ours, theirs = _weights(plain), _weights(traced)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_trace_scores_distinct_training_images_of_every_source_in_equal_shares(traced):
+    trace = load_trace(traced / "difficulty.npz")
+    assert trace.step.tolist() == [0, 2, 4]
+    assert all(trace.scores[name].shape == (3, 40) for name in MEASURES)
+    assert np.unique(trace.environment, return_counts=True)[1].tolist() == [8] * 5
+    assert 1 not in trace.environment
+    assert len(set(zip(trace.environment, trace.sample, strict=True))) == 40
+
+
+def test_scores_are_those_of_the_model_at_the_checkpoint(traced):
+    from domainbed_adm.datasets import get_dataset_class
+    from domainbed_adm.training.checkpoint import load_model, restore_algorithm
+
+    trace = load_trace(traced / "difficulty.npz")
+    contents = load_model(traced / "model_step2.pkl")
+    algorithm = restore_algorithm(contents).double()
+    dataset = get_dataset_class("RotatedDigits")(None, [1], contents["model_hparams"])
+    for place in range(0, 40, 7):
+        x, y = dataset[trace.environment[place]][trace.sample[place]]
+        x, y = x[None].double().requires_grad_(), torch.tensor([int(y)])
+        loss = F.cross_entropy(algorithm.predict(x), y)
+        gradient = torch.autograd.grad(loss, x)[0]
+        moved = F.cross_entropy(algorithm.predict(x + 8 / 255 * gradient.sign()), y)
+        expected = {
+            "Loss": loss,
+            "GDM": gradient.norm(),
+            "ADM": (moved - loss).abs() / (loss + 1e-6),
+            "ADM_linear": 8 / 255 * gradient.abs().sum() / (loss + 1e-6),
+        }
+        for name, value in expected.items():
+            assert trace.scores[name][1, place] == pytest.approx(value.item(), rel=1e-3), name
+        assert trace.correct[1, place] == (algorithm.predict(x).argmax(1) == y).item()
+
+
+def test_runs_of_one_trial_score_the_same_images_and_another_trial_others(traced, tmp_path):
+    same = load_trace(_train(tmp_path / "same", "--trace_difficulty", "40", algorithm="ERM") / "difficulty.npz")
+    other = _train(tmp_path / "other", "--trace_difficulty", "40", "--trial_seed", "1", algorithm="ERM")
+    ours = load_trace(traced / "difficulty.npz")
+    assert np.array_equal(same.sample, ours.sample)
+    assert not np.array_equal(load_trace(other / "difficulty.npz").sample, ours.sample)
+
+
+def test_a_run_that_was_broken_off_ends_in_the_trace_of_one_that_was_not(traced, tmp_path, monkeypatch):
+    from domainbed_adm.training import loop
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        real, calls = loop.resume.save_position, []
+
+        def second_fails(*args):
+            calls.append(args)
+            return real(*args) if len(calls) < 2 else killed()
+
+        broken.setattr(loop.resume, "save_position", second_fails)
+        with pytest.raises(KeyboardInterrupt):
+            _train(tmp_path / "a", "--trace_difficulty", "40")
+    assert load_trace(tmp_path / "a" / "difficulty.npz").step.tolist() == [0, 2]
+    _train(tmp_path / "a", "--trace_difficulty", "40")
+    ours, twin = load_trace(tmp_path / "a" / "difficulty.npz"), load_trace(traced / "difficulty.npz")
+    assert ours.step.tolist() == [0, 2, 4]
+    assert all(np.array_equal(ours.scores[name], twin.scores[name]) for name in MEASURES)
+
+
+def test_a_trace_of_other_images_is_refused_where_a_run_goes_on(tmp_path, monkeypatch):
+    from domainbed_adm.training import loop
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken:
+        broken.setattr(loop, "save_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            _train(tmp_path, "--trace_difficulty", "40")
+    with pytest.raises(UserError, match="traces other images: give the --trace_difficulty it began with, or --restart"):
+        _train(tmp_path, "--trace_difficulty", "20")
+    _train(tmp_path, "--trace_difficulty", "20", "--restart")
+    assert load_trace(tmp_path / "difficulty.npz").sample.shape == (20,)
+
+
+@pytest.mark.parametrize("size", ["1", "100000", "-3"])
+def test_a_sample_larger_than_the_data_is_refused(tmp_path, size):
+    with pytest.raises(UserError, match=rf"--trace_difficulty must be in \[2, \d+\], .*, not {size}$"):
+        _train(tmp_path, "--trace_difficulty", size)
+    assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_a_finished_run_without_a_trace_says_how_to_get_one(tmp_path, capsys):
+    _train(tmp_path)
+    capsys.readouterr()
+    _train(tmp_path, "--trace_difficulty")
+    assert "--restart redoes it with it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("contents", [b"", b"PK\x03\x04 torn", b"\x80\x04."])
+def test_a_damaged_trace_is_one_line(tmp_path, contents):
+    path = tmp_path / "difficulty.npz"
+    path.write_bytes(contents)
+    with pytest.raises(UserError, match="is no difficulty trace, or damaged"):
+        load_trace(path)
+
+
+def test_a_trace_of_wrong_shapes_or_of_objects_is_refused(tmp_path):
+    path = tmp_path / "difficulty.npz"
+    trace = Trace.begin([(0, 1), (0, 2)])
+    trace.scores["GDM"] = np.zeros((1, 2), np.float32)
+    trace.save(path)
+    with pytest.raises(UserError, match="wrong shape of GDM"):
+        load_trace(path)
+    trace.scores["GDM"] = np.array([[None, None]])
+    trace.save(path)
+    with pytest.raises(UserError, match="no difficulty trace, or damaged"):
+        load_trace(path)
+
+
+def test_the_file_is_small(traced):
+    assert (traced / "difficulty.npz").stat().st_size < 10_000
