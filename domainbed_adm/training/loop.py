@@ -19,6 +19,7 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.training import failures, resume
 from domainbed_adm.training.checkpoint import save_model
 from domainbed_adm.training.evaluation import accuracies
+from domainbed_adm.training.folder import find_position, is_finished
 from domainbed_adm.training.output import teed
 from domainbed_adm.training.provenance import provenance
 from domainbed_adm.training.resume import Position
@@ -44,57 +45,17 @@ def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
         UserError: ``output_dir`` cannot be written, or holds another run.
     """
     _claim(output_dir, restart)
-    if _is_finished(run, output_dir):
+    if is_finished(run, output_dir):
         print(f"{output_dir} holds this run, finished; --restart redoes it")
         return
     title = f"{run.args['algorithm']} on {run.args['dataset']}"
-    position = _position(run, output_dir)
+    position = find_position(run, output_dir)
     with ProgressBar(title, run.n_steps, position.next_step) as bar, teed(output_dir):
         _print_setup(run, position)
         _steps(run, output_dir, bar, position)
         if not run.args["skip_model_save"]:
             save_model(output_dir / "model.pkl", _model_contents(run))
         _write_done(output_dir)
-
-
-def _position(run: Setup, output_dir: Path) -> Position:
-    """Where to begin: at the checkpoint, records beyond it dropped; else at the start.
-
-    Raises:
-        UserError: records are lost that the checkpoint counts.
-    """
-    checkpoint, path = output_dir / resume.FILE_NAME, output_dir / records.FILE_NAME
-    position = resume.load_position(checkpoint, run) if checkpoint.exists() else Position()
-    _check_records(run, path)
-    kept = len(records.read_file(path)) if path.exists() else 0
-    if kept < position.n_records:
-        raise UserError(
-            f"{path} has {kept} of the {position.n_records} records that the checkpoint counts: put the file back, or "
-            "--restart"
-        )
-    if path.exists():
-        records.keep_first(path, position.n_records)
-    return position
-
-
-def _is_finished(run: Setup, output_dir: Path) -> bool:
-    if not (output_dir / "done").exists():
-        return False
-    _check_records(run, output_dir / records.FILE_NAME)
-    return True
-
-
-def _check_records(run: Setup, path: Path) -> None:
-    """Refuse records of another run.
-
-    Raises:
-        UserError: the message names what differs.
-    """
-    ours = resume.identity(run.args, run.hparams)
-    for record in records.read_file(path) if path.exists() else []:
-        unlike = resume.differences(resume.identity(record["args"], record.get("hparams", {})), ours)
-        if unlike:
-            raise UserError(f"{path.parent} holds another run: {unlike}. Give another --output_dir, or --restart")
 
 
 def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position) -> None:
@@ -108,7 +69,7 @@ def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position) -
     )
     schedule = Schedule(run.n_steps, run.checkpoint_freq, evaluation_tasks(run.splits), position.next_step)
     batches = open_stream(tasks, schedule, run.workers, pin_memory=run.device.type == "cuda")
-    origin = provenance(run.device, run.args["seed"], run.dataset.environments)
+    origin = provenance(run.device, run.args["seed"], resume.data_identity(run))
     save_every = run.args["checkpoint_every"]
     for step in range(position.next_step, run.n_steps):
         with failures.explained(run, step, output_dir):

@@ -1,4 +1,4 @@
-"""Where a record comes from: versions, commit, device, seed."""
+"""Where a record comes from: versions, commit, device, seed, data."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 import domainbed_adm
 
 
-def provenance(device: torch.device, seed: int, environments: list[str]) -> dict[str, Any]:
-    """The ``provenance`` object of a run's records (see ``records``)."""
+def provenance(device: torch.device, seed: int, data: dict[str, Any]) -> dict[str, Any]:
+    """The ``provenance`` object of a run's records (see ``records``); ``data`` says what it was trained on."""
     return {
         "version": domainbed_adm.__version__,
         "git_commit": git_commit(Path(__file__).resolve().parents[2]),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "seed": seed,
-        "environments": environments,
+        **data,
     }
 
 

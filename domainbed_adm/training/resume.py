@@ -53,9 +53,14 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | Non
 
 
 def run_identity(run: Setup) -> dict[str, Any]:
-    """The identity of this run, its data's shape included."""
-    data = {"input shape": list(run.dataset.input_shape), "classes": run.dataset.classes}
-    return identity(run.args, run.hparams) | data
+    """The identity of this run, its data's included."""
+    shape = {"input shape": list(run.dataset.input_shape), "classes": run.dataset.classes}
+    return identity(run.args, run.hparams) | shape | data_identity(run)
+
+
+def data_identity(run: Setup) -> dict[str, Any]:
+    """What its records keep of the data: the environments' names, and the number of samples of each."""
+    return {"environments": run.dataset.environments, "samples": [len(data) for data in run.dataset.datasets]}
 
 
 def save_position(path: Path, run: Setup, position: Position) -> None:

@@ -45,7 +45,9 @@ def test_every_method_trains_and_leaves_domainbeds_files(tmp_path, algorithm):
         assert list(record) == sorted(record)
         assert record["args"]["test_envs"] == [1]
         assert record["args"]["algorithm"] == algorithm
-        assert record["provenance"].keys() == {"version", "git_commit", "torch", "device", "seed", "environments"}
+        origin = record["provenance"]
+        assert origin.keys() == {"version", "git_commit", "torch", "device", "seed", "environments", "samples"}
+        assert (origin["environments"], origin["samples"]) == (["0", "1", "2"], [16, 16, 16])
     if METHODS[algorithm].curriculum:
         assert records[0]["hparams"]["total_steps"] == 4
         assert 0 < records[0]["kept_fraction"] <= 1

@@ -1,0 +1,67 @@
+"""What ``output_dir`` holds of this run: nothing, a part to go on from, or all of it. What is another's is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from domainbed_adm import records
+from domainbed_adm.errors import UserError
+from domainbed_adm.training import resume
+from domainbed_adm.training.resume import Position
+from domainbed_adm.training.setup import Setup
+from domainbed_adm.training.stream import Schedule
+
+
+def is_finished(run: Setup, output_dir: Path) -> bool:
+    """Whether the run is done, and all that was asked of it is there.
+
+    Raises:
+        UserError: it is done, but its records or its model are lost; or another run is done.
+    """
+    if not (output_dir / "done").exists():
+        return False
+    _check_recorded(run, output_dir / records.FILE_NAME, run.n_steps, "the finished run had")
+    if not run.args["skip_model_save"] and not (output_dir / "model.pkl").exists():
+        raise UserError(
+            f"{output_dir} holds this run, finished, but no model.pkl (trained with --skip_model_save, or removed): "
+            "--restart redoes the run; with --skip_model_save it is left as it is"
+        )
+    return True
+
+
+def find_position(run: Setup, output_dir: Path) -> Position:
+    """Where to begin: at the checkpoint, records beyond it dropped; else at the start.
+
+    Raises:
+        UserError: the checkpoint cannot be used, records are lost that it counts, or they are another run's.
+    """
+    checkpoint, path = output_dir / resume.FILE_NAME, output_dir / records.FILE_NAME
+    position = resume.load_position(checkpoint, run) if checkpoint.exists() else Position()
+    _check_recorded(run, path, position.next_step, "the checkpoint counts")
+    if path.exists():
+        records.keep_first(path, position.n_records)
+    return position
+
+
+def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> None:
+    """Refuse records of another run or of other data, and a file that lacks one of a checkpoint before ``next_step``.
+
+    Raises:
+        UserError: the message names what differs, or how many there are.
+    """
+    found = records.read_file(path) if path.exists() else []
+    ours, our_data = resume.identity(run.args, run.hparams), resume.data_identity(run)
+    for record in found:
+        theirs = resume.identity(record["args"], record.get("hparams", {}))
+        about = record.get("provenance", {})
+        data = {name: about[name] for name in our_data if name in about}
+        unlike = resume.differences(theirs | data, ours | {name: our_data[name] for name in data})
+        if unlike:
+            raise UserError(f"{path.parent} holds another run: {unlike}. Give another --output_dir, or --restart")
+    schedule = Schedule(run.n_steps, run.checkpoint_freq, ())
+    expected = {step for step in range(next_step) if schedule.is_checkpoint(step)}
+    kept = expected.intersection(record["step"] for record in found)
+    if kept != expected:
+        raise UserError(
+            f"{path} has {len(kept)} of the {len(expected)} records that {counted}: put the file back, or --restart"
+        )

@@ -1,0 +1,109 @@
+"""A folder counts as this run, finished or begun, only where its records, its model and its data are this run's."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from domainbed_adm.cli import main
+from tests.training.test_resume import assert_same, train, train_killed
+
+
+def records_of(folder):
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_model_that_was_not_saved_is_told(tmp_path, capsys):
+    assert train(tmp_path, "SAM", "--skip_model_save") == 0
+    before = contents(tmp_path)
+    assert train(tmp_path, "SAM", "--skip_model_save") == 0
+    assert "holds this run, finished; --restart redoes it" in capsys.readouterr().out
+    assert train(tmp_path, "SAM") == 2
+    told = capsys.readouterr()
+    assert "holds this run, finished, but no model.pkl" in told.err
+    assert "--restart redoes the run" in told.err
+    assert "finished" not in told.out
+    assert contents(tmp_path) == before
+    assert train(tmp_path, "SAM", "--restart") == 0
+    assert train(tmp_path, "SAM") == 0
+
+
+@pytest.mark.parametrize("kept", [None, 0, 1, 2])
+@pytest.mark.parametrize("flags", [[], ["--seed", "1"]], ids=["same", "other seed"])
+def test_records_that_are_lost_are_told(tmp_path, capsys, kept, flags):
+    """Steps 0, 2 and 4 were recorded; without a record nothing says whose run it was."""
+    assert train(tmp_path, "SAM") == 0
+    path = tmp_path / "results.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[len(lines) - (kept or 0) :]))
+    if kept is None:
+        path.unlink()
+    before = contents(tmp_path)
+    capsys.readouterr()
+    assert train(tmp_path, "SAM", *flags) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    if flags and kept:
+        assert "holds another run: --seed (0 there, 1 here)" in error
+    else:
+        assert f"has {kept or 0} of the 3 records that the finished run had: put the file back, or --restart" in error
+    assert contents(tmp_path) == before
+
+
+def shapes(tmp_path, image_folder, *flags):
+    hparams = json.dumps({"cnn_width": 8, "batch_size": 3, "image_size": 28, "data_augmentation": False})
+    common = ["--dataset", "Shapes", "--data_dir", str(image_folder), "--hparams", hparams, "--workers", "0"]
+    return main(["train", *common, "--output_dir", str(tmp_path / "run"), "--checkpoint_freq", "2", *flags])
+
+
+@pytest.mark.parametrize("change", ["more", "renamed"])
+@pytest.mark.parametrize("state", ["done", "records alone"])
+def test_other_data_are_refused(tmp_path, image_folder, capsys, change, state):
+    """An image that came to it moves every split; a domain of another name is another domain."""
+    assert shapes(tmp_path, image_folder, "--steps", "3") == 0
+    run = tmp_path / "run"
+    if state != "done":
+        (run / "done").unlink()
+    if change == "more":
+        Image.fromarray(np.zeros((30, 30, 3), np.uint8)).save(image_folder / "Shapes/light/circle/new.png")
+        unlike = "samples ([10, 10, 10] there, [10, 11, 10] here)"
+    else:
+        (image_folder / "Shapes/tinted").rename(image_folder / "Shapes/toned")
+        unlike = "environments (['dark', 'light', 'tinted'] there, ['dark', 'light', 'toned'] here)"
+    before = contents(run)
+    capsys.readouterr()
+    assert shapes(tmp_path, image_folder, "--steps", "3") == 2
+    assert f"holds another run: {unlike}. Give another --output_dir, or --restart" in capsys.readouterr().err
+    assert contents(run) == before
+    assert shapes(tmp_path, image_folder, "--steps", "3", "--restart") == 0
+
+
+def test_a_checkpoint_on_other_data_is_refused(tmp_path, monkeypatch, capsys):
+    """Also where no record was written yet."""
+    from domainbed_adm.datasets import debug
+
+    train_killed(monkeypatch, 2, tmp_path / "broken", "SAM", "--checkpoint_every", "1")
+    (tmp_path / "broken/results.jsonl").unlink()
+    monkeypatch.setattr(debug, "_IMAGES", 15)
+    assert train(tmp_path / "broken", "SAM") == 2
+    assert "samples ([16, 16, 16] there, [15, 15, 15] here)" in capsys.readouterr().err
+
+
+def test_records_of_an_earlier_version_say_less_and_are_taken(tmp_path, monkeypatch):
+    """They tell the environments' names, not their sizes; DomainBed's tell nothing of the data."""
+    assert train(tmp_path / "whole", "SAM") == 0
+    train_killed(monkeypatch, 4, tmp_path / "broken", "SAM")
+    lost = [{"samples"}, {"samples", "environments"}]
+    lines = [
+        {**record, "provenance": {k: v for k, v in record["provenance"].items() if k not in names}}
+        for record, names in zip(records_of(tmp_path / "broken"), lost, strict=True)
+    ]
+    (tmp_path / "broken/results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert train(tmp_path / "broken", "SAM") == 0
+    monkeypatch.setattr("tests.training.test_resume.NOISE", ("step_time", "mem_gb", "args", "provenance"))
+    assert_same(tmp_path / "whole", tmp_path / "broken")
