@@ -28,6 +28,7 @@ class Failure:
         stderr: its last lines of standard error.
         attempts: how many have failed since the last success.
         time: when, in ISO 8601.
+        job: which job it was, in words.
     """
 
     exit_code: int | None
@@ -36,6 +37,7 @@ class Failure:
     stderr: list[str]
     attempts: int
     time: str
+    job: str = ""
 
     @property
     def reason(self) -> str:
@@ -45,8 +47,8 @@ class Failure:
         return f"{ended}{times}" + (f": {self.exception}" if self.exception else "")
 
 
-def write(folder: Path, code: int, stderr: Sequence[str], attempts: int) -> None:
-    """Write ``failed.json``; ``code`` is negative for a signal.
+def write(folder: Path, code: int, stderr: Sequence[str], attempts: int, job: str = "") -> None:
+    """Write ``failed.json``; ``code`` is negative for a signal, ``job`` says which job it was.
 
     Raises:
         UserError: the system refuses.
@@ -59,6 +61,7 @@ def write(folder: Path, code: int, stderr: Sequence[str], attempts: int) -> None
         stderr=list(stderr),
         attempts=attempts,
         time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        job=job,
     )
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / FILE_NAME) as file:

@@ -102,7 +102,7 @@ class Launch:
         self._tries[folder] += 1
         self._known[folder] += 1
         try:
-            failures.write(folder, outcome.code, outcome.stderr, self._known[folder])
+            failures.write(folder, outcome.code, outcome.stderr, self._known[folder], job.label)
         except (UserError, OSError) as error:
             warn(f"{job.label} failed, and that cannot be noted: {error}")
         if outcome.code in _FINAL or self._tries[folder] > self._retries:

@@ -35,7 +35,7 @@ def test_the_reason_is_one_line(tmp_path: Path, code: int, stderr: str, attempts
 
 
 def test_the_file_says_all(tmp_path: Path) -> None:
-    failures.write(tmp_path, -15, ["a", "ValueError: b"], 2)
+    failures.write(tmp_path, -15, ["a", "ValueError: b"], 2, "SAM on PACS")
     contents = json.loads((tmp_path / "failed.json").read_text())
     assert contents.pop("time").endswith("+00:00")
     assert contents == {
@@ -44,6 +44,7 @@ def test_the_file_says_all(tmp_path: Path) -> None:
         "exception": "ValueError: b",
         "stderr": ["a", "ValueError: b"],
         "attempts": 2,
+        "job": "SAM on PACS",
     }
     failures.clear(tmp_path)
     assert failures.read(tmp_path) is None

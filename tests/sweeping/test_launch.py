@@ -46,6 +46,7 @@ def test_a_failure_is_kept_in_its_folder_and_gone_after_a_success(
     failure = some[0].failure
     assert failure is not None
     assert (failure.signal, failure.exit_code, failure.attempts) == ("SIGKILL", None, 1)
+    assert failure.job == some[0].label
     reason = f"killed by SIGKILL: ValueError: no luck ({some[0].output_dir}/failed.json)"
     assert capsys.readouterr().err.startswith(f"2 of 2 jobs failed:\n  {some[0].label}: {reason}\n")
     commands(monkeypatch, "(folder / 'done').touch()")
