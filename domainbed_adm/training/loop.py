@@ -75,7 +75,7 @@ def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position) -
         with failures.explained(run, step, output_dir):
             figures = _step(run, batches)
         for name, value in figures.items():
-            position.since_record.setdefault(name, []).append(value)
+            position.since_record.setdefault(name, []).append(float(value))
         position.next_step = step + 1
         bar.advance()
         if schedule.is_checkpoint(step):

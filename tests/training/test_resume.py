@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -153,6 +154,18 @@ def test_lost_records_are_not_passed_over(tmp_path, monkeypatch, capsys, lost):
     assert f"has {0 if lost == 'all' else 1} of the 2 records that the checkpoint counts" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", [np.float64, np.float32, torch.tensor])
+def test_figures_that_are_no_floats_are_kept(tmp_path, monkeypatch, kind):
+    """DomainBed's algorithms return what ``.item()`` gives; others may not."""
+    erm = get_algorithm_class("ERM")
+    update = erm.update
+    monkeypatch.setattr(erm, "update", lambda *args: {name: kind(value) for name, value in update(*args).items()})
+    assert train(tmp_path / "whole", "ERM") == 0
+    train_killed(monkeypatch, 5, tmp_path / "broken", "ERM", "--checkpoint_every", "1")
+    assert train(tmp_path / "broken", "ERM", "--checkpoint_every", "1") == 0
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
 def test_every_optimizer_and_random_state_is_kept(tmp_path, monkeypatch):
     """An algorithm of several optimizers that draws from every generator resumes as well."""
     erm = get_algorithm_class("ERM")
@@ -160,8 +173,6 @@ def test_every_optimizer_and_random_state_is_kept(tmp_path, monkeypatch):
 
     def noisy(self, minibatches, unlabeled=None):
         import random
-
-        import numpy as np
 
         figures = update(self, minibatches, unlabeled)
         return {**figures, "noise": torch.rand(1).item() + random.random() + np.random.rand()}
