@@ -19,6 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,9 +73,10 @@ class Trace:
         Raises:
             UserError: the system refuses.
         """
-        arrays = {"environment": self.environment, "sample": self.sample, "step": self.step, "correct": self.correct}
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in ("environment", "sample", "step", "correct")}
+        arrays |= self.scores
         with replacing(path) as file:
-            np.savez_compressed(file, **arrays, **self.scores)
+            np.savez_compressed(file, **arrays)
 
 
 def load_trace(path: Path) -> Trace:
@@ -188,7 +190,7 @@ def choose_sample(run: Setup, size: int | None) -> list[tuple[int, int]]:
     return dealt[:wanted]
 
 
-def _probe(algorithm: torch.nn.Module, x: torch.Tensor, y: torch.Tensor) -> Probe:
+def _probe(algorithm: Any, x: torch.Tensor, y: torch.Tensor) -> Probe:
     """The clean pass, and what the measures may ask for."""
     x = x.detach().requires_grad_()
     losses = cross_entropy(algorithm.predict(x), y)
