@@ -52,6 +52,20 @@ def build_parser() -> Parser:
         help="save the run every so many steps, to go on from (default: each evaluation)",
     )
     parser.add_argument("--restart", action="store_true", help="begin anew where output_dir holds a run")
+    parser.add_argument(
+        "--trace_difficulty",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="IMAGES",
+        help="score so many training images (256 where no number is given) with every difficulty at each evaluation, "
+        "into difficulty.npz; training does not change",
+    )
+    parser.add_argument(
+        "--tensorboard",
+        action="store_true",
+        help="write scalars, and histograms of the traced difficulties, to output_dir/tensorboard",
+    )
     return parser
 
 
@@ -70,10 +84,11 @@ def main(argv: Sequence[str]) -> int:
 def _train(args: argparse.Namespace) -> None:
     from domainbed_adm.training.loop import train  # after parsing and locking: --help loads no torch
     from domainbed_adm.training.setup import set_up
+    from domainbed_adm.training.watching import Watch
 
-    restart = args.restart
-    del args.restart  # says how to start, not what the run is
-    train(set_up(args), Path(args.output_dir), restart)
+    restart, watch = args.restart, Watch(args.trace_difficulty, args.tensorboard)
+    del args.restart, args.trace_difficulty, args.tensorboard  # how to start and what to show, not what the run is
+    train(set_up(args), Path(args.output_dir), restart, watch)
 
 
 if __name__ == "__main__":

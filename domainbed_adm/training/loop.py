@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from domainbed_adm import records
-from domainbed_adm.console import ProgressBar
+from domainbed_adm.console import ProgressBar, warn
 from domainbed_adm.disk import replacing
 from domainbed_adm.errors import UserError
-from domainbed_adm.training import failures, resume
+from domainbed_adm.training import difficulty_trace, failures, resume, tensorboard
 from domainbed_adm.training.checkpoint import save_model
 from domainbed_adm.training.evaluation import accuracies
 from domainbed_adm.training.folder import find_position, is_finished
@@ -25,12 +25,22 @@ from domainbed_adm.training.provenance import provenance
 from domainbed_adm.training.resume import Position
 from domainbed_adm.training.setup import Setup
 from domainbed_adm.training.stream import Batch, Schedule, TaskDataset, evaluation_tasks, open_stream
+from domainbed_adm.training.watching import UNWATCHED, Observer, Watch, watching
 
 #: What a run leaves in its folder, beside models of single checkpoints.
-FILES = ("done", resume.FILE_NAME, records.FILE_NAME, "model.pkl", failures.FILE_NAME, "out.txt", "err.txt")
+FILES = (
+    "done",
+    resume.FILE_NAME,
+    records.FILE_NAME,
+    "model.pkl",
+    failures.FILE_NAME,
+    difficulty_trace.FILE_NAME,
+    "out.txt",
+    "err.txt",
+)
 
 
-def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
+def train(run: Setup, output_dir: Path, restart: bool = False, watch: Watch = UNWATCHED) -> None:
     """Train, and leave DomainBed's files in ``output_dir``: out.txt, err.txt, results.jsonl, model.pkl, done.
 
     A run that was broken off goes on from its last checkpoint and ends as if it had never stopped, on a CPU bit for
@@ -40,6 +50,7 @@ def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
         run: from ``set_up``.
         output_dir: made where absent.
         restart: whether to remove an earlier run there and begin anew.
+        watch: what to look at beside.
 
     Raises:
         UserError: ``output_dir`` cannot be written, or holds another run.
@@ -47,18 +58,24 @@ def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
     _claim(output_dir, restart)
     if is_finished(run, output_dir):
         print(f"{output_dir} holds this run, finished; --restart redoes it")
+        if watch.traces and not (output_dir / difficulty_trace.FILE_NAME).exists():
+            warn("it was trained without --trace_difficulty; --restart redoes it with it")
         return
     title = f"{run.args['algorithm']} on {run.args['dataset']}"
     position = find_position(run, output_dir)
-    with ProgressBar(title, run.n_steps, position.next_step) as bar, teed(output_dir):
+    with (
+        watching(run, output_dir, watch, position.next_step) as observe,
+        ProgressBar(title, run.n_steps, position.next_step) as bar,
+        teed(output_dir),
+    ):
         _print_setup(run, position)
-        _steps(run, output_dir, bar, position)
+        _steps(run, output_dir, bar, position, observe)
         if not run.args["skip_model_save"]:
             save_model(output_dir / "model.pkl", _model_contents(run))
         _write_done(output_dir)
 
 
-def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position) -> None:
+def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position, observe: Observer) -> None:
     tasks = TaskDataset(
         run.dataset.datasets,
         run.splits,
@@ -83,6 +100,8 @@ def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position) -
                 record = _record(run, schedule, batches, position)
             records.append(output_dir / records.FILE_NAME, record | {"provenance": origin})
             position.since_record, position.n_records = {}, position.n_records + 1
+            with failures.explained(run, step, output_dir):
+                observe(record)
             if run.args["save_model_every_checkpoint"] and not run.args["skip_model_save"]:
                 save_model(output_dir / f"model_step{step}.pkl", _model_contents(run))
         if (step + 1) % save_every == 0 if save_every else schedule.is_checkpoint(step):
@@ -169,6 +188,8 @@ def _claim(output_dir: Path, restart: bool) -> None:
         probe.unlink()
         for path in (*map(output_dir.joinpath, FILES), *output_dir.glob("model_step*.pkl")) if restart else ():
             path.unlink(missing_ok=True)
+        if restart:
+            shutil.rmtree(output_dir / tensorboard.FOLDER_NAME, ignore_errors=True)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir} cannot be written: {error.strerror}") from error
     if shutil.disk_usage(output_dir).free < 2**20:
