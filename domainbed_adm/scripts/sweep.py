@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from domainbed_adm.cli import run
@@ -66,6 +67,10 @@ def build_parser() -> Parser:
     add("--command_launcher", default="local", metavar="NAME", help=f"{', '.join(LAUNCHERS)} (default local)")
     add("--jobs", type=int, default=1, metavar="N", help="processes at a time, for local (default 1)")
     add("--retries", type=int, default=1, metavar="N", help="how often to try a failed job again (default 1)")
+    add(
+        "--trace_difficulty", action=single, default=False, help="each job keeps difficulty.npz, see analyze difficulty"
+    )
+    add("--tensorboard", action=single, default=False, help="each job writes events for TensorBoard")
     add("--dry_run", action="store_true", help="count the jobs of each method, and do nothing")
     add("--skip_confirmation", action="store_true", help="do not ask before launching or deleting")
     return parser
@@ -106,7 +111,9 @@ def main(argv: Sequence[str]) -> int:
     if launching and args.command_launcher == "multi_gpu":
         gpus()  # none is a mistake to be told before anything is made
     check_sweep(sweep, needs_data=launching and args.command_launcher != "dummy")
-    jobs = sweep.jobs(check_writable(args.output_dir) if launching else args.output_dir)
+    watch = tuple(f"--{name}" for name in ("trace_difficulty", "tensorboard") if getattr(args, name))
+    folder = check_writable(args.output_dir) if launching else args.output_dir
+    jobs = [replace(job, watch=watch) for job in sweep.jobs(folder)]
     if args.command == "status" or args.dry_run:
         show_status(jobs)
         return 0

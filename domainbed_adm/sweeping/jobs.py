@@ -29,10 +29,12 @@ class Job:
     Attributes:
         train_args: flags of ``train`` and their values, without ``output_dir``.
         sweep_dir: folder of the sweep.
+        watch: switches of ``train`` that change no result, such as ``--tensorboard``; not part of the folder's name.
     """
 
     train_args: dict[str, Any]
     sweep_dir: Path
+    watch: tuple[str, ...] = ()
 
     @cached_property
     def output_dir(self) -> Path:
@@ -59,9 +61,12 @@ class Job:
     def command(self) -> str:
         """The shell command that trains it; every value is quoted."""
         words = [sys.executable, "-m", "domainbed_adm.scripts.train"]
-        for name, value in sorted({**self.train_args, "output_dir": self.output_dir}.items()):
-            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
-        return shlex.join(words)
+        for name, value in sorted({**self.train_args, "output_dir": str(self.output_dir)}.items()):
+            if isinstance(value, str) and value.startswith("-"):
+                words.append(f"--{name}={value}")  # apart it would be read as a flag
+            else:
+                words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+        return shlex.join([*words, *self.watch])
 
     @property
     def label(self) -> str:

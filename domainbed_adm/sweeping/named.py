@@ -28,6 +28,8 @@ FLAGS: dict[str, tuple[type, ...]] = {
     "command_launcher": (str,),
     "jobs": (int,),
     "retries": (int,),
+    "trace_difficulty": (bool,),
+    "tensorboard": (bool,),
 }
 
 

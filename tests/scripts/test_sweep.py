@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from domainbed_adm.cli import main as cli
-from domainbed_adm.scripts import sweep
+from domainbed_adm.scripts import sweep, train
 from domainbed_adm.sweeping import failures, launch
 from domainbed_adm.sweeping.jobs import Job, Sweep
 from tests.training.test_lock import held_elsewhere
@@ -103,6 +103,15 @@ def test_a_failed_job_makes_exit_code_1_and_is_tried_again(tmp_path: Path, launc
     assert run("launch", tmp_path, *flags) == 1
     assert len(launched) == 6 + 3 * 6
     assert [json.loads(path.read_text())["attempts"] for path in tmp_path.glob("*/failed.json")] == [3] * 6
+
+
+def test_what_is_watched_is_passed_on_and_changes_no_folder(tmp_path: Path, launched: list[str]) -> None:
+    flags = [*SMALL, "--algorithms", "ERM", "--skip_confirmation", "--trace_difficulty", "--tensorboard"]
+    assert run("launch", tmp_path, *flags) == 0
+    plain = Sweep(["RotatedDigits"], ["ERM"], n_trials=1, n_hparams=1, single_test_envs=True).jobs(tmp_path)
+    assert launched == [f"{job.command} --trace_difficulty --tensorboard" for job in plain]
+    args = train.build_parser().parse_args(shlex.split(launched[0])[3:])
+    assert (args.trace_difficulty, args.tensorboard) == (0, True)
 
 
 def test_an_algorithm_given_twice_is_launched_once(tmp_path: Path, launched: list[str]) -> None:
