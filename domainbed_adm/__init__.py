@@ -18,13 +18,13 @@ The flow, which is also the layout::
 ``training``                one run: splits, data stream, loop, evaluation, resume
 ``records``                 ``results.jsonl``: write, read; ``disk``: files whole or not at all
 ``model_selection``         records -> the accuracy each selection method reports
-``leaderboard``             records -> tables
+``leaderboard``             records -> tables, paired comparisons, the published numbers beside ours
 ``sweeping``                many runs: jobs, locks, launchers, named sweeps
-``upstream``                all of it in a real DomainBed checkout
-``extensions``              what other packages add; ``testing`` checks it
-``scripts``, ``cli``        the command line
+``analysis``                models -> Hessian, sharpness, landscape; traces -> how difficulties tell apart
+``report``                  a sweep as one HTML page; ``figures``: the one style of all figures
 ``upstream``                the same methods in a DomainBed checkout
 ``extensions``              parts of other packages; ``testing`` checks them
+``scripts``, ``cli``        the command line
 ==========================  ================================================================
 
 Importing the package loads no torch.
