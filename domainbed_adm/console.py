@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from types import TracebackType
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+#: What a terminal obeys instead of showing it, and the halves of characters that no encoding can write.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,6 +66,13 @@ class ProgressBar:
         self._bar.stop()
 
 
+def printable(text: str) -> str:
+    r"""Text from outside on one line that any terminal can show: an escape sequence becomes ``\x1b[31m``, harmless."""
+    if text.isprintable():
+        return text
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def warn(message: str) -> None:
-    """Print one line of warning to the standard error stream."""
-    print(f"warning: {message}", file=sys.stderr)
+    """Print one line of warning to the standard error stream, whatever names the message holds."""
+    print(f"warning: {printable(message)}", file=sys.stderr)
