@@ -6,10 +6,11 @@ import json
 import re
 import signal
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
+from domainbed_adm.console import printable
 from domainbed_adm.disk import replacing
 
 FILE_NAME = "failed.json"
@@ -69,11 +70,29 @@ def write(folder: Path, code: int, stderr: Sequence[str], attempts: int, job: st
 
 
 def read(folder: Path) -> Failure | None:
-    """The failure in ``folder``; None where there is none that can be read."""
+    """The failure in ``folder``, its texts made printable; None where there is none that can be read."""
+    path = folder / FILE_NAME
     try:
-        return Failure(**json.loads((folder / FILE_NAME).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        failure = Failure(**json.loads(path.read_bytes())) if path.is_file() else None
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
+    if failure is None or not _is_sound(failure):
+        return None
+    texts = {name: printable(value) for name, value in vars(failure).items() if isinstance(value, str)}
+    return replace(failure, **texts, stderr=[printable(line) for line in failure.stderr])
+
+
+def _is_sound(failure: Failure) -> bool:
+    """Whether every field is of its type and in its range, as JSON may hold anything."""
+    by_code = failure.signal is None
+    numbers = (failure.attempts, failure.exit_code) if by_code else (failure.attempts,)
+    texts = (failure.exception, failure.time, failure.job) + (() if by_code else (failure.signal,))
+    return (
+        (by_code or failure.exit_code is None)
+        and all(type(number) is int and 0 <= number < 2**32 for number in numbers)
+        and isinstance(failure.stderr, list)
+        and all(isinstance(text, str) for text in (*texts, *failure.stderr))
+    )
 
 
 def clear(folder: Path) -> None:

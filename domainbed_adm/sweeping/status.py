@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
 from domainbed_adm import records
+from domainbed_adm.console import printable
 from domainbed_adm.sweeping.jobs import DONE, FAILED, NOT_LAUNCHED, RUNNING, STATES, Job
 from domainbed_adm.sweeping.launch import failure_line
 from domainbed_adm.tables import show
+
+#: Seconds.
+_CENTURY = 100 * 365.25 * 86400
 
 
 def show_status(jobs: Sequence[Job]) -> None:
@@ -23,7 +26,7 @@ def show_status(jobs: Sequence[Job]) -> None:
     show(("algorithm", *STATES, "jobs"), rows)
     for job, state in zip(jobs, states, strict=True):
         if state == FAILED:
-            print(f"failed: {failure_line(job)}")
+            print(f"failed: {printable(failure_line(job))}")
     print(summary(states))
     line = eta(map(_progress, jobs, states))
     if line:
@@ -51,9 +54,10 @@ def _progress(job: Job, state: str) -> Progress:
     path = job.output_dir / records.FILE_NAME
     found = records.read_file(path) if state != NOT_LAUNCHED and path.is_file() else []
     steps_done = max((int(record["step"]) + 1 for record in found), default=0)
-    times = [float(record["step_time"]) for record in found if isinstance(record.get("step_time"), int | float)]
+    times = [records.finite(record.get("step_time")) for record in found]
     left = 0 if state == DONE else max(0, job.n_steps - steps_done)
-    return Progress(job.train_args["algorithm"], job.train_args["dataset"], state, left, times)
+    measured = [seconds for seconds in times if seconds is not None and seconds >= 0]
+    return Progress(job.train_args["algorithm"], job.train_args["dataset"], state, left, measured)
 
 
 def eta(jobs: Iterable[Progress]) -> str | None:
@@ -70,8 +74,8 @@ def eta(jobs: Iterable[Progress]) -> str | None:
     seconds, unmeasured = [], 0
     for job in jobs:
         measured = times[job.algorithm, job.dataset] or times[(job.dataset,)]
-        if measured:
-            seconds.append(job.steps_left * fmean(measured))
+        if measured and job.steps_left:
+            seconds.append(job.steps_left * (sum(measured) / len(measured)))
         else:
             unmeasured += job.steps_left > 0
     if not any(seconds):
@@ -84,7 +88,9 @@ def eta(jobs: Iterable[Progress]) -> str | None:
 
 
 def duration(seconds: float) -> str:
-    """In two units at most: "40 s", "12 min", "3 h 20 min", "2 d 5 h"."""
+    """In two units at most: "40 s", "12 min", "3 h 20 min", "2 d 5 h"; infinity is "over 100 years", too."""
+    if not seconds < _CENTURY:
+        return "over 100 years"
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

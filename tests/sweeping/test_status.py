@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,10 @@ ETAS = [
         [job(DONE, 0, 1.0), job(DONE, 0, 3.0, algorithm="SAM"), job(INCOMPLETE, 10, algorithm="SAM")],
         f"ETA: 30 s at one job at a time (none runs now){NOTHING}",
     ),
+    (
+        [job(DONE, 0, 1e308, 1e308), job(INCOMPLETE, 10)],
+        f"ETA: over 100 years at one job at a time (none runs now){NOTHING}",
+    ),
 ]
 
 
@@ -60,6 +65,10 @@ def test_eta(jobs: list[Progress], line: str | None) -> None:
         (3599, "1 h 0 min"),
         (12000, "3 h 20 min"),
         (2 * 86400 + 3600, "2 d 1 h"),
+        (1e9, "11574 d 1 h"),
+        (1e300, "over 100 years"),
+        (math.inf, "over 100 years"),
+        (math.nan, "over 100 years"),
     ],
 )
 def test_durations(seconds: float, text: str) -> None:
@@ -83,6 +92,30 @@ def test_status_counts_says_why_and_when(tmp_path: Path, capsys: pytest.CaptureF
         "6 jobs: 1 done, 1 running, 1 incomplete, 1 failed, 2 not launched",
         f"ETA: 15 min at 1 job at a time, as now{NOTHING}",  # (50 + 4 x 101) steps of 2 s
     ]
+
+
+@pytest.mark.parametrize("time", [math.nan, math.inf, -math.inf, -5, 10**400, True, "2", None, [2.0]])
+def test_a_step_time_that_is_none_does_not_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], time: object
+) -> None:
+    sweep = Sweep(["RotatedDigits"], ["ERM"], n_hparams=1, n_trials=1, single_test_envs=True, steps=11)
+    first = sweep.jobs(tmp_path)[0]
+    write(first.output_dir, record(step=0, step_time=time))
+    show_status([first])
+    assert "ETA" not in capsys.readouterr().out
+    write(first.output_dir, record(step=0, step_time=time), record(step=5, step_time=2.0))
+    show_status([first])
+    assert capsys.readouterr().out.splitlines()[-1].startswith("ETA: 10 s at one job")
+
+
+def test_a_failure_stays_one_harmless_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = Sweep(["RotatedDigits"], ["ERM"], n_hparams=1, n_trials=1, single_test_envs=True)
+    one = sweep.jobs(tmp_path / "caf\udce9")[0]
+    failures.write(one.output_dir, 1, ["ValueError: \x1b[2J"], 1)
+    show_status([one])
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: "))
+    assert r"exit code 1: ValueError: \x1b[2J (" in line
+    assert rf"caf\udce9/{one.output_dir.name}/failed.json" in line
 
 
 def test_steps_of_a_job_are_its_flag_or_the_datasets(tmp_path: Path) -> None:
