@@ -70,6 +70,18 @@ def test_steps_hparams_and_holdout_are_in_the_hash_as_in_domainbed() -> None:
     )
 
 
+def test_a_value_that_begins_with_a_dash_is_no_flag() -> None:
+    odd = replace(DIGITS, data_dir="-d ata").jobs("-odd")[0]
+    words = shlex.split(odd.command)[3:]
+    assert f"--output_dir=-odd/{odd.output_dir.name}" in words
+    assert "--data_dir=-d ata" in words
+    args = train.build_parser().parse_args(words)
+    assert (args.output_dir, args.data_dir, args.test_envs) == (str(odd.output_dir), "-d ata", [0])
+    plain = replace(DIGITS, data_dir="-d ata").jobs("odd")[0]
+    assert plain.output_dir.name == odd.output_dir.name
+    assert f" --output_dir odd/{plain.output_dir.name} " in plain.command
+
+
 def test_without_data_dir_there_is_no_data_dir() -> None:
     assert all("data_dir" not in job.train_args for job in DIGITS.jobs("out"))
 
