@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "classify a folder of images with a trained model",
     "sweep": "launch and count many runs",
     "collect_results": "turn a sweep's records into DomainBed's tables",
+    "report": "turn a sweep into one HTML page: leaderboards, curves, costs, what failed",
     "analyze": "look into runs: curvature of the loss, the loss around the model, difficulties",
     "download": "fetch a dataset, unpack it and verify it",
     "verify_data": "look at every file of a dataset: broken, double, misplaced, missing",

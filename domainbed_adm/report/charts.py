@@ -1,0 +1,110 @@
+"""Learning curves as small multiples, drawn to be read at 390 px; their legend is the page's."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from domainbed_adm.figures import inline, style
+from domainbed_adm.report.curves import Curve
+from domainbed_adm.report.looks import Looks
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Inches: the whole is 346 px wide; height of one panel, and of those that stand two in a row.
+_WIDTH, _HEIGHT = 3.6, (1.65, 1.25)
+#: Inches around and between panels: for numbers, titles and the label of the horizontal axis.
+_LEFT, _RIGHT, _TITLE, _BOTTOM, _GAP = 0.42, 0.1, 0.2, 0.4, 0.2
+#: Where all values are positive, and the highest is this many times the lowest, a loss has a logarithmic axis.
+_LOG_FROM = 30
+
+
+def limits(curves: Sequence[Curve]) -> tuple[float, float] | None:
+    """Lowest and highest value, for charts that are compared; None where there is no value."""
+    values = [value for curve in curves for _, value in curve]
+    return (min(values), max(values)) if values else None
+
+
+def draw(curves: Mapping[str, Curve], of: Looks, span: tuple[float, float], logarithmic: bool) -> str:
+    """One chart as an ``<svg>`` element without ids.
+
+    Args:
+        curves: by the method's name; each line's ``<g>`` gets the classes ``curve`` and ``m<entry of the legend>``.
+        of: the looks of all methods.
+        span: lowest and highest value of the vertical axis.
+        logarithmic: whether that axis may be logarithmic.
+    """
+    last = max(1.0, *(step for curve in curves.values() for step, _ in curve))
+    with style():
+        figure, panels = _panels(of.panels)
+        for axes in panels:
+            _scale(axes, span, logarithmic, last)
+        for name, curve in curves.items():
+            panel, entry = of.places[name]
+            look = of.legend[entry]
+            steps, values = zip(*(curve if len(curve) > 1 else _dash(*curve[0], last)), strict=True)
+            line = panels[panel].plot(steps, values, color=look.colour, linewidth=look.width, clip_on=False)[0]
+            line.set_gid(f"m{entry}")
+            if look.dashes:
+                line.set_dashes(look.dashes)
+        return _compact(inline(figure))
+
+
+def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each title, in two columns."""
+    from matplotlib.figure import Figure
+
+    columns = min(2, len(titles))
+    rows = -(-len(titles) // columns)
+    top = _TITLE if len(titles) > 1 else _RIGHT
+    panel = _HEIGHT[columns - 1]
+    height = rows * (top + panel) + (rows - 1) * _GAP + _BOTTOM
+    figure = Figure(figsize=(_WIDTH, height))
+    figure.set_layout_engine("none")
+    width = (_WIDTH - _LEFT - _RIGHT - (columns - 1) * _GAP) / columns
+    panels = []
+    for i, title in enumerate(titles):
+        row, column = divmod(i, columns)
+        left = _LEFT + column * (width + _GAP)
+        bottom = _BOTTOM + (rows - 1 - row) * (top + panel + _GAP)
+        axes = figure.add_axes((left / _WIDTH, bottom / height, width / _WIDTH, panel / height))
+        axes.set_title(title, loc="left", pad=3, fontsize=9)
+        is_lowest = i + columns >= len(titles)
+        axes.tick_params(which="both", length=0, labelbottom=is_lowest, labelleft=column == 0)
+        axes.set_xlabel("training step" if is_lowest else "")
+        axes.grid(which="major", clip_on=False)
+        panels.append(axes)
+    return figure, panels
+
+
+def _dash(step: float, value: float, last: float) -> Curve:
+    """A single checkpoint, as a short line."""
+    return [(max(0, step - last / 50), value), (step + last / 50, value)]
+
+
+def _scale(axes: Axes, span: tuple[float, float], logarithmic: bool, last: float) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    low, high = span
+    if logarithmic and low > 0 and high >= _LOG_FROM * low:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.1, high * 1.1)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        room = 0.05 * (high - low) or 0.5
+        axes.set_ylim(low - room, high + room)
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlim(0, last)
+    axes.xaxis.set_major_locator(MaxNLocator(3 if axes.figure.axes[1:] else 6, integer=True))
+
+
+def _compact(svg: str) -> str:
+    """Without what the page's style sheet says once for all, with tenths of a point, and with classes for ids."""
+    svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>|\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.1f}", path[0]), svg)
+    return re.sub(r'<g id="(m\d+)"', r'<g class="curve \1"', svg)

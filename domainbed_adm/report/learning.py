@@ -1,0 +1,64 @@
+"""The page's learning curves: for each dataset and test environment a chart of each measure, and their legend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from domainbed_adm.leaderboard import Board
+from domainbed_adm.model_selection import SelectionMethod
+from domainbed_adm.report.charts import draw, limits
+from domainbed_adm.report.curves import MEASURES, Curve, chosen_records, curve, what
+from domainbed_adm.report.looks import Look, Looks, looks
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One chart: its caption, what it shows in a sentence for those who do not see it, its ``<svg>``."""
+
+    caption: str
+    spoken: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class LearningCurves:
+    """The section: whose curves, the legend, and the charts of each dataset by the name of the test environment."""
+
+    what: str
+    legend: list[Look]
+    datasets: list[tuple[str, list[tuple[str, list[Chart]]]]]
+
+
+def section(board: Board, selection: SelectionMethod) -> LearningCurves:
+    """The curves of the runs that the selection method chose; what no run recorded has no chart."""
+    of = looks(board.algorithms)
+    datasets = [(dataset, _dataset(board, selection, dataset, of)) for dataset in board.environments]
+    return LearningCurves(what(board, selection), of.legend, [(name, found) for name, found in datasets if found])
+
+
+def _dataset(board: Board, selection: SelectionMethod, dataset: str, of: Looks) -> list[tuple[str, list[Chart]]]:
+    found: dict[tuple[int, int], dict[str, Curve]] = {}
+    names = board.environments[dataset]
+    for env in range(len(names)):
+        for algorithm in board.algorithms:
+            records = chosen_records(board, selection, dataset, algorithm, env)
+            for m, measure in enumerate(MEASURES):
+                points = curve(records, measure, env)
+                if points:
+                    found.setdefault((env, m), {})[algorithm] = points
+    spans = [
+        limits([one for (_, kind), curves in found.items() if kind == m for one in curves.values()])
+        for m in range(len(MEASURES))
+    ]
+    charts = []
+    for env, name in enumerate(names):
+        drawn = []
+        for m, (measure, span) in enumerate(zip(MEASURES, spans, strict=True)):
+            if span and (env, m) in found:
+                svg = Markup(draw(found[env, m], of, span, logarithmic=not measure.accuracy))
+                spoken = f"{measure.name} over training steps, {dataset}, tested on {name}, a line for each method"
+                drawn.append(Chart(measure.name, spoken, svg))
+        charts.append((name, drawn))
+    return [(name, drawn) for name, drawn in charts if drawn]

@@ -1,0 +1,90 @@
+"""Tables of the page: what the template needs of each cell, and nothing of markup."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from domainbed_adm.leaderboard.sheets import Sheet
+from domainbed_adm.leaderboard.text import written
+
+UNKNOWN = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: what it shows.
+        value: the number it sorts by; None where that is unknown, or the cell holds text.
+        number: whether its column holds numbers.
+        best: whether it is marked as the best of its column.
+        share: length of the bar behind it, in [0, 1]; None for no bar.
+    """
+
+    text: str
+    value: float | None = None
+    number: bool = True
+    best: bool = False
+    share: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: what it is of, then its cells."""
+
+    labels: Sequence[str]
+    cells: Sequence[Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        caption: its heading.
+        labels: headings of the columns that say what a row is of.
+        columns: headings of the others.
+        rows: the lines.
+        note: what stands below.
+        highest_first: whether the first click on a number's heading puts the highest on top.
+    """
+
+    caption: str
+    labels: Sequence[str]
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    note: str = ""
+    highest_first: bool = False
+
+
+def number(value: float | None, form: str, share: float | None = None) -> Cell:
+    """A cell with a number, written as the format ``form`` says; unknown where it is None."""
+    return Cell(UNKNOWN if value is None else format(value, form), value, share=share)
+
+
+def text(value: str) -> Cell:
+    """A cell with text."""
+    return Cell(value, number=False)
+
+
+def of_sheet(sheet: Sheet, caption: str, note: str = "") -> Table:
+    """A leaderboard's table; the best of each column is marked, and one trial has no error."""
+    best = sheet.best()
+    several = [[entry if entry.n > 1 else replace(entry, sem=None) for entry in row.entries] for row in sheet.rows]
+    rows = [
+        Row(
+            row.labels,
+            [
+                Cell(
+                    UNKNOWN if entry.mean is None else written(entry, sheet.digits, " ± "),
+                    entry.mean,
+                    best=(i, j) in best,
+                )
+                for j, entry in enumerate(several[i])
+            ],
+        )
+        for i, row in enumerate(sheet.rows)
+    ]
+    return Table(caption, sheet.label_columns, sheet.columns, rows, note, highest_first=True)

@@ -1,0 +1,59 @@
+"""``report``: a sweep as one HTML file that can be mailed around."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+from domainbed_adm import figures
+from domainbed_adm.cli import run
+from domainbed_adm.console import Parser
+from domainbed_adm.disk import replacing
+from domainbed_adm.model_selection import SELECTION_METHODS
+
+EXAMPLES = """\
+  domainbed-adm report results/smoke
+  domainbed-adm report results/smoke --selection training-domain --title "Digits, five methods" --output digits.html"""
+
+
+def build_parser() -> Parser:
+    """The flags."""
+    about = (
+        "Write a sweep's leaderboards, accuracies, learning curves, costs, failures and settings as one HTML file\n"
+        "that needs no network. It may be written while the sweep runs."
+    )
+    parser = Parser("domainbed-adm report", description=about, examples=EXAMPLES)
+    parser.add_argument("sweep_dir", type=Path, help="output_dir of a sweep, DomainBed's or ours, or of one run")
+    parser.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in SWEEP_DIR")
+    parser.add_argument("--selection", choices=SELECTION_METHODS, help="only this model selection method; default all")
+    parser.add_argument("--title", help="heading of the page; default: the folder's name")
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the page and print its path.
+
+    Raises:
+        UserError: there is no record, figures cannot be drawn, or the file cannot be written.
+    """
+    args = build_parser().parse_args(argv)
+    figures.check_available()
+    from domainbed_adm.report import page, read
+
+    selections = [SELECTION_METHODS[args.selection]] if args.selection else list(SELECTION_METHODS.values())
+    reading = read(args.sweep_dir)
+    title = args.title or f"Sweep {args.sweep_dir.resolve().name}"
+    command = shlex.join(["domainbed-adm", "report", *argv])
+    html = page(reading, selections, title, command, datetime.now(timezone.utc))
+    output = args.output or args.sweep_dir / "report.html"
+    with replacing(output) as file:
+        file.write(html.encode())
+    print(output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))
