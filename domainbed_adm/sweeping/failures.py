@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from domainbed_adm.console import printable
 from domainbed_adm.disk import replacing
@@ -78,7 +79,7 @@ def read(folder: Path) -> Failure | None:
         return None
     if failure is None or not _is_sound(failure):
         return None
-    texts = {name: printable(value) for name, value in vars(failure).items() if isinstance(value, str)}
+    texts: dict[str, Any] = {name: printable(value) for name, value in vars(failure).items() if isinstance(value, str)}
     return replace(failure, **texts, stderr=[printable(line) for line in failure.stderr])
 
 
