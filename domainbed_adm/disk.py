@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from domainbed_adm.errors import UserError
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+#: What a process has open, by names that only it understands.
+_OPEN = ("/dev/std", "/dev/fd/", "/proc/")
 
 
 @contextlib.contextmanager
@@ -27,31 +33,65 @@ def writing(path: Path) -> Iterator[None]:
         refusal = _refusal(error)
         if refusal is None:
             raise
-        free = shutil.disk_usage(path.parent).free / 2**20
-        raise UserError(
-            f"cannot write {path}: {refusal.strerror} ({free:.0f} MiB free on its disk). "
-            "When there is room, the same command goes on from the last checkpoint"
-        ) from error
+        message = f"cannot write {path}: {refusal.strerror or refusal}"
+        if refusal.errno in _NO_ROOM:
+            free = shutil.disk_usage(path.parent).free / 2**20
+            message += (
+                f" ({free:.0f} MiB free on its disk). When there is room, the same command goes on from the last "
+            )
+            message += "checkpoint"
+        raise UserError(message) from error
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file beside ``path`` to write to; at the block's end it is synced and renamed, and is gone after an error.
 
+    A symbolic link stays, and the file that it names is replaced. What is no file, such as a pipe or a device, and
+    what is open already, as ``/dev/stdout``, is written to directly.
+
     Raises:
         UserError: the system refuses; ``path`` is as it was.
     """
-    unfinished = path.with_name(path.name + ".unfinished")
     with writing(path):
+        if _is_stream(path):
+            with path.open("ab") as stream:
+                yield stream
+            return
+        target = Path(os.path.realpath(path))
+        unfinished = target.with_name(target.name + ".unfinished")
         try:
-            with unfinished.open("wb") as file:
+            unfinished.unlink(
+                missing_ok=True
+            )  # of a process that was killed; never written through, as it may be a link
+            with unfinished.open("xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            unfinished.replace(path)
+            unfinished.replace(target)
         except BaseException:
             unfinished.unlink(missing_ok=True)
             raise
+        _sync_folder(target.parent)
+
+
+def _is_stream(path: Path) -> bool:
+    if str(path).startswith(_OPEN):
+        return True
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in it last through a power cut, on systems that can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _refusal(error: BaseException | None) -> OSError | None:

@@ -30,7 +30,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--model", required=True, type=Path, help="model.pkl of a finished run")
     parser.add_argument("--images", required=True, type=Path, help="folder of images, searched through")
-    parser.add_argument("--output", type=Path, help="CSV file to write (default: the standard output)")
+    parser.add_argument("--output", type=Path, help="CSV file or pipe to write (default: the standard output)")
     return parser
 
 
@@ -47,14 +47,14 @@ def main(argv: Sequence[str]) -> int:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "class", "probability"])
         for row in predictions(algorithm, contents, images, BATCH):
-            writer.writerow(row)
+            writer.writerow([cell.encode("utf-8", "backslashreplace").decode() for cell in row])
             bar.advance()
     return 0
 
 
 @contextmanager
 def _opened(path: Path | None) -> Iterator[TextIO]:
-    """The standard output, or a file that is there once it is whole."""
+    """The standard output, a file that is there once it is whole, or a pipe."""
     if path is None:
         yield sys.stdout
         return
