@@ -1,4 +1,4 @@
-"""Being told to end: SIGTERM and SIGHUP do what Ctrl-C does."""
+"""Being told to end: SIGTERM and SIGHUP do what Ctrl-C does, and wait where they would come amiss."""
 
 from __future__ import annotations
 
@@ -8,6 +8,20 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
+
+
+#: What is pressed or sent to end a run.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def held_back(*numbers: signal.Signals) -> Iterator[None]:
+    """While open, these signals wait; they come at the end. Processes started within never hear them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

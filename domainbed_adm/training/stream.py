@@ -8,8 +8,10 @@ generator keyed by (seed, environment, t), whoever loads them and wherever the r
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from multiprocessing import forkserver, resource_tracker
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from domainbed_adm.algorithms import Minibatch
 from domainbed_adm.datasets.base import Environment
 from domainbed_adm.errors import UserError
 from domainbed_adm.seeding import draw_indices, raw_stream
+from domainbed_adm.signals import ENDING, held_back
 from domainbed_adm.training.splits import Splits, class_balanced_weights
 
 EVALUATION_BATCH = 128
@@ -177,7 +180,8 @@ def open_stream(tasks: TaskDataset, schedule: Schedule, workers: int, pin_memory
         generator=torch.Generator(),  # the loader's own base seed must not draw from the global generator
         multiprocessing_context=_process_starter() if workers else None,
     )
-    batches = iter(loader)  # starts the workers
+    with held_back(*ENDING):  # a worker whose parent is gone before it is up says so in a traceback
+        batches = iter(loader)
     return _checked(batches)
 
 
@@ -194,6 +198,11 @@ def _process_starter() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
+    resource_tracker.ensure_running()  # first: its start lets Ctrl-C through
+    with held_back(
+        signal.SIGINT
+    ):  # from the workers for good: the terminal sends it to all, and this process ends them
+        forkserver.ensure_running()
     return context
 
 

@@ -1,0 +1,49 @@
+"""Ctrl-C, which every process of the terminal hears, costs one line and no checkpoint, however many workers there are."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import domainbed_adm
+from domainbed_adm.cli import main
+from domainbed_adm.training import loop
+
+FLAGS = ["--dataset", "Debug28", "--algorithm", "SAM", "--steps", "100000", "--checkpoint_freq", "100000"]
+FLAGS += ["--checkpoint_every", "1", "--hparams", json.dumps({"cnn_width": 8, "batch_size": 3})]
+
+
+@pytest.mark.parametrize("moment", ["workers start", "workers load"])
+def test_interrupted_with_workers(tmp_path, monkeypatch, capsys, moment):
+    command = [sys.executable, "-m", "domainbed_adm.scripts.train", *FLAGS, "--output_dir", str(tmp_path)]
+    child = subprocess.Popen(
+        [*command, "--workers", "2"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a process group of its own, as a terminal's foreground job is
+        env=os.environ | {"PYTHONPATH": str(Path(domainbed_adm.__file__).parents[1])},
+    )
+    with child:
+        while "samples in+out" not in child.stdout.readline():  # printed just before the workers start
+            assert child.poll() is None
+        if moment == "workers start":
+            time.sleep(0.3)
+        while moment == "workers load" and not (tmp_path / "checkpoint.pkl").exists():
+            time.sleep(0.05)
+        os.killpg(child.pid, signal.SIGINT)
+        _, errors = child.communicate(timeout=60)
+    assert errors == "domainbed-adm: interrupted\n"
+    assert child.returncode == 130
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_step", stop)
+    assert main(["train", *FLAGS, "--output_dir", str(tmp_path), "--workers", "0"]) == 130
+    assert ("resumed at step" in capsys.readouterr().out) == (moment == "workers load")
