@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
-
 #: What is pressed or sent to end a run.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, which every process of the terminal hears, costs one line and no checkpoint, however many workers there are."""
+"""Ctrl-C, which every process of the terminal hears, costs one line and no checkpoint, workers or not."""
 
 import json
 import os

@@ -69,7 +69,7 @@ def test_a_run_keeps_its_lock_while_it_trains(tmp_path: Path, monkeypatch: pytes
     from domainbed_adm.training import loop
 
     seen = []
-    monkeypatch.setattr(loop, "train", lambda run, folder, restart: seen.append(is_locked_for_others(folder)))
+    monkeypatch.setattr(loop, "train", lambda run, folder, *_: seen.append(is_locked_for_others(folder)))
     assert train(tmp_path) == 0
     assert seen == [True]
     assert not is_locked_for_others(tmp_path)
