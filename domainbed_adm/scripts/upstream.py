@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from domainbed_adm.cli import run
 from domainbed_adm.console import Parser
+from domainbed_adm.training.lock import LOCKED, LockedError
 
 SCRIPTS = {
     "train": "train one algorithm",
@@ -67,11 +68,15 @@ def split(argv: Sequence[str]) -> tuple[str, str | None, list[str]]:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Register, and run the script; returns the exit code."""
+    """Register, and run the script; returns the exit code, 75 where another process trains in the folder."""
     script, path, flags = split(argv)
     from domainbed_adm import upstream  # after parsing: --help loads no torch
 
-    upstream.run_script(upstream.register(path), script, flags)
+    try:
+        upstream.run_script(upstream.register(path), script, flags)
+    except LockedError as error:
+        print(f"domainbed-adm: error: {error}", file=sys.stderr)
+        return LOCKED
     return 0
 
 

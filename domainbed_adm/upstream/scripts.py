@@ -6,19 +6,21 @@ import argparse
 import runpy
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from domainbed_adm import hparams_registry
 from domainbed_adm.errors import UserError, unknown_name
 from domainbed_adm.methods import METHODS
+from domainbed_adm.training.lock import run_lock_if_any
 from domainbed_adm.upstream.host import check_script, missing_import
 from domainbed_adm.upstream.registration import Registration
 from domainbed_adm.upstream.run import check_weighting
 
 
 def run_script(registration: Registration, name: str, flags: Sequence[str]) -> None:
-    """Run ``domainbed.scripts.<name>`` as a program.
+    """Run ``domainbed.scripts.<name>`` as a program; ``train`` holds the lock of its folder, as our own does.
 
     Args:
         registration: from ``register``.
@@ -26,12 +28,21 @@ def run_script(registration: Registration, name: str, flags: Sequence[str]) -> N
         flags: DomainBed's.
 
     Raises:
+        LockedError: another process trains in its ``--output_dir``.
         UserError: there is no such script, or a flag of it cannot work.
     """
     root = registration.host.root
     check_script(root, name)
     sys.argv = [f"domainbed.scripts.{name}", *flags]
-    with _flags_seen(lambda args: check_flags(registration, args)):
+    lock = ExitStack()
+
+    def note(args: argparse.Namespace) -> None:
+        check_flags(registration, args)
+        if name == "train" and getattr(args, "output_dir", None):
+            lock.close()  # where the script reads its flags twice
+            lock.enter_context(run_lock_if_any(Path(args.output_dir)))
+
+    with lock, _flags_seen(note):
         try:
             runpy.run_module(f"domainbed.scripts.{name}", run_name="__main__", alter_sys=True)
         except ModuleNotFoundError as error:

@@ -10,8 +10,10 @@ import pytest
 from domainbed_adm import upstream
 from domainbed_adm.cli import main
 from domainbed_adm.errors import UserError
+from domainbed_adm.training.lock import LOCKED
 from domainbed_adm.upstream.jobs import through_us
 from tests.extending import EXAMPLE, environment, install
+from tests.training.test_lock import held_elsewhere
 from tests.upstream.conftest import HOST
 
 
@@ -59,6 +61,29 @@ def test_a_dataset_may_set_its_steps_when_it_is_built(tmp_path, copy_of_host):
 def test_the_hosts_own_algorithms_run_as_before(tmp_path):
     assert train(tmp_path, "--steps", "2", algorithm="Smoothed") == 0
     assert "total_steps" not in record(tmp_path / "run")["hparams"]
+
+
+def test_a_folder_that_another_process_trains_in_is_left_alone(tmp_path, capsys):
+    with held_elsewhere(tmp_path / "run"):
+        assert train(tmp_path, "--steps", "2") == LOCKED == 75
+        error = capsys.readouterr().err
+        assert error == f"domainbed-adm: error: {tmp_path / 'run'} is being trained by another process\n"
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert train(tmp_path, "--steps", "2") == 0
+
+
+def test_a_run_keeps_its_lock_while_it_trains(tmp_path, copy_of_host):
+    """Also where the script reads its flags twice."""
+    file = copy_of_host / "domainbed/scripts/train.py"
+    code = file.read_text().replace("main(parser.parse_args())", "parser.parse_args()\n    main(parser.parse_args())")
+    asked = (
+        "from domainbed_adm.training.lock import is_locked\n    (folder / 'asked').write_text(str(is_locked(folder)))"
+    )
+    file.write_text(code.replace("torch.manual_seed(args.seed)", asked))
+    flags = ["--steps", "1", "--algorithm", "ERM", "--output_dir", str(tmp_path / "run")]
+    assert main(["upstream", "train", "--domainbed", str(copy_of_host), *flags]) == 0
+    assert (tmp_path / "run/asked").read_text() == "True"
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["asked", "done", "results.jsonl"]
 
 
 WRONG = {
