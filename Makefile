@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 RESULTS ?= results/quickstart
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
-.PHONY: help quickstart test test-upstream checkout-named format torture benchmark clean
+.PHONY: help quickstart browser test test-upstream checkout-named format torture benchmark clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,9 +31,20 @@ $(VENV)/ready-dev: $(VENV)/ready
 quickstart: $(VENV)/ready
 	$(BIN)/domainbed-adm sweep launch --sweep smoke --output_dir $(RESULTS) --jobs $(JOBS) --skip_confirmation
 	$(BIN)/domainbed-adm collect_results --input_dir $(RESULTS) --layout paper --selection training-domain
+	$(BIN)/domainbed-adm report $(RESULTS)
 	@echo "results: $(RESULTS)"
 
-test: $(VENV)/ready-dev
+# Debian's browser, for the tests of the report; where it cannot be had they are skipped with a reason.
+browser:
+	@if ! { command -v chromium && command -v chromedriver; } >/dev/null && \
+	    command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
+	  echo "installing chromium for the tests of the report"; \
+	  { timeout 300 apt-get -qq update && DEBIAN_FRONTEND=noninteractive timeout 600 \
+	    apt-get -qq --no-install-recommends install -y chromium chromium-driver fonts-dejavu-core; } >/dev/null 2>&1 \
+	    || echo "chromium could not be installed: those tests are skipped"; \
+	fi
+
+test: $(VENV)/ready-dev browser
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
