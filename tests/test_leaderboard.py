@@ -147,7 +147,9 @@ def test_latex_is_a_whole_document_with_names_escaped_and_best_in_bold() -> None
     assert document.count("\\toprule") == document.count("\\end{tabular}") == 2
     assert r"SAM\_SSPL\_ADM & \textbf{90.0 $\pm$ 0.0} & \textbf{65.0 $\pm$ 3.5} & \textbf{77.5} \\" in document
     assert r"Dataset: my\_set\&more" in document
-    assert latex.escape("50% {x}~^\\#$±") == r"50\% \{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}\#\$$\pm$"
+    assert (
+        latex.escape("<50% {x}~^\\#$±") == r"$<$50\% \{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}\#\$$\pm$"
+    )
 
 
 def test_tidy_rows_as_json_and_csv() -> None:

@@ -39,21 +39,33 @@ def spoken(numbers: list[int]) -> str:
 
 
 def provenance_line(board: Board, selection: SelectionMethod, counts: Iterable[int]) -> str:
-    """One line for below a table.
+    """One line for below a table of accuracies.
 
     Args:
         board: where the table comes from.
         selection: the selection method.
         counts: the number of trials behind each of its cells.
     """
-    records = [record for group in board.records.values() for record in group]
     n = sorted(set(counts) - {0})
     count = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}" if n else "0"
     trials = f"n = {count} {'trial' if count == '1' else 'trials'}"
+    return (
+        f"{selection_line(selection)} Accuracy in % on the in-split of the test environment, "
+        f"mean and std / sqrt(n) over {trials}. {sweep_line(board)}"
+    )
+
+
+def selection_line(selection: SelectionMethod) -> str:
+    """The selection method and what it looks at."""
+    return f"Selected by {selection.name}: {selection.splits}."
+
+
+def sweep_line(board: Board) -> str:
+    """The seeds, the splits and the versions of the records."""
+    records = [record for group in board.records.values() for record in group]
     holdouts = sorted({str(record["args"].get("holdout_fraction", "not recorded")) for record in records})
     return (
-        f"Selected by {selection.name}: {selection.splits}. Accuracy in % on the in-split of the test environment, "
-        f"mean and std / sqrt(n) over {trials}. Trial seeds {spoken(seeds(records, 'trial_seed'))}; "
+        f"Trial seeds {spoken(seeds(records, 'trial_seed'))}; "
         f"hparams seeds {spoken(seeds(records, 'hparams_seed'))}; holdout_fraction {', '.join(holdouts)}. "
         f"Versions: {versions(records)}."
     )

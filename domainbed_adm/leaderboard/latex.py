@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from jinja2 import Environment, StrictUndefined
 
 from domainbed_adm import __version__
-from domainbed_adm.leaderboard.sheets import Sheet
+from domainbed_adm.leaderboard.sheets import Listing, Sheet
 from domainbed_adm.leaderboard.text import written
 
 _SPECIAL = {
@@ -16,6 +16,7 @@ _SPECIAL = {
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
+    "<": "$<$",
     **{mark: "\\" + mark for mark in "&%$#_{}"},
 }
 
@@ -51,10 +52,10 @@ _TEMPLATE = r"""\documentclass{article}
 
 def escape(text: str) -> str:
     r"""Text as LaTeX shows it literally: ``SAM_ADM`` becomes ``SAM\_ADM``."""
-    return re.sub(r"[\\~^±&%$#_{}]", lambda match: _SPECIAL[match[0]], text)
+    return re.sub(r"[\\~^±<&%$#_{}]", lambda match: _SPECIAL[match[0]], text)
 
 
-def document(sheets: Sequence[Sheet], total: int) -> str:
+def document(sheets: Sequence[Sheet | Listing], total: int) -> str:
     """A whole LaTeX document with one table for each sheet.
 
     Args:
@@ -70,11 +71,13 @@ def document(sheets: Sequence[Sheet], total: int) -> str:
     )
 
 
-def _headings(sheet: Sheet) -> list[str]:
+def _headings(sheet: Sheet | Listing) -> list[str]:
     return [rf"\textbf{{{escape(name)}}}" for name in (*sheet.label_columns, *sheet.columns)]
 
 
-def _rows(sheet: Sheet) -> list[list[str]]:
+def _rows(sheet: Sheet | Listing) -> list[list[str]]:
+    if isinstance(sheet, Listing):
+        return [list(map(escape, row)) for row in sheet.rows]
     best = sheet.best()
     rows = []
     for i, row in enumerate(sheet.rows):

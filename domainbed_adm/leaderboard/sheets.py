@@ -54,6 +54,22 @@ class Sheet:
         return best
 
 
+@dataclass(frozen=True)
+class Listing:
+    """One table whose cells are written already; the attributes are those of a ``Sheet``.
+
+    Attributes:
+        prose: headings of the columns that may wrap on a narrow terminal.
+    """
+
+    title: str
+    label_columns: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str
+    prose: tuple[str, ...] = ()
+
+
 def domainbed_sheets(board: Board, selection: SelectionMethod) -> list[Sheet]:
     """DomainBed's tables under one selection method: one for each dataset, then the averages."""
     sheets = []
@@ -88,14 +104,10 @@ def _domainbed_sheet(
 
 
 def paper_sheet(board: Board, selection: SelectionMethod) -> Sheet:
-    """The paper's table: a row for each optimizer x curriculum x difficulty, datasets as columns.
-
-    A trial counts only where it has every environment of the dataset. One trial has no error.
-    """
+    """The paper's table: a row for each optimizer x curriculum x difficulty, datasets as columns."""
     rows = []
     for algorithm in board.algorithms:
-        entries = [board.over_environments(selection, dataset, algorithm, True) for dataset in board.environments]
-        entries = [entry if entry.n > 1 else replace(entry, sem=None) for entry in entries]
+        entries = [over_whole_trials(board, selection, dataset, algorithm) for dataset in board.environments]
         rows.append(Row(_paper_labels(algorithm), (*entries, Entry.average(entries))))
     return Sheet(
         f"Model selection: {selection.name}",
@@ -106,6 +118,12 @@ def paper_sheet(board: Board, selection: SelectionMethod) -> Sheet:
         0,
         provenance_line(board, selection, (entry.n for row in rows for entry in row.entries)),
     )
+
+
+def over_whole_trials(board: Board, selection: SelectionMethod, dataset: str, algorithm: str) -> Entry:
+    """Accuracy on one dataset over the trials that have every environment of it; one trial has no error."""
+    entry = board.over_environments(selection, dataset, algorithm, whole_trials=True)
+    return entry if entry.n > 1 else replace(entry, sem=None)
 
 
 def _paper_labels(algorithm: str) -> tuple[str, str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from domainbed_adm.leaderboard.board import Entry
-from domainbed_adm.leaderboard.sheets import Sheet
+from domainbed_adm.leaderboard.sheets import Listing, Sheet
 from domainbed_adm.tables import show
 
 
@@ -39,3 +39,9 @@ def show_paper(sheet: Sheet) -> None:
     bold = {(i, offset + j) for i, j in sheet.best()}
     show((*sheet.label_columns, *sheet.columns), rows, bold=bold, title=sheet.title)
     print(sheet.note)
+
+
+def show_listing(listing: Listing) -> None:
+    """Print the table and its note."""
+    show((*listing.label_columns, *listing.columns), listing.rows, prose=listing.prose, title=listing.title)
+    print(listing.note)

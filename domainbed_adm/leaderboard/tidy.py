@@ -26,7 +26,6 @@ def tidy_rows(board: Board, selections: Iterable[SelectionMethod]) -> list[dict[
 
 def _row(board: Board, selection: SelectionMethod, dataset: str, algorithm: str, env: int) -> dict[str, Any]:
     entry = board.cell(selection, dataset, algorithm, env)
-    records = board.records.get((dataset, algorithm, env), [])
     return {
         "selection": selection.key,
         "dataset": dataset,
@@ -36,7 +35,19 @@ def _row(board: Board, selection: SelectionMethod, dataset: str, algorithm: str,
         "mean": entry.mean,
         "sem": entry.sem,
         "n": entry.n,
-        "trial_seeds": sorted(board.scores[selection.key].get((dataset, algorithm, env), {})),
+        **facts_of(board, selection, dataset, algorithm, [env]),
+    }
+
+
+def facts_of(
+    board: Board, selection: SelectionMethod, dataset: str, algorithm: str, envs: Iterable[int]
+) -> dict[str, Any]:
+    """What made a number: the trials that have all of these test environments, the seeds, splits and versions."""
+    keys = [(dataset, algorithm, env) for env in envs]
+    records = [record for key in keys for record in board.records.get(key, [])]
+    trials = set.intersection(*(set(board.scores[selection.key].get(key, {})) for key in keys))
+    return {
+        "trial_seeds": sorted(trials),
         "hparams_seeds": seeds(records, "hparams_seed"),
         "selection_splits": selection.splits,
         "versions": versions(records),

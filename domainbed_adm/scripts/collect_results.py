@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -9,15 +10,25 @@ from domainbed_adm.cli import run
 from domainbed_adm.console import Parser, warn
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard import Board, domainbed_sheets, latex, paper_sheet, text, tidy
+from domainbed_adm.leaderboard.comparison_sheet import comparison_rows, comparison_sheet
 from domainbed_adm.leaderboard.facts import missing_line
 from domainbed_adm.leaderboard.missing import missing_runs
+from domainbed_adm.leaderboard.paired import Comparison, compared
+from domainbed_adm.leaderboard.published import unpublished_lines
+from domainbed_adm.leaderboard.published_sheet import published_sheet, with_published
+from domainbed_adm.leaderboard.sheets import Listing
 from domainbed_adm.model_selection import SELECTION_METHODS, SelectionMethod
 from domainbed_adm.records import load_records
 
 EXAMPLES = """\
   domainbed-adm collect_results --input_dir results/smoke
   domainbed-adm collect_results --input_dir results/smoke --layout paper --selection training-domain
-  domainbed-adm collect_results --input_dir results/smoke --csv > results.csv"""
+  domainbed-adm collect_results --input_dir results/smoke --csv > results.csv
+  domainbed-adm collect_results --input_dir results/pacs --compare SAM SAM_SSPL_ADM SAM_SSPL_GDM
+  domainbed-adm collect_results --input_dir results/pacs --compare SAM SAM_SSPL_ADM --csv > comparison.csv
+  domainbed-adm collect_results --input_dir results/pacs --layout paper --with-published"""
+
+Compared = dict[SelectionMethod, list[Comparison]]
 
 
 def build_parser() -> Parser:
@@ -37,6 +48,19 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--missing", action="store_true", help="list every run that is missing or unfinished (stderr)")
     parser.add_argument("--selection", choices=SELECTION_METHODS, help="only this model selection method; default all")
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        metavar="ALGORITHM",
+        help="compare each other algorithm with the first, in pairs of the same trial seed and test environment: mean "
+        "difference, 95%% bootstrap interval, Wilcoxon's test; a table after the others, or the rows of --csv, --json",
+    )
+    parser.add_argument(
+        "--with-published",
+        "--with_published",
+        action="store_true",
+        help="the published numbers beside ours: a table after the others, or columns and rows of --csv, --json",
+    )
     return parser
 
 
@@ -44,23 +68,18 @@ def main(argv: Sequence[str]) -> int:
     """Print the tables; what is missing goes to the standard error stream.
 
     Raises:
-        UserError: flags do not go together, or there is no record.
+        UserError: flags do not go together, there is no record, or nothing to compare.
     """
     args = build_parser().parse_args(argv)
-    if args.layout == "paper" and (args.csv or args.json):
-        raise UserError("--layout paper goes with text and --latex; --csv and --json have one row for each number")
+    _check(args)
     selections = [SELECTION_METHODS[args.selection]] if args.selection else list(SELECTION_METHODS.values())
     records = load_records(args.input_dir)
     board = Board(records, selections)
-    if args.csv or args.json:
-        rows = tidy.tidy_rows(board, selections)
-        sys.stdout.write(tidy.as_csv(rows) if args.csv else tidy.as_json(rows))
-    elif args.layout == "paper":
-        _paper(board, selections, args.latex)
-    else:
-        sheets = [sheet for selection in selections for sheet in domainbed_sheets(board, selection)]
-        write = latex.document if args.latex else text.domainbed_text
-        sys.stdout.write(write(sheets, board.total))
+    write = _write_rows if args.csv or args.json else _write_tables
+    write(args, board, selections, compared(board, selections, args.compare) if args.compare else {})
+    if args.with_published:
+        for line in unpublished_lines(board):
+            warn(line)
     for line in filter(None, (missing_line(board, selection) for selection in selections)):
         warn(line)
     if args.missing:
@@ -69,13 +88,50 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _paper(board: Board, selections: list[SelectionMethod], as_latex: bool) -> None:
-    sheets = [paper_sheet(board, selection) for selection in selections]
-    if as_latex:
-        sys.stdout.write(latex.document(sheets, board.total))
+def _check(args: argparse.Namespace) -> None:
+    rows = args.csv or args.json
+    if args.layout == "paper" and rows:
+        raise UserError("--layout paper goes with text and --latex; --csv and --json have one row for each number")
+    if args.compare and args.with_published and rows:
+        raise UserError("--compare and --with-published make different rows: give --csv or --json to one at a time")
+
+
+def _write_rows(args: argparse.Namespace, board: Board, selections: list[SelectionMethod], found: Compared) -> None:
+    if found:
+        rows = [row for selection, ones in found.items() for row in comparison_rows(board, selection, ones)]
+    else:
+        rows = tidy.tidy_rows(board, selections)
+        rows = with_published(rows, board, selections) if args.with_published else rows
+    sys.stdout.write(tidy.as_csv(rows) if args.csv else tidy.as_json(rows))
+
+
+def _write_tables(args: argparse.Namespace, board: Board, selections: list[SelectionMethod], found: Compared) -> None:
+    if args.layout == "paper":
+        sheets = [paper_sheet(board, selection) for selection in selections]
+    else:
+        sheets = [sheet for selection in selections for sheet in domainbed_sheets(board, selection)]
+    listings = _listings(args, board, selections, found)
+    if args.latex:
+        sys.stdout.write(latex.document([*sheets, *listings], board.total))
         return
-    for sheet in sheets:
-        text.show_paper(sheet)
+    if args.layout == "paper":
+        for sheet in sheets:
+            text.show_paper(sheet)
+    else:
+        sys.stdout.write(text.domainbed_text(sheets, board.total))
+    for listing in listings:
+        text.show_listing(listing)
+
+
+def _listings(
+    args: argparse.Namespace, board: Board, selections: list[SelectionMethod], found: Compared
+) -> list[Listing]:
+    listings = []
+    if found:
+        listings += [comparison_sheet(board, selection, ones) for selection, ones in found.items()]
+    if args.with_published:
+        listings += list(filter(None, (published_sheet(board, selection) for selection in selections)))
+    return listings
 
 
 if __name__ == "__main__":

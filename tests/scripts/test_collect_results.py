@@ -103,3 +103,69 @@ def test_one_format_at_a_time() -> None:
     with pytest.raises(SystemExit) as caught:
         cli(["collect_results", "--input_dir", "x", "--csv", "--json"])
     assert caught.value.code == 2
+
+
+PAIR = ("--compare", "ERM", "SAM_SSPL_ADM")
+
+
+def test_compare_is_a_table_after_the_others(smoke: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, _ = collect(capsys, smoke)
+    out, _ = collect(capsys, smoke, *PAIR)
+    assert out.startswith(before)
+    assert out.count("Comparison with ERM, model selection method: ") == 3
+    out, _ = collect(capsys, smoke, *PAIR, "--layout", "paper", "--selection", "oracle")
+    rows = [line.split() for line in out.splitlines()]
+    assert ["Mine", "SAM_SSPL_ADM", "ERM", "2", "+25.00", "-", "0.5000", "fewer", "than"] in [row[:9] for row in rows]
+    out, _ = collect(capsys, smoke, *PAIR, "--latex", "--selection", "oracle")
+    assert r"Mine & SAM\_SSPL\_ADM & ERM & 2 & +25.00 & - & 0.5000 & fewer than 4 pairs: no interval;" in out
+
+
+def test_compare_as_csv_and_json_has_its_own_rows(smoke: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(collect(capsys, smoke, *PAIR, "--json")[0])
+    lines = list(csv.DictReader(io.StringIO(collect(capsys, smoke, *PAIR, "--csv")[0])))
+    assert [row["selection"] for row in rows] == ["training-domain", "leave-one-domain-out", "oracle"]
+    assert [line["mean_difference"] for line in lines] == ["25.0", "", "25.0"]
+    assert [row["n"] for row in rows] == [2, 0, 2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--compare", "ERM"], "--compare needs two algorithms or more, the baseline first"),
+        (["--compare", "ERM", "ERM"], "--compare has ERM twice"),
+        (["--compare", "ERM", "SAM_SSPL"], "unknown algorithm 'SAM_SSPL'. Did you mean SAM_SSPL_ADM? Valid: ERM, SAM"),
+        ([*PAIR, "--selection", "leave-one-domain-out"], "SAM_SSPL_ADM and ERM have no accuracy of the same dataset"),
+        ([*PAIR, "--with-published", "--csv"], "--compare and --with-published make different rows"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(
+    smoke: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    assert cli(["collect_results", "--input_dir", str(smoke), *flags]) == 2
+    out, errors = capsys.readouterr()
+    assert out == ""
+    assert message in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.parametrize("flag", ["--with-published", "--with_published"])
+def test_published_numbers_are_a_table_after_the_others(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    out, errors = collect(capsys, SWEEP, flag)
+    assert out.startswith((DATA / "domainbed_sweep_tables.txt").read_text())
+    assert out.count("Ours and published, model selection method: ") == 3
+    assert ["VLCS", "ERM", "78.34±0.01", "2", "75.35±1.02", "+2.99", "+2.93"] in [
+        line.split() for line in out.splitlines()
+    ]
+    assert errors == ""
+    assert (
+        r"VLCS & ERM & 78.34$\pm$0.01 & 2 & 75.35$\pm$1.02 & +2.99 & +2.93 \\"
+        in collect(capsys, SWEEP, flag, "--latex")[0]
+    )
+    rows = json.loads(collect(capsys, SWEEP, flag, "--json", "--selection", "oracle")[0])
+    assert [(row["environment"], row["published"]) for row in rows[-2:]] == [("V", None), ("Avg", 75.35)]
+
+
+def test_without_published_numbers_tables_are_as_before(smoke: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, warned = collect(capsys, smoke)
+    line = "warning: no published numbers for Mine; there are for PACS, VLCS, OfficeHome, TerraIncognita\n"
+    assert collect(capsys, smoke, "--with-published") == (before, line + warned)

@@ -1,0 +1,92 @@
+"""Published accuracies, and how far ours are from them; the numbers stand in ``published.yaml``."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from domainbed_adm.leaderboard.board import Board, Entry
+from domainbed_adm.leaderboard.sheets import over_whole_trials
+from domainbed_adm.model_selection import SelectionMethod
+
+TABLE = Path(__file__).with_name("published.yaml")
+
+
+@dataclass(frozen=True)
+class PublishedRow:
+    """One method on one dataset, ours and published, both in %.
+
+    Attributes:
+        dataset: its name.
+        method: name of the algorithm.
+        ours: mean over the trials that have every environment; without an error where there is one trial.
+        published: mean and what is taken as its standard error.
+    """
+
+    dataset: str
+    method: str
+    ours: Entry
+    published: Entry
+
+    @property
+    def difference(self) -> float | None:
+        """Ours - published, in percentage points; None where ours is not known."""
+        if self.ours.mean is None or self.published.mean is None:
+            return None
+        return self.ours.mean - self.published.mean
+
+    @property
+    def standard_errors(self) -> float | None:
+        """(ours - published) / sqrt(sem_ours^2 + sem_published^2); without sem_ours where there is one trial."""
+        if self.difference is None:
+            return None
+        return self.difference / math.hypot(self.ours.sem or 0.0, self.published.sem or 0.0)
+
+
+def source() -> str:
+    """Where the published numbers come from."""
+    return str(_file()["source"])
+
+
+@cache
+def published() -> dict[str, dict[str, Entry]]:
+    """The published accuracy of each algorithm on each dataset."""
+    trials = _file()["trials"]
+    return {
+        algorithm: {dataset: Entry(mean, sem, trials) for dataset, (mean, sem) in by_dataset.items()}
+        for algorithm, by_dataset in _file()["accuracy"].items()
+    }
+
+
+@cache
+def _file() -> dict[str, Any]:
+    return yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+
+
+def published_rows(board: Board, selection: SelectionMethod) -> list[PublishedRow]:
+    """A row for each dataset and algorithm of the board that has a published number."""
+    table = published()
+    return [
+        PublishedRow(
+            dataset, algorithm, over_whole_trials(board, selection, dataset, algorithm), table[algorithm][dataset]
+        )
+        for dataset in board.environments
+        for algorithm in board.algorithms
+        if dataset in table.get(algorithm, {})
+    ]
+
+
+def unpublished_lines(board: Board) -> list[str]:
+    """A line on the datasets of the board that have no published number, and one where none of its algorithms has."""
+    table = published()
+    datasets = list(dict.fromkeys(dataset for by_dataset in table.values() for dataset in by_dataset))
+    absent = [dataset for dataset in board.environments if dataset not in datasets]
+    lines = [f"no published numbers for {', '.join(absent)}; there are for {', '.join(datasets)}"] if absent else []
+    if not table.keys() & set(board.algorithms):
+        lines.append(f"no published numbers for {', '.join(board.algorithms)}; there are for {', '.join(table)}")
+    return lines

@@ -1,0 +1,86 @@
+"""Ours beside the published numbers: as a table, and as columns and rows for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from domainbed_adm.leaderboard.board import Board
+from domainbed_adm.leaderboard.facts import selection_line, sweep_line
+from domainbed_adm.leaderboard.published import PublishedRow, published, published_rows, source
+from domainbed_adm.leaderboard.sheets import Listing
+from domainbed_adm.leaderboard.text import written
+from domainbed_adm.leaderboard.tidy import facts_of
+from domainbed_adm.model_selection import SelectionMethod
+
+
+def published_sheet(board: Board, selection: SelectionMethod) -> Listing | None:
+    """The table; None where nothing that the board has is published."""
+    rows = published_rows(board, selection)
+    if not rows:
+        return None
+    return Listing(
+        f"Ours and published, model selection method: {selection.name}",
+        ("Dataset", "Method"),
+        ("ours", "n", "published", "difference", "in standard errors"),
+        tuple(map(_cells, rows)),
+        _note(board, selection, rows),
+    )
+
+
+def _cells(row: PublishedRow) -> tuple[str, ...]:
+    numbers = ("-" if number is None else f"{number:+.2f}" for number in (row.difference, row.standard_errors))
+    return (
+        row.dataset,
+        row.method,
+        written(row.ours, 2, "±"),
+        str(row.ours.n),
+        written(row.published, 2, "±"),
+        *numbers,
+    )
+
+
+def _note(board: Board, selection: SelectionMethod, rows: list[PublishedRow]) -> str:
+    single = (
+        "; one trial has no sem_ours: there, by sem_published alone" if any(row.ours.n == 1 for row in rows) else ""
+    )
+    absent = ", ".join(algorithm for algorithm in board.algorithms if algorithm not in published())
+    return (
+        f"Published: {source()}. It names no backbone, number of steps or model selection method, and does not say "
+        f"what ± is: taken as the standard error over {rows[0].published.n} trials, as in DomainBed's tables. "
+        "Ours: the mean over n trials that have every test environment, ± std / sqrt(n), std with divisor n. "
+        "Difference: ours - published, in percentage points, and in standard errors divided by "
+        f"sqrt(sem_ours^2 + sem_published^2){single}. {f'Not published: {absent}. ' if absent else ''}"
+        f"{selection_line(selection)} {sweep_line(board)}"
+    )
+
+
+def with_published(
+    rows: Iterable[dict[str, Any]], board: Board, selections: Iterable[SelectionMethod]
+) -> list[dict[str, Any]]:
+    """The tidy rows with four more columns, and a row, environment "Avg", for each published number.
+
+    The columns are ``published`` and ``published_sem`` in %, ``difference`` in percentage points, and
+    ``standard_errors``; only the added rows have them.
+    """
+    nothing = dict.fromkeys(("published", "published_sem", "difference", "standard_errors"))
+    added = [
+        {
+            "selection": selection.key,
+            "dataset": row.dataset,
+            "algorithm": row.method,
+            "environment": "Avg",
+            "environment_index": None,
+            "mean": row.ours.mean,
+            "sem": row.ours.sem,
+            "n": row.ours.n,
+            **facts_of(board, selection, row.dataset, row.method, range(len(board.environments[row.dataset]))),
+            "published": row.published.mean,
+            "published_sem": row.published.sem,
+            "difference": row.difference,
+            "standard_errors": row.standard_errors,
+        }
+        for selection in selections
+        for row in published_rows(board, selection)
+    ]
+    return [*({**row, **nothing} for row in rows), *added]
