@@ -102,4 +102,4 @@ def inline(figure: Figure) -> str:
         figure.savefig(text, format="svg", transparent=True, metadata=_NO_METADATA)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
-    return re.sub(r' id="\w+_\d+"', "", svg).replace(_INK, "currentColor")
+    return re.sub(r' id="[\w.]+_\d+"', "", svg).replace(_INK, "currentColor")

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ def test_an_inline_figure_escapes_names_has_no_ids_to_clash_and_takes_the_pages_
     assert svg.startswith("<svg")
     assert "<script" not in svg
     assert "&lt;script&gt;alert(1)&lt;/script&gt; $x$" in svg
-    assert 'id="axes_1"' not in svg
+    assert not re.search(r'id="[^"]*_\d', svg)
     assert "currentColor" in svg
 
 
