@@ -30,7 +30,7 @@ setup(
         "torch>=2.4",
         "torchvision>=0.19",
         "numpy>=1.26",
-        "scipy>=1.11",
+        "scipy>=1.15",
         "scikit-learn>=1.4",
         "pillow>=10.0",
         "rich>=13.7",

@@ -71,4 +71,4 @@ def _width(columns: Sequence[str], rows: Sequence[Sequence[str]], prose: Collect
     if not console.is_terminal:
         return _wanted(_table(columns, rows, (), ()), console).maximum
     squeezed = [["" if name in prose else cell for name, cell in zip(columns, row, strict=True)] for row in rows]
-    return max(console.width, _wanted(_table(columns, squeezed, prose, ()), console).minimum)
+    return max(console.width, _wanted(_table(columns, squeezed, prose, ()), console).maximum)
