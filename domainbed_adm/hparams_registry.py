@@ -89,6 +89,8 @@ FLAG = Choice((False, True))
 POSITIVE = Number(0, open_low=True)
 NON_NEGATIVE = Number(0)
 UNIT = Number(0, 1)
+#: Of the optimizer: far above any use, and below what single precision cannot hold, where torch ends in an error.
+LEARNING_RATE, DECAY = Number(0, 1e3, open_low=True), Number(0, 1e3)
 #: Names whose value the run knows (its steps, its dataset's normalisation); a user cannot give them.
 RUN_FACTS = ("total_steps", "input_std")
 #: Hparams of methods that other packages add, by name (``extensions``).
@@ -127,13 +129,13 @@ def _optimizer_hparams(small_images: bool) -> list[Hparam]:
     size = Number(1, 2**16, integer=True)
     if small_images:
         return [
-            Hparam("lr", 1e-3, POSITIVE, "Adam's learning rate", _log10(-4.5, -2.5)),
-            Hparam("weight_decay", 0.0, NON_NEGATIVE, "Adam's L2 penalty"),
+            Hparam("lr", 1e-3, LEARNING_RATE, "Adam's learning rate", _log10(-4.5, -2.5)),
+            Hparam("weight_decay", 0.0, DECAY, "Adam's L2 penalty"),
             Hparam("batch_size", 64, size, "samples per source environment", _log2_integer(3, 9)),
         ]
     return [
-        Hparam("lr", 5e-5, POSITIVE, "Adam's learning rate", _log10(-5, -3.5)),
-        Hparam("weight_decay", 0.0, NON_NEGATIVE, "Adam's L2 penalty", _log10(-6, -2)),
+        Hparam("lr", 5e-5, LEARNING_RATE, "Adam's learning rate", _log10(-5, -3.5)),
+        Hparam("weight_decay", 0.0, DECAY, "Adam's L2 penalty", _log10(-6, -2)),
         Hparam("batch_size", 32, size, "samples per source environment", _log2_integer(3, 5.5)),
     ]
 
@@ -158,7 +160,12 @@ def _method_hparams(card: DatasetCard) -> list[Hparam]:
             "spl_start", 0.1, Number(0, 1, open_low=True), "fraction of the batch kept at the start", _uniform(0.1, 0.5)
         ),
         Hparam("spl_mode", "quantile", Choice(("quantile", "threshold")), "what SPL's lambda is"),
-        Hparam("spl_threshold", 1.0, POSITIVE, "threshold mode: largest score kept at the end, in the score's units"),
+        Hparam(
+            "spl_threshold",
+            1.0,
+            Number(0, 1e30, open_low=True),
+            "threshold mode: largest score kept at the end, in the score's units",
+        ),
         Hparam("sspl_eta", 1.0, UNIT, "spread of SSPL's weights: 0 uniform, 1 from 0 to 2", _uniform(0.25, 1.0)),
         Hparam("curriculum_scope", "batch", Choice(("batch", "domain")), "rank over the batch, or in each domain"),
         Hparam("weighting", "both", Choice(WEIGHTINGS), "which passes are weighted, by scores from when"),

@@ -1,12 +1,17 @@
 """A step that goes wrong stops the run with one line, and leaves the last good checkpoint."""
 
 import json
+import math
+import sys
 
 import pytest
 import torch
 
+from domainbed_adm import hparams_registry
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.cli import main
+from domainbed_adm.hparams_registry import Number
+from domainbed_adm.methods import METHODS
 from domainbed_adm.training.checkpoint import load_plain
 
 
@@ -99,3 +104,36 @@ def test_another_error_keeps_its_traceback(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="shapes do not match"):
         train(tmp_path)
     assert "Traceback" in (tmp_path / "err.txt").read_text()
+
+
+NUMBERS = {
+    name: spec.valid
+    for name, spec in hparams_registry.every_hparam().items()
+    if isinstance(spec.valid, Number) and not spec.valid.integer
+}
+
+
+def extremes(valid):
+    """The ends of a range, and what is next to an open one; of floats where there is no end."""
+    low, high = max(valid.low, -sys.float_info.max), min(valid.high, sys.float_info.max)
+    found = [low, math.nextafter(low, high), 1e-45, 1e38, math.nextafter(high, low), high]
+    return [value for value in found if value in valid]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_every_number_in_its_range_trains_or_is_said_to_diverge(tmp_path, capsys, name):
+    """Also where single precision has no such number."""
+    owners = [method for method in METHODS if name in hparams_registry.default_hparams(method, "Debug28")]
+    for i, value in enumerate(extremes(NUMBERS[name])):
+        given = {"spl_mode": "threshold"} | {"weighting": ("both", "memory")[i % 2], name: value}
+        code = train(tmp_path / str(i), "--algorithm", owners[-1], "--steps", "2", "--skip_model_save", **given)
+        assert code in (0, 3), (name, value)
+        assert code == 0 or (tmp_path / str(i) / "diverged.json").exists()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "value"), [("lr", 1e38), ("weight_decay", 1e300), ("spl_threshold", 1e300)])
+def test_a_number_that_torch_cannot_use_is_refused(tmp_path, capsys, name, value):
+    assert train(tmp_path / "run", "--algorithm", "SPL_Loss", **{name: value}) == 2
+    assert f"hparam {name} must be a number in" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
