@@ -114,6 +114,7 @@ def _limit(axes: Axes, methods: Sequence[TracedMethod], measure: str) -> None:
     """The same axis for every method, up to what holds the middle 90 % of each at every step."""
     if measure == "ADM":  # its scores span orders of magnitude
         axes.set_yscale("symlog", linthresh=1)
+        axes.yaxis.set_major_formatter("{x:g}")  # the scale's own writes formulas, which the style draws as they are
     ends = np.concatenate([_percentiles(method, measure, 95)[0] for method in methods])
     axes.set_ylim(0, 1.05 * max(ends[ends > 0], default=1.0))
 

@@ -9,6 +9,7 @@ from domainbed_adm.analysis.difficulty import load_traces, rows
 from domainbed_adm.analysis.difficulty_figures import difficulty_panels, draw_difficulty
 from domainbed_adm.analysis.runs import find_runs
 from domainbed_adm.cli import main
+from domainbed_adm.figures import inline
 from domainbed_adm.training.difficulty_trace import MEASURES, Trace
 
 HPARAMS = '{"cnn_width": 8, "batch_size": 4}'
@@ -78,6 +79,7 @@ def test_figures_of_pages_have_one_panel_each_and_the_drawing_all(sweep):
     assert len(one) == 3 + 4
     line = panels[-2].axes[0].lines[-1]
     assert line.get_ydata() == pytest.approx(methods[1].separability("ADM").correctness_correlation)
+    assert not [figure for figure in panels if "$" in inline(figure)]
 
 
 def test_scores_that_are_all_zero_or_no_number_are_drawn(tmp_path):
