@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from markupsafe import Markup
 
 from domainbed_adm.figures import inline, style
 from domainbed_adm.report.curves import Curve
@@ -22,13 +25,22 @@ _LEFT, _RIGHT, _TITLE, _BOTTOM, _GAP = 0.42, 0.1, 0.2, 0.4, 0.2
 _LOG_FROM = 30
 
 
+@dataclass(frozen=True)
+class Chart:
+    """One chart: its caption, what it shows in words for those who do not see it, its ``<svg>``."""
+
+    caption: str
+    spoken: str
+    svg: Markup
+
+
 def limits(curves: Sequence[Curve]) -> tuple[float, float] | None:
     """Lowest and highest value, for charts that are compared; None where there is no value."""
     values = [value for curve in curves for _, value in curve]
     return (min(values), max(values)) if values else None
 
 
-def draw(curves: Mapping[str, Curve], of: Looks, span: tuple[float, float], logarithmic: bool) -> str:
+def draw(curves: Mapping[str, Curve], of: Looks, span: tuple[float, float], logarithmic: bool) -> Markup:
     """One chart as an ``<svg>`` element without ids.
 
     Args:
@@ -50,7 +62,7 @@ def draw(curves: Mapping[str, Curve], of: Looks, span: tuple[float, float], loga
             line.set_gid(f"m{entry}")
             if look.dashes:
                 line.set_dashes(look.dashes)
-        return _compact(inline(figure))
+        return Markup(_compact(inline(figure)))
 
 
 def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:

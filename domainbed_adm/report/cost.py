@@ -9,10 +9,9 @@ from typing import Any
 
 from domainbed_adm.leaderboard import Board
 from domainbed_adm.records import Record
+from domainbed_adm.report.baseline import baseline
 from domainbed_adm.report.tables import Row, Table, number
 
-#: What costs are told in multiples of: the first of these that was measured.
-BASES = ("SAM", "ERM")
 _NO_DEVICE = "a device that was not recorded"
 
 
@@ -32,7 +31,7 @@ def _table(dataset: str, device: str, records: list[Record], algorithms: Sequenc
     own = {name: [one for one in records if one["args"]["algorithm"] == name] for name in algorithms}
     seconds = {name: _step_time(found) for name, found in own.items()}
     measured = {name: value for name, value in seconds.items() if value is not None}
-    base = next((name for name in BASES if name in measured), None)
+    base = baseline(measured)
     longest = max(measured.values(), default=0.0)
     rows = []
     for name, value in measured.items():

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from markupsafe import Markup
-
 from domainbed_adm.leaderboard import Board
 from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.report.charts import draw, limits
+from domainbed_adm.report.charts import Chart, draw, limits
 from domainbed_adm.report.curves import MEASURES, Curve, chosen_records, curve, what
 from domainbed_adm.report.looks import Look, Looks, looks
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One chart: its caption, what it shows in a sentence for those who do not see it, its ``<svg>``."""
-
-    caption: str
-    spoken: str
-    svg: Markup
 
 
 @dataclass(frozen=True)
@@ -57,7 +46,7 @@ def _dataset(board: Board, selection: SelectionMethod, dataset: str, of: Looks) 
         drawn = []
         for m, (measure, span) in enumerate(zip(MEASURES, spans, strict=True)):
             if span and (env, m) in found:
-                svg = Markup(draw(found[env, m], of, span, logarithmic=not measure.accuracy))
+                svg = draw(found[env, m], of, span, logarithmic=not measure.accuracy)
                 spoken = f"{measure.name} over training steps, {dataset}, tested on {name}, a line for each method"
                 drawn.append(Chart(measure.name, spoken, svg))
         charts.append((name, drawn))

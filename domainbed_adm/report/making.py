@@ -20,13 +20,13 @@ def facts(records: Sequence[Record]) -> list[tuple[str, str]]:
     """What made the sweep, as (term, what is known of it)."""
     provenances = [record.get("provenance") or {} for record in records]
     devices = sorted({str(found["device"]) for found in provenances if found.get("device")})
-    runs = {record["args"].get("seed") for record in records}
+    training = {record["args"]["seed"] for record in records if "seed" in record["args"]}
     return [
         ("Versions", versions(records)),
         ("Devices", ", ".join(devices) or "not recorded"),
         ("Trial seeds", spoken(seeds(records, "trial_seed"))),
         ("Hyperparameter seeds", f"{spoken(seeds(records, 'hparams_seed'))} (0 means the defaults)"),
-        ("Training seeds", f"{len(runs)} different, one from each run's data, method, held-out environments and trial"),
+        ("Training seeds", f"{len(training)} different; each record names its run's" if training else "not recorded"),
     ]
 
 

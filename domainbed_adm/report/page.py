@@ -16,8 +16,9 @@ from domainbed_adm.leaderboard import Board, domainbed_sheets, paper_sheet
 from domainbed_adm.leaderboard.facts import missing_line
 from domainbed_adm.leaderboard.missing import missing_runs
 from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.report import cost, learning, making, tables
-from domainbed_adm.report.reading import Reading
+from domainbed_adm.report import analyses, cost, learning, making, statistics, tables
+from domainbed_adm.report.baseline import BASELINES
+from domainbed_adm.report.reading import Reading, heard
 from domainbed_adm.sweeping.jobs import DONE, FAILED
 
 _HERE = Path(__file__).parent
@@ -34,6 +35,9 @@ def page(reading: Reading, selections: Sequence[SelectionMethod], title: str, co
         now: when.
     """
     board = Board(reading.records, selections)
+    main = next((selection for selection in selections if board.scores[selection.key]), selections[0])
+    with heard(reading.warnings):
+        difficulty = analyses.difficulty(reading.root)
     script = _file("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _template().render(
@@ -47,9 +51,12 @@ def page(reading: Reading, selections: Sequence[SelectionMethod], title: str, co
         board=board,
         boards=[_leaderboard(board, selection) for selection in selections],
         domains=[_domains(board, selection) for selection in selections if board.scores[selection.key]],
-        curves=learning.section(board, selections[0]),
+        curves=learning.section(board, main),
         costs=cost.cost_tables(reading.records, board),
-        cost_bases=cost.BASES,
+        baselines=BASELINES,
+        difficulty=difficulty,
+        main=main.name,
+        statistics=statistics.section(board, main),
         troubles=_troubles(reading, board, selections),
         facts=making.facts(reading.records),
         shared={kind: making.shared_settings(reading.records, kind) for kind in ("args", "hparams")},

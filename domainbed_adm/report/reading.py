@@ -6,6 +6,7 @@ import contextlib
 import io
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,19 +63,29 @@ def read(sweep_dir: Path) -> Reading:
     """
     if not sweep_dir.is_dir():
         raise UserError(f"no folder {sweep_dir}: give the output_dir of a sweep or of one run")
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            records = load_records(sweep_dir)
-    finally:
-        sys.stderr.write(said.getvalue())
-    warnings = [line.removeprefix(_WARNING) for line in said.getvalue().splitlines()]
+    warnings: list[str] = []
+    with heard(warnings):
+        records = load_records(sweep_dir)
     reached: dict[str, int] = {}
     for record in records:
         dataset = record["args"]["dataset"]
         reached[dataset] = max(reached.get(dataset, -1), record["step"])
     folders = [folder for folder in (sweep_dir, *sorted(sweep_dir.iterdir())) if _is_run(folder)]
     return Reading(sweep_dir, records, [_run(folder, reached) for folder in folders], warnings)
+
+
+@contextlib.contextmanager
+def heard(warnings: list[str]) -> Iterator[None]:
+    """Add what the block warns of to ``warnings``; what they do not have yet is also told on standard error."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            yield
+    finally:
+        for line in said.getvalue().splitlines():
+            if line.removeprefix(_WARNING) not in warnings:
+                print(line, file=sys.stderr)
+                warnings.append(line.removeprefix(_WARNING))
 
 
 def _is_run(folder: Path) -> bool:

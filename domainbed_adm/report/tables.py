@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from domainbed_adm.leaderboard.sheets import Sheet
+from domainbed_adm.leaderboard.sheets import Listing, Sheet
 from domainbed_adm.leaderboard.text import written
 
 UNKNOWN = "–"
+#: As tables of text write what is not known.
+_NOT_KNOWN = ("X", "-")
+#: "1.2", "1.2±0.3", "-0.1 to +0.2", "<0.001".
+_NUMBER = re.compile(r"<?([+-]?\d+(?:\.\d+)?)(?:±[\d.]+| to [+-]?[\d.]+)?$")
 
 
 @dataclass(frozen=True)
@@ -88,3 +93,28 @@ def of_sheet(sheet: Sheet, caption: str, note: str = "") -> Table:
         for i, row in enumerate(sheet.rows)
     ]
     return Table(caption, sheet.label_columns, sheet.columns, rows, note, highest_first=True)
+
+
+def of_listing(listing: Listing, without: Collection[str] = ()) -> Table:
+    """A table whose cells are written already: a column of numbers sorts by what its cells begin with.
+
+    Args:
+        listing: the table.
+        without: headings of the labels to leave out.
+    """
+    first = len(listing.label_columns)
+    kept = [i for i, name in enumerate(listing.label_columns) if name not in without]
+    columns = list(zip(*(row[first:] for row in listing.rows), strict=True))
+    cells = zip(*map(_column, columns), strict=True)
+    rows = [Row([row[i] for i in kept], list(one)) for row, one in zip(listing.rows, cells, strict=True)]
+    labels = [listing.label_columns[i] for i in kept]
+    return Table(listing.title, labels, listing.columns, rows, listing.note, highest_first=True)
+
+
+def _column(written: Sequence[str]) -> list[Cell]:
+    found = [_NUMBER.match(one) for one in written]
+    if all(match or one in _NOT_KNOWN for match, one in zip(found, written, strict=True)):
+        return [
+            Cell(one, float(match[1])) if match else Cell(UNKNOWN) for match, one in zip(found, written, strict=True)
+        ]
+    return [text(one) for one in written]

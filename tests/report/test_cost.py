@@ -1,0 +1,54 @@
+"""What a step costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from domainbed_adm.leaderboard import Board
+from domainbed_adm.report.cost import cost_tables
+from domainbed_adm.report.tables import Table
+from tests.runs import record
+
+
+def timed(algorithm: str, *times: Any, device: str = "cpu", **more: Any) -> list[dict[str, Any]]:
+    return [
+        record((0.5, 0.5), step=step, algorithm=algorithm, step_time=time, provenance={"device": device}, **more)
+        for step, time in enumerate(times)
+    ]
+
+
+def tables(*groups: list[dict[str, Any]]) -> list[Table]:
+    records = [one for group in groups for one in group]
+    return cost_tables(records, Board(records, []))
+
+
+def shown(table: Table) -> list[list[str]]:
+    return [[*row.labels, *(cell.text for cell in row.cells)] for row in table.rows]
+
+
+def test_median_without_the_first_step_as_ratio_to_sam() -> None:
+    (table,) = tables(timed("ERM", 9.0, 0.1), timed("SAM", 9.0, 0.1, 0.2, 0.7), timed("SAM_ADM", None, float("nan")))
+    assert table.caption == "PACS, on cpu"
+    assert table.columns == ["× SAM", "ms a step", "peak GiB"]
+    assert shown(table) == [["ERM", "0.50", "100.0", "–"], ["SAM", "1.00", "200.0", "–"]]
+    assert [row.cells[1].share for row in table.rows] == [0.5, 1.0]
+
+
+def test_without_sam_the_ratio_is_to_erm_and_without_both_there_is_none() -> None:
+    assert tables(timed("ERM", 0.1), timed("SAGM", 0.2))[0].columns[0] == "× ERM"
+    assert tables(timed("SAGM", 0.2))[0].columns == ["ms a step", "peak GiB"]
+
+
+def test_devices_and_datasets_are_not_mixed() -> None:
+    found = tables(
+        timed("SAM", 0.1, device="b"), timed("SAM", 0.4, device="a", mem_gb=2.0), timed("SAM", 0.2, dataset="VLCS")
+    )
+    assert [(table.caption, shown(table)[0][1:]) for table in found] == [
+        ("VLCS, on cpu", ["1.00", "200.0", "–"]),
+        ("PACS, on a", ["1.00", "400.0", "2.00"]),
+        ("PACS, on b", ["1.00", "100.0", "–"]),
+    ]
+
+
+def test_without_step_times_there_is_no_table() -> None:
+    assert tables([record((0.5, 0.5))]) == []

@@ -1,0 +1,44 @@
+"""How a sweep was made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from domainbed_adm.report.making import differing_settings, facts, shared_settings
+from tests.runs import record
+
+
+def runs(*hparams: dict[str, Any], **more: Any) -> list[dict[str, Any]]:
+    return [
+        record((0.5, 0.5), step=step, hparams_seed=seed, hparams=one, **more)
+        for seed, one in enumerate(hparams)
+        for step in range(2)
+    ]
+
+
+def test_what_all_runs_share_and_what_differs() -> None:
+    records = runs({"lr": 0.1, "rho": 0.05, "resnet18": True}, {"lr": 0.1, "resnet18": False}, {"resnet18": True})
+    assert shared_settings(records, "hparams") == ["lr = 0.1", "rho = 0.05"]
+    assert shared_settings(records, "args") == ["holdout_fraction = 0.2"]
+    table = differing_settings(records)
+    assert table is not None
+    assert [[*row.labels, *(cell.text for cell in row.cells)] for row in table.rows] == [
+        ["resnet18", "false (1), true (2)", "3"]
+    ]
+    assert differing_settings(records[:2]) is None
+
+
+def test_many_values_are_counted() -> None:
+    table = differing_settings(runs(*({"lr": 10.0**-i, "name": "abcdefgh"[i]} for i in range(7))))
+    assert table is not None
+    assert [row.cells[0].text for row in table.rows] == ["7 values, 1e-06 to 1", "7 values"]
+
+
+def test_facts_of_records_with_and_without_provenance() -> None:
+    made = {"version": "1", "git_commit": "abc", "torch": "2.9", "device": "cpu"}
+    known = dict(facts(runs({}, {}, provenance=made)))
+    assert known["Versions"] == "domainbed_adm 1 (commit abc), torch 2.9"
+    assert known["Devices"] == "cpu"
+    assert known["Hyperparameter seeds"] == "0, 1 (0 means the defaults)"
+    bare = dict(facts(runs({})))
+    assert (bare["Versions"], bare["Devices"], bare["Training seeds"]) == ("not recorded",) * 3
