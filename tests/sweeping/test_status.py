@@ -24,6 +24,7 @@ ETAS = [
     ([], None),
     ([job(NOT_LAUNCHED, 100)], None),
     ([job(DONE, 0, 1.0)], None),
+    ([job(DONE, 0, 1e308, 1e308)], None),
     ([job(INCOMPLETE, 10, 1.0, 3.0)], f"ETA: 20 s at one job at a time (none runs now){NOTHING}"),
     (
         [job(RUNNING, 30, 1.0), job(RUNNING, 10), job(NOT_LAUNCHED, 20)],
