@@ -61,9 +61,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         target = Path(os.path.realpath(path))
         unfinished = target.with_name(target.name + ".unfinished")
         try:
-            unfinished.unlink(
-                missing_ok=True
-            )  # of a process that was killed; never written through, as it may be a link
+            unfinished.unlink(missing_ok=True)  # what a killed process left, or a link to follow
             with unfinished.open("xb") as file:
                 yield file
                 file.flush()
