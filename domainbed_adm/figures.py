@@ -68,7 +68,8 @@ def style() -> Iterator[None]:
     """Within the block figures are built and drawn in the project's style."""
     import matplotlib
 
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE}), warnings.catch_warnings():
+    settings: Any = {**matplotlib.rcParamsDefault} | _STYLE
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script that the font lacks
         yield
 
