@@ -36,10 +36,8 @@ def writing(path: Path) -> Iterator[None]:
         message = f"cannot write {path}: {refusal.strerror or refusal}"
         if refusal.errno in _NO_ROOM:
             free = shutil.disk_usage(path.parent).free / 2**20
-            message += (
-                f" ({free:.0f} MiB free on its disk). When there is room, the same command goes on from the last "
-            )
-            message += "checkpoint"
+            message += f" ({free:.0f} MiB free on its disk). "
+            message += "When there is room, the same command goes on from the last checkpoint"
         raise UserError(message) from error
 
 

@@ -93,11 +93,11 @@ def load_records(input_dir: str | Path) -> list[Record]:
         if not root.is_dir():
             raise UserError(f"no folder {root}: --input_dir is the output_dir of a sweep or of one run")
         files = [path for path in (root / FILE_NAME, *sorted(root.glob(f"*/{FILE_NAME}"))) if path.is_file()]
-        records = [record for path in files for record in _without_doubles(read_file(path), path)]
-        if not records:
-            held = ", ".join(sorted(printable(path.name) for path in root.iterdir())[:5]) or "nothing"
-            looked = "record" if files else FILE_NAME
-            raise UserError(f"found no {looked} in {root} or its folders; {root} holds: {held}")
+        held = ", ".join(sorted(printable(path.name) for path in root.iterdir())[:5]) or "nothing"
+    records = [record for path in files for record in _without_doubles(read_file(path), path)]
+    if not records:
+        looked = "record" if files else FILE_NAME
+        raise UserError(f"found no {looked} in {root} or its folders; {root} holds: {held}")
     return [_printable(record) for record in records]
 
 

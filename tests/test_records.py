@@ -151,6 +151,19 @@ def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pyt
     assert str(caught.value) == f"cannot read {path}: Permission denied"
 
 
+def test_a_reader_of_warnings_that_has_enough_is_no_unreadable_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "run", record(), {"step": 1})
+
+    def close(message: str) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("domainbed_adm.records.warn", close)
+    with pytest.raises(BrokenPipeError):
+        load_records(tmp_path)
+
+
 def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     """A pipe would be waited for."""
     write(tmp_path / "run", record())
