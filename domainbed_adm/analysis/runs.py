@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from domainbed_adm.training.splits import Splits
 
 MODEL = "model.pkl"
+_MODEL_NAME = re.compile(r"model(?P<suffix>\w*)\.pkl")
 _KEEP = (
     "do not give --skip_model_save to train; --save_model_every_checkpoint keeps those of every checkpoint as "
     "model_step<step>.pkl"
@@ -29,10 +31,20 @@ _KEEP = (
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder and the flags it was trained with, as its records have them."""
+    """A run's folder, and its first record."""
 
     folder: Path
-    args: dict[str, Any]
+    record: records.Record
+
+    @property
+    def args(self) -> dict[str, Any]:
+        """The flags it was trained with."""
+        return self.record["args"]
+
+    @property
+    def hparams(self) -> dict[str, Any]:
+        """Its hyperparameters."""
+        return self.record.get("hparams", {})
 
 
 @dataclass
@@ -87,6 +99,20 @@ def with_checkpoint(runs: Sequence[Run], checkpoint: str = MODEL) -> list[Run]:
     return kept
 
 
+def result_path(folder: Path, checkpoint: str, kind: str, ending: str) -> Path:
+    """Where a model's result lies: ``hessian.json`` of model.pkl, ``hessian_step300.json`` of model_step300.pkl.
+
+    Raises:
+        UserError: ``checkpoint`` is no name of a model's file.
+    """
+    matched = _MODEL_NAME.fullmatch(checkpoint)
+    if matched is None:
+        raise UserError(
+            f"--checkpoint is {MODEL} or model_step<step>.pkl, the name of a file in the run, not {checkpoint}"
+        )
+    return folder / f"{kind}{matched['suffix']}.{ending}"
+
+
 def labels(args: Sequence[Mapping[str, Any]]) -> list[str]:
     """A short name for each run, of its flags: "SAM, test env 0, trial 0"; the dataset where there are several."""
     datasets = len({one["dataset"] for one in args}) > 1
@@ -99,11 +125,11 @@ def labels(args: Sequence[Mapping[str, Any]]) -> list[str]:
     return named
 
 
-def open_run(folder: Path, checkpoint: str = MODEL, data_dir: str | None = None) -> OpenRun:
+def open_run(run: Run, checkpoint: str = MODEL, data_dir: str | None = None) -> OpenRun:
     """Load a run's model, and its dataset and splits as its flags describe them.
 
     Args:
-        folder: output_dir of the run.
+        run: from :func:`find_runs`.
         checkpoint: the model's file in it.
         data_dir: where the data lie now; None: where they lay.
 
@@ -117,12 +143,12 @@ def open_run(folder: Path, checkpoint: str = MODEL, data_dir: str | None = None)
     from domainbed_adm.training.setup import check_test_envs
     from domainbed_adm.training.splits import split_environments
 
-    contents = load_model(folder / checkpoint)
+    contents = load_model(run.folder / checkpoint)
     args, hparams = contents["args"], contents["model_hparams"]
     place = data_dir if data_dir is not None else args.get("data_dir")
     dataset = get_dataset_class(args["dataset"])(place, args["test_envs"], hparams)
     check_test_envs(args["test_envs"], dataset.environments)
-    _check_same_shape(folder / checkpoint, contents, dataset)
+    _check_same_data(run, contents, dataset)
     splits = split_environments(
         [len(environment) for environment in dataset.datasets],
         args["test_envs"],
@@ -131,7 +157,7 @@ def open_run(folder: Path, checkpoint: str = MODEL, data_dir: str | None = None)
         args["uda_holdout_fraction"],
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return OpenRun(folder, args, hparams, restore_algorithm(contents).to(device), dataset, splits, device)
+    return OpenRun(run.folder, args, hparams, restore_algorithm(contents).to(device), dataset, splits, device)
 
 
 def _runs_of(path: Path) -> list[Run]:
@@ -145,7 +171,7 @@ def _runs_of(path: Path) -> list[Run]:
         raise UserError(f"{path} {kind}: give the output_dir of a run or of a sweep")
     files = [path / records.FILE_NAME, *sorted(path.glob(f"*/{records.FILE_NAME}"))]
     read = ((file.parent, records.read_file(file)) for file in files if file.is_file())
-    runs = [Run(folder, found[0]["args"]) for folder, found in read if found]
+    runs = [Run(folder, found[0]) for folder, found in read if found]
     if not runs:
         raise UserError(
             f"no run in {path}: give the output_dir of a run, which holds {records.FILE_NAME}, or of a sweep"
@@ -185,19 +211,24 @@ def _label(args: Mapping[str, Any], with_dataset: bool) -> str:
     return f"{args['algorithm']}{on}, test env {held_out}{hparams}, trial {args['trial_seed']}"
 
 
-def _check_same_shape(path: Path, contents: Mapping[str, Any], dataset: MultipleDomainDataset) -> None:
+def _check_same_data(run: Run, contents: Mapping[str, Any], dataset: MultipleDomainDataset) -> None:
     """Refuse data that the model was not trained on.
 
     Raises:
         UserError: the message names what differs.
     """
-    ours = {
+    known = run.record.get("provenance", {})
+    sizes = [len(environment) for environment in dataset.datasets]
+    trained_and_here = {
         "inputs": (tuple(contents["model_input_shape"]), tuple(dataset.input_shape)),
         "classes": (contents["model_num_classes"], dataset.num_classes),
         "source domains": (contents["model_num_domains"], len(dataset) - len(contents["args"]["test_envs"])),
+        "images of each environment": (known.get("samples", sizes), sizes),
     }
-    unlike = [f"{name} {there} there, {here} here" for name, (there, here) in ours.items() if there != here]
-    if not unlike and contents.get("classes", dataset.classes) != dataset.classes:
-        unlike = ["classes have other names"]
+    unlike = [f"{name} {there}, here {here}" for name, (there, here) in trained_and_here.items() if there != here]
+    names = zip(contents["classes"] or dataset.classes, dataset.classes, strict=False)
+    unlike = unlike or [f"class {there}, here {here}" for there, here in names if there != here][:1]
     if unlike:
-        raise UserError(f"{path} was trained on data of another shape: {'; '.join(unlike)}. Give the same --data_dir")
+        raise UserError(
+            f"{run.folder} was trained on other data: {'; '.join(unlike)}. --data_dir names the data's folder"
+        )

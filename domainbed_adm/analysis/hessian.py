@@ -1,0 +1,131 @@
+"""Curvature of a loss: the largest eigenvalues and the trace of its Hessian, from Hessian-vector products alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from torch import Tensor
+
+from domainbed_adm.analysis.mean_loss import MeanLoss
+from domainbed_adm.errors import UserError
+from domainbed_adm.seeding import seed_hash
+
+#: Vectors that the trace takes at least: fewer say too little of their own spread.
+_MIN_VECTORS = 10
+
+
+class HessianOperator(LinearOperator):
+    """The Hessian of a mean loss, shape (P, P), as SciPy's solvers read it; symmetric, dtype of the parameters.
+
+    Args:
+        loss: of the parameters, which must not move meanwhile.
+        on_product: called after each product.
+    """
+
+    def __init__(self, loss: MeanLoss, on_product: Callable[[], None] = lambda: None) -> None:
+        dtype = torch.empty(0, dtype=loss.params[0].dtype).numpy().dtype
+        super().__init__(dtype, (loss.n_params, loss.n_params))
+        self._loss, self._on_product = loss, on_product
+
+    def _matvec(self, x: np.ndarray) -> np.ndarray:
+        product = self._loss.hessian_product(self._as_params(x.reshape(-1)))
+        self._on_product()
+        return torch.cat([part.flatten() for part in product]).cpu().numpy()
+
+    def _rmatvec(self, x: np.ndarray) -> np.ndarray:
+        return self._matvec(x)
+
+    def _as_params(self, flat: np.ndarray) -> list[Tensor]:
+        params = self._loss.params
+        vector = torch.from_numpy(np.ascontiguousarray(flat, self.dtype)).to(params[0].device)
+        parts = vector.split([param.numel() for param in params])
+        return [part.view(param.shape) for part, param in zip(parts, params, strict=True)]
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """The largest eigenvalues, largest first, and their vectors as columns, shape (P, count).
+
+    They are fewer than asked where Lanczos had not ``converged`` when it was stopped.
+    """
+
+    values: list[float]
+    vectors: np.ndarray
+    converged: bool
+
+
+def largest_eigenvalues(
+    operator: LinearOperator, count: int, tolerance: float, max_restarts: int, seed: int
+) -> Eigenpairs:
+    """The largest eigenvalues (of the algebraic order, not by magnitude) by ARPACK's restarted Lanczos.
+
+    Cost: 20 products or 2 ``count`` + 1, whichever is more, and for each restart about half as many; memory of as many
+    vectors on the host.
+
+    Args:
+        operator: symmetric.
+        count: how many, at least 1 and below the operator's size.
+        tolerance: of the residual, relative to the eigenvalue; an eigenvalue's own relative error is about its square.
+        max_restarts: after which to stop.
+        seed: of the vector to begin with.
+
+    Raises:
+        UserError: ``count`` is out of its range.
+    """
+    size = operator.shape[0]
+    if not 1 <= count < size:
+        raise UserError(f"--eigenvalues must be at least 1 and below the {size} parameters, not {count}")
+    start = np.random.RandomState(seed_hash("lanczos", seed)).standard_normal(size).astype(operator.dtype)
+    converged = True
+    try:
+        values, vectors = eigsh(operator, count, which="LA", v0=start, tol=tolerance, maxiter=max_restarts)
+    except ArpackNoConvergence as error:
+        values, vectors, converged = error.eigenvalues, error.eigenvectors, False
+    order = np.argsort(values)[::-1]
+    return Eigenpairs([float(values[i]) for i in order], vectors[:, order], converged)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """An estimate, its standard error, and how many vectors it took."""
+
+    value: float
+    sem: float
+    vectors: int
+
+
+def hutchinson_trace(
+    operator: LinearOperator, known: Eigenpairs, tolerance: float, max_vectors: int, seed: int
+) -> Trace:
+    """The trace of H: its known eigenvalues, and of the rest the mean of w^T H w (Hutchinson, 1990).
+
+    w = v - Q Q^T v, v random signs, Q the known eigenvectors. Without the large eigenvalues the spread is far smaller
+    (Meyer et al., 2021, arXiv 2010.09649); with none known this is Hutchinson's estimator as it is.
+    Cost: one product for each vector; at least 10, and no more once the standard error is small enough.
+
+    Args:
+        operator: H.
+        known: of its eigenvalues, none perhaps.
+        tolerance: standard error to stop at, relative to the trace.
+        max_vectors: after which to stop in any case, at least 2.
+        seed: of the vectors.
+    """
+    basis = known.vectors
+    found: list[float] = []
+    mean = sem = math.inf
+    while len(found) < max_vectors:
+        random = np.random.RandomState(seed_hash("hutchinson", seed, len(found)))
+        signs = random.randint(0, 2, operator.shape[0]).astype(operator.dtype) * 2 - 1
+        rest = signs - basis @ (basis.T @ signs)
+        found.append(float(np.dot(rest.astype(np.float64), operator.matvec(rest))))
+        if len(found) >= min(_MIN_VECTORS, max_vectors):
+            mean = sum(known.values) + float(np.mean(found))
+            sem = float(np.std(found, ddof=1) / math.sqrt(len(found)))
+            if sem <= tolerance * abs(mean):
+                break
+    return Trace(mean, sem, len(found))

@@ -1,0 +1,123 @@
+"""The mean cross-entropy over a fixed sample as a function of the parameters: value, gradient, Hessian times vector.
+
+All are accumulated over the sample's mini-batches, so that memory is that of one. With BatchNorm in training mode a
+sample's loss depends on its mini-batch; the function is then that of these mini-batches, which never change.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from domainbed_adm.errors import NonFiniteError
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+@contextmanager
+def exact_arithmetic() -> Iterator[None]:
+    """Within the block a GPU computes float32 as float32, always the same, and attention can be derived twice."""
+    cudnn = torch.backends.cudnn
+    with (
+        cudnn.flags(enabled=cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False),
+        sdpa_kernel(SDPBackend.MATH),
+    ):
+        yield
+
+
+class MeanLoss:
+    """L(theta) = 1/n sum_i l_i in nats, theta being where ``params`` are at each call.
+
+    Args:
+        predict: inputs to logits; reads the parameters.
+        params: those that require a gradient; the others are constants.
+        batches: mini-batches (x, y), the same at every iteration.
+        size: n, their samples in all.
+    """
+
+    def __init__(
+        self, predict: Callable[[Tensor], Tensor], params: Sequence[Tensor], batches: Batches, size: int
+    ) -> None:
+        self.predict, self.params, self.size = predict, list(params), size
+        self._batches = batches
+
+    @property
+    def n_params(self) -> int:
+        """Number of entries of all parameters."""
+        return sum(param.numel() for param in self.params)
+
+    def value(self) -> float:
+        """L(theta); may be infinite or NaN. Cost: 1 forward pass."""
+        return self.value_and_accuracy()[0]
+
+    def value_and_accuracy(self) -> tuple[float, float]:
+        """L(theta), and the fraction of right predictions in the mode the model is in. Cost: 1 forward pass."""
+        sums = None
+        with torch.no_grad():
+            for x, y in self._on_device():
+                logits = self.predict(x)
+                losses = F.cross_entropy(logits, y, reduction="none").double()
+                batch = torch.stack([losses.sum(), (logits.argmax(1) == y).double().sum()])
+                sums = batch if sums is None else sums + batch
+        assert sums is not None
+        loss, accuracy = (sums / self.size).tolist()
+        return loss, accuracy
+
+    def gradient(self) -> list[Tensor]:
+        """The gradient at theta, one tensor per parameter. Cost: 1 forward and 1 backward pass.
+
+        Raises:
+            NonFiniteError: it is not finite.
+        """
+        total = [torch.zeros_like(param) for param in self.params]
+        for loss in self._shares():
+            parts = torch.autograd.grad(loss, self.params, allow_unused=True, materialize_grads=True)
+            torch._foreach_add_(total, parts)
+        return _finite(total, "gradient")
+
+    def hessian_product(self, vector: Sequence[Tensor]) -> list[Tensor]:
+        """Hessian of L at theta times a vector, both shaped as the parameters.
+
+        By deriving g . v, so the Hessian is never there. Cost: about 2 forward and backward passes; memory of one
+        mini-batch's graph of a gradient, and three copies of the parameters.
+
+        Raises:
+            NonFiniteError: it is not finite.
+        """
+        total = [torch.zeros_like(param) for param in self.params]
+        for loss in self._shares():
+            gradient = torch.autograd.grad(
+                loss, self.params, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+            along = torch.stack([(g * v).sum() for g, v in zip(gradient, vector, strict=True)]).sum()
+            if along.requires_grad:  # else the loss is linear in theta
+                parts = torch.autograd.grad(along, self.params, allow_unused=True, materialize_grads=True)
+                torch._foreach_add_(total, parts)
+        return _finite(total, "Hessian")
+
+    def _shares(self) -> Iterator[Tensor]:
+        """The mini-batches' shares of L(theta), with their graphs; they add up to it."""
+        for x, y in self._on_device():
+            yield F.cross_entropy(self.predict(x), y, reduction="sum") / self.size
+
+    def _on_device(self) -> Iterator[tuple[Tensor, Tensor]]:
+        like = self.params[0]
+        for x, y in self._batches:
+            yield x.to(like.device, like.dtype), y.to(like.device)
+
+
+def _finite(tensors: list[Tensor], what: str) -> list[Tensor]:
+    """The tensors as they are.
+
+    Raises:
+        NonFiniteError: an entry is not finite.
+    """
+    if tensors and not math.isfinite(sum(torch.stack(torch._foreach_norm(tensors)).double().tolist())):
+        raise NonFiniteError(f"the {what} of the loss is not finite at this model")
+    return tensors
