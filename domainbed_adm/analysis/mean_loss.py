@@ -75,11 +75,7 @@ class MeanLoss:
         Raises:
             NonFiniteError: it is not finite.
         """
-        total = [torch.zeros_like(param) for param in self.params]
-        for loss in self._shares():
-            parts = torch.autograd.grad(loss, self.params, allow_unused=True, materialize_grads=True)
-            torch._foreach_add_(total, parts)
-        return _finite(total, "gradient")
+        return self._sum(lambda x, y: self._derived(self._share(x, y)), "gradient")
 
     def hessian_product(self, vector: Sequence[Tensor]) -> list[Tensor]:
         """Hessian of L at theta times a vector, both shaped as the parameters.
@@ -90,34 +86,36 @@ class MeanLoss:
         Raises:
             NonFiniteError: it is not finite.
         """
-        total = [torch.zeros_like(param) for param in self.params]
-        for loss in self._shares():
-            gradient = torch.autograd.grad(
-                loss, self.params, create_graph=True, allow_unused=True, materialize_grads=True
-            )
-            along = torch.stack([(g * v).sum() for g, v in zip(gradient, vector, strict=True)]).sum()
-            if along.requires_grad:  # else the loss is linear in theta
-                parts = torch.autograd.grad(along, self.params, allow_unused=True, materialize_grads=True)
-                torch._foreach_add_(total, parts)
-        return _finite(total, "Hessian")
 
-    def _shares(self) -> Iterator[Tensor]:
-        """The mini-batches' shares of L(theta), with their graphs; they add up to it."""
+        def product(x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+            gradient = self._derived(self._share(x, y), create_graph=True)
+            return self._derived(torch.stack([(g * v).sum() for g, v in zip(gradient, vector, strict=True)]).sum())
+
+        return self._sum(product, "Hessian")
+
+    def _share(self, x: Tensor, y: Tensor) -> Tensor:
+        """A mini-batch's share of L(theta), with its graph; the shares add up to it."""
+        return F.cross_entropy(self.predict(x), y, reduction="sum") / self.size
+
+    def _derived(self, value: Tensor, create_graph: bool = False) -> tuple[Tensor, ...]:
+        return torch.autograd.grad(
+            value, self.params, create_graph=create_graph, allow_unused=True, materialize_grads=True
+        )
+
+    def _sum(self, of_batch: Callable[[Tensor, Tensor], tuple[Tensor, ...]], what: str) -> list[Tensor]:
+        """The sum over mini-batches; a function for each, so that its graph is gone before the next one's is made.
+
+        Raises:
+            NonFiniteError: it is not finite.
+        """
+        total = [torch.zeros_like(param) for param in self.params]
         for x, y in self._on_device():
-            yield F.cross_entropy(self.predict(x), y, reduction="sum") / self.size
+            torch._foreach_add_(total, of_batch(x, y))
+        if not math.isfinite(sum(torch.stack(torch._foreach_norm(total)).double().tolist())):
+            raise NonFiniteError(f"the {what} of the loss is not finite at this model")
+        return total
 
     def _on_device(self) -> Iterator[tuple[Tensor, Tensor]]:
         like = self.params[0]
         for x, y in self._batches:
             yield x.to(like.device, like.dtype), y.to(like.device)
-
-
-def _finite(tensors: list[Tensor], what: str) -> list[Tensor]:
-    """The tensors as they are.
-
-    Raises:
-        NonFiniteError: an entry is not finite.
-    """
-    if tensors and not math.isfinite(sum(torch.stack(torch._foreach_norm(tensors)).double().tolist())):
-        raise NonFiniteError(f"the {what} of the loss is not finite at this model")
-    return tensors

@@ -1,0 +1,139 @@
+import numpy as np
+import pytest
+import torch
+from scipy.sparse.linalg import aslinearoperator
+from torch import nn
+
+from domainbed_adm.analysis.hessian import Eigenpairs, HessianOperator, hutchinson_trace, largest_eigenvalues
+from domainbed_adm.analysis.mean_loss import MeanLoss
+from domainbed_adm.errors import UserError
+from domainbed_adm.side_effects import as_trained
+from tests.analysis.test_mean_loss import loss_of, split
+from tests.reference.hessian import Quadratic, dense_hessian
+from tests.toys import batch, network
+
+EXACT = {"tolerance": 1e-12, "max_restarts": 1000, "seed": 0}
+
+
+def symmetric(size, seed=0):
+    random = np.random.RandomState(seed)
+    basis, _ = np.linalg.qr(random.standard_normal((size, size)))
+    values = np.concatenate([[9.0, 4.0, 2.5], random.uniform(-1, 1, size - 3)])
+    return (basis * values) @ basis.T
+
+
+def none_known(size):
+    return Eigenpairs([], np.zeros((size, 0)), True)
+
+
+def test_a_quadratic_with_a_known_hessian():
+    matrix = symmetric(40)
+    params = [torch.ones(shape, dtype=torch.float64, requires_grad=True) for shape in ((3, 5), (25,))]
+    operator = HessianOperator(Quadratic(torch.from_numpy(matrix), *params))
+    pairs = largest_eigenvalues(operator, 3, **EXACT)
+    assert pairs.converged
+    assert pairs.values == pytest.approx([9.0, 4.0, 2.5], rel=1e-9)
+    trace = hutchinson_trace(operator, pairs, 0.01, 1000, 0)
+    assert trace.sem <= 0.01 * trace.value
+    assert abs(trace.value - np.trace(matrix)) < 4 * trace.sem
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_small_network_against_its_full_autograd_hessian(batch_norm):
+    model, batches = network(batch_norm=batch_norm), split(*batch(13), 5)
+    with as_trained(model):
+        dense = dense_hessian(model, batches).numpy()
+        operator = HessianOperator(loss_of(model, batches))
+        pairs = largest_eigenvalues(operator, 6, **EXACT)
+        trace = hutchinson_trace(operator, pairs, 0.05, 30, 0)
+        columns = operator.matmat(np.eye(len(dense)))
+    assert pairs.values == pytest.approx(np.linalg.eigvalsh(dense)[::-1][:6], rel=1e-6)
+    assert np.trace(columns) == pytest.approx(np.trace(dense), rel=1e-6)
+    assert trace == hutchinson_trace(operator, pairs, 0.05, 30, 0)
+    of_dense = hutchinson_trace(aslinearoperator(dense), pairs, 0.05, 30, 0)
+    assert (trace.value, trace.sem) == pytest.approx((of_dense.value, of_dense.sem), rel=1e-6)
+    assert abs(trace.value - np.trace(dense)) < 4 * trace.sem
+
+
+def test_softmax_regression_at_zero_has_a_hessian_in_closed_form():
+    """(diag(p) - p p^T) kron X^T X / n with p = 1 / classes: eigenvalues are those of X^T X / n over the classes."""
+    x, y = batch(20, channels=1, size=3, classes=4)
+    model = nn.Linear(9, 4, bias=False).double()
+    nn.init.zeros_(model.weight)
+    loss = MeanLoss(lambda x: model(x.flatten(1)), [model.weight], split(x, y, 7), 20)
+    flat = x.flatten(1).numpy()
+    expected = np.linalg.eigvalsh(flat.T @ flat / 20 / 4)[::-1]
+    found = largest_eigenvalues(HessianOperator(loss), 4, **EXACT).values
+    assert found == pytest.approx([*np.repeat(expected[0], 3), expected[1]], rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # when it is imported
+def test_against_curvlinops():
+    curvlinops = pytest.importorskip("curvlinops")
+    model, batches = network(), split(*batch(13), 5)
+    params = list(model.parameters())
+    theirs = curvlinops.HessianLinearOperator(model, nn.CrossEntropyLoss(), params, batches)
+    ours = HessianOperator(loss_of(model, batches))
+    for seed in range(3):
+        vector = np.random.RandomState(seed).standard_normal(ours.shape[0])
+        expected = (theirs @ torch.from_numpy(vector)).numpy()
+        np.testing.assert_allclose(ours @ vector, expected, rtol=1e-9, atol=1e-12)
+    theirs_largest = largest_eigenvalues(theirs.to_scipy(), 3, **EXACT).values
+    assert largest_eigenvalues(ours, 3, **EXACT).values == pytest.approx(theirs_largest, rel=1e-9)
+
+
+def test_the_parameters_dtype_is_the_operators():
+    model, batches = network().float(), split(*batch(13, dtype=torch.float32), 5)
+    operator = HessianOperator(loss_of(model, batches))
+    pairs = largest_eigenvalues(operator, 2, 1e-3, 100, 0)
+    assert operator.dtype == pairs.vectors.dtype == np.float32
+    exact = largest_eigenvalues(HessianOperator(loss_of(model.double(), split(*batch(13), 5))), 2, **EXACT)
+    assert pairs.values == pytest.approx(exact.values, rel=1e-4)
+
+
+def test_products_are_counted_and_a_seed_gives_the_same_again():
+    calls = []
+    operator = HessianOperator(loss_of(network(), split(*batch(13), 5)), lambda: calls.append(1))
+    first = largest_eigenvalues(operator, 2, 1e-3, 100, 0)
+    assert 20 <= len(calls) < 100
+    assert first.values == largest_eigenvalues(operator, 2, 1e-3, 100, 0).values
+    calls.clear()
+    trace = hutchinson_trace(operator, first, 1e-9, 15, 0)
+    assert trace.vectors == len(calls) == 15
+    assert trace != hutchinson_trace(operator, first, 1e-9, 15, 1)
+
+
+def test_lanczos_that_did_not_converge_says_so_and_gives_what_did():
+    """Many eigenvalues close to each other, and one far off."""
+    values = np.concatenate([[50.0], np.linspace(1, 1.001, 399)])
+    operator = aslinearoperator(np.diag(values))
+    pairs = largest_eigenvalues(operator, 4, 1e-12, 1, 0)
+    assert not pairs.converged
+    assert len(pairs.values) < 4
+    assert pairs.values[:1] == pytest.approx([50.0][: len(pairs.values)])
+    assert pairs.vectors.shape == (400, len(pairs.values))
+
+
+def test_hutchinson_is_exact_for_a_diagonal_and_stops_early():
+    trace = hutchinson_trace(aslinearoperator(np.diag([5.0, -1.0, 3.0])), none_known(3), 1e-6, 100, 0)
+    assert (trace.value, trace.sem, trace.vectors) == (pytest.approx(7.0), pytest.approx(0, abs=1e-12), 10)
+
+
+def test_the_standard_error_is_that_of_repeated_estimates_and_known_eigenvectors_make_it_small():
+    matrix = symmetric(30)
+    operator, none = aslinearoperator(matrix), none_known(30)
+    traces = [hutchinson_trace(operator, none, 1e-9, 40, seed) for seed in range(60)]
+    values = [trace.value for trace in traces]
+    assert abs(np.mean(values) - np.trace(matrix)) < 4 * np.std(values) / np.sqrt(60)
+    assert np.mean([trace.sem for trace in traces]) == pytest.approx(np.std(values), rel=0.3)
+    known = largest_eigenvalues(operator, 3, **EXACT)
+    with_known = [hutchinson_trace(operator, known, 1e-9, 40, seed) for seed in range(60)]
+    values = [trace.value for trace in with_known]
+    assert abs(np.mean(values) - np.trace(matrix)) < 4 * np.std(values) / np.sqrt(60)
+    assert np.mean([trace.sem for trace in with_known]) < 0.5 * np.mean([trace.sem for trace in traces])
+
+
+@pytest.mark.parametrize("count", [0, 3, 4])
+def test_a_number_of_eigenvalues_that_cannot_be(count):
+    with pytest.raises(UserError, match=f"--eigenvalues must be at least 1 and below the 3 parameters, not {count}"):
+        largest_eigenvalues(aslinearoperator(np.eye(3)), count, **EXACT)
