@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from domainbed_adm import __version__
-from domainbed_adm.console import Parser
+from domainbed_adm.console import Parser, printable
 from domainbed_adm.entry_points import load_extensions
 from domainbed_adm.errors import NonFiniteError, UserError
 
@@ -56,10 +56,10 @@ def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
         load_extensions()
         return script(argv)
     except UserError as error:
-        print(f"domainbed-adm: error: {error}", file=sys.stderr)
+        print(f"domainbed-adm: error: {printable(str(error))}", file=sys.stderr)
         return 2
     except NonFiniteError as error:
-        print(f"domainbed-adm: error: {error}", file=sys.stderr)
+        print(f"domainbed-adm: error: {printable(str(error))}", file=sys.stderr)
         return 3
     except BrokenPipeError:  # the reader, head perhaps, has enough: nothing more can be written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -136,6 +136,7 @@ def test_the_note_names_selection_splits_trials_seeds_and_versions() -> None:
         assert part in line
     assert spoken([0, 1, 2, 3]) == "0 to 3"
     assert spoken([0, 2, 3, 5]) == "0, 2, 3, 5"
+    assert spoken([0, 1, 2, 10**300]) == f"0, 1, 2, {10**300}"
 
 
 def test_latex_is_a_whole_document_with_names_escaped_and_best_in_bold() -> None:

@@ -33,7 +33,7 @@ def seeds(records: Iterable[Record], name: str) -> list[int]:
 
 def spoken(numbers: list[int]) -> str:
     """``0, 1, 2`` or, where they are many and consecutive, ``0 to 19``."""
-    if len(numbers) > 3 and numbers == list(range(numbers[0], numbers[-1] + 1)):
+    if len(numbers) > 3 and numbers[-1] - numbers[0] == len(numbers) - 1:
         return f"{numbers[0]} to {numbers[-1]}"
     return ", ".join(map(str, numbers))
 
