@@ -82,7 +82,7 @@ def _panel(axes: Axes, found: Sequence[Flatness], quantity: str) -> None:
         logarithmic(axes, "x")
     rho = sorted({one.rho for one in found})
     at = f", rho = {', '.join(f'{one:g}' for one in rho)}" if "SAM" in quantity else ""
-    axes.set_title(quantity + at)
+    axes.set_title(quantity + at, loc="right")  # centred, the longest would leave the figure
 
 
 def _legend(figure: Figure) -> None:
