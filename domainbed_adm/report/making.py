@@ -20,14 +20,21 @@ def facts(records: Sequence[Record]) -> list[tuple[str, str]]:
     """What made the sweep, as (term, what is known of it)."""
     provenances = [record.get("provenance") or {} for record in records]
     devices = sorted({str(found["device"]) for found in provenances if found.get("device")})
-    training = {record["args"]["seed"] for record in records if "seed" in record["args"]}
+    training = {seed for record in records if isinstance(seed := record["args"].get("seed"), int)}
     return [
         ("Versions", versions(records)),
         ("Devices", ", ".join(devices) or "not recorded"),
         ("Trial seeds", spoken(seeds(records, "trial_seed"))),
         ("Hyperparameter seeds", f"{spoken(seeds(records, 'hparams_seed'))} (0 means the defaults)"),
-        ("Training seeds", f"{len(training)} different; each record names its run's" if training else "not recorded"),
+        ("Training seeds", _few(sorted(training))),
     ]
+
+
+def _few(numbers: list[int]) -> str:
+    """The numbers, or how many they are."""
+    if len(numbers) > _MOST_LISTED:
+        return f"{len(numbers)} different; each record names its run's"
+    return spoken(numbers) if numbers else "not recorded"
 
 
 def shared_settings(records: Iterable[Record], kind: str) -> list[str]:

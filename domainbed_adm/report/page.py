@@ -16,7 +16,7 @@ from domainbed_adm.leaderboard import Board, domainbed_sheets, paper_sheet
 from domainbed_adm.leaderboard.facts import missing_line
 from domainbed_adm.leaderboard.missing import missing_runs
 from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.report import analyses, cost, learning, making, statistics, tables
+from domainbed_adm.report import cost, difficulty, flatness, learning, making, statistics, tables
 from domainbed_adm.report.baseline import BASELINES
 from domainbed_adm.report.reading import Reading, heard
 from domainbed_adm.sweeping.jobs import DONE, FAILED
@@ -37,7 +37,11 @@ def page(reading: Reading, selections: Sequence[SelectionMethod], title: str, co
     board = Board(reading.records, selections)
     main = next((selection for selection in selections if board.scores[selection.key]), selections[0])
     with heard(reading.warnings):
-        difficulty = analyses.difficulty(reading.root)
+        found = {
+            "flatness": flatness.flatness(reading.root, board.algorithms),
+            "landscape": flatness.landscape(reading.root, board.algorithms),
+            "difficulty": difficulty.difficulty(reading.root, board.algorithms),
+        }
     script = _file("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return _template().render(
@@ -54,7 +58,7 @@ def page(reading: Reading, selections: Sequence[SelectionMethod], title: str, co
         curves=learning.section(board, main),
         costs=cost.cost_tables(reading.records, board),
         baselines=BASELINES,
-        difficulty=difficulty,
+        **found,
         main=main.name,
         statistics=statistics.section(board, main),
         troubles=_troubles(reading, board, selections),

@@ -40,5 +40,13 @@ def test_facts_of_records_with_and_without_provenance() -> None:
     assert known["Versions"] == "domainbed_adm 1 (commit abc), torch 2.9"
     assert known["Devices"] == "cpu"
     assert known["Hyperparameter seeds"] == "0, 1 (0 means the defaults)"
+    (first, *_), seeded = runs({}), record((0.5, 0.5))
+    seeded["args"]["seed"] = None
+    assert dict(facts([first, seeded]))["Training seeds"] == "not recorded"
+    for seed, told in ((7, "7"), (8, "7, 8")):
+        seeded = record((0.5, 0.5))
+        seeded["args"]["seed"] = seed
+        first["args"]["seed"] = 7
+        assert dict(facts([first, seeded]))["Training seeds"] == told
     bare = dict(facts(runs({})))
     assert (bare["Versions"], bare["Devices"], bare["Training seeds"]) == ("not recorded",) * 3

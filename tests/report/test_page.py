@@ -72,7 +72,6 @@ def test_a_selection_method_without_a_number_is_one_line(small_page: str) -> Non
         "Model selection: test-domain validation set (oracle)",
     ]
     assert re.search(r"leave-one-domain-out cross-validation: no number for .* --single_test_envs", small_page)
-    assert not re.search(r"missing: \S+ on Mine, test_envs 0 1", small_page)
 
 
 def test_the_same_records_give_the_same_page_but_for_the_time(small: Path, small_page: str) -> None:
@@ -143,6 +142,14 @@ def test_what_failed_is_open_or_missing_is_told(tmp_path: Path) -> None:
     assert re.search(r"unfinished: \S+ on Mine, test_envs \d, trial \d, hparams 0: step 0 of 600", missing)
     assert "line 2 left out" in missing
     assert "6 done1 failed0 running1 incomplete" in re.sub(r"\s+(?=\d)|\n", "", text)
+
+
+def test_pairs_of_test_environments_are_missing_only_where_there_are_some(tmp_path: Path) -> None:
+    runs = sorted(write_sweep(tmp_path, ["ERM"], {"Mine": "abc"}).iterdir())
+    assert "Nothing: every run that the records ask for is done" in html(tmp_path).replace("\n", " ")
+    path = runs[0] / "results.jsonl"
+    path.write_text(re.sub(r'"test_envs": \[\d\]', '"test_envs": [0, 1]', path.read_text()))
+    assert "missing: ERM on Mine, test_envs 0 2, trial 0, hparams 0" in html(tmp_path)
 
 
 def test_records_of_domainbed_itself(capsys: pytest.CaptureFixture[str]) -> None:
