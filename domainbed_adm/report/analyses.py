@@ -56,5 +56,10 @@ def drawn(pair: Sequence[Any]) -> str:
 
 def chart_of(figure: Figure) -> Chart:
     """A figure with its titles and axis labels as what is said of it."""
-    said = [text for axes in figure.axes for text in (axes.get_ylabel(), axes.get_title()) if text]
+    said = [
+        text
+        for axes in figure.axes
+        for text in (axes.get_ylabel(), *map(axes.get_title, ("left", "center", "right")))
+        if text
+    ]
     return Chart("", ", ".join(dict.fromkeys(said)) or UNKNOWN, Markup(inline(figure)))
