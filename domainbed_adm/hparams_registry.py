@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ class Number:
             return False
         above = value > self.low if self.open_low else value >= self.low
         below = value < self.high if self.open_high else value <= self.high
-        return above and below and math.isfinite(value)
+        return above and below and abs(value) <= sys.float_info.max
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Choice:
         return "one of " + ", ".join(map(repr, self.values))
 
     def __contains__(self, value: object) -> bool:
-        return any(value == valid and type(value) is type(valid) for valid in self.values)
+        return any(type(value) is type(valid) and value == valid for valid in self.values)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _network_hparams() -> list[Hparam]:
         Hparam("freeze_bn", False, FLAG, "BatchNorm normalises with its stored statistics, which stay fixed"),
         Hparam("backbone", None, Text(), "any timm model (needs timm); null: by input shape"),
         Hparam("pretrained", True, FLAG, "start from ImageNet weights (images over 32 px)"),
-        Hparam("cnn_width", 64, Number(8, integer=True, multiple_of=8), "channels of the 28 px network"),
+        Hparam("cnn_width", 64, Number(8, 2**16, integer=True, multiple_of=8), "channels of the 28 px network"),
         Hparam("image_size", 224, Choice((28, 32, 64, 224)), "pixels a side (folder datasets)"),
         Hparam("image_channels", 3, Choice((1, 3)), "3 colour, 1 grey (folder datasets)"),
         _host_only("resnet50_augmix", False),

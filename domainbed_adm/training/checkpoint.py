@@ -12,8 +12,18 @@ import torch
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.disk import replacing
 from domainbed_adm.errors import UserError
+from domainbed_adm.hparams_registry import POSITIVE, Choice, Number, every_hparam
+from domainbed_adm.training.schema import PLAIN, TEXT, WEIGHTS, Listed, Maybe, Named, Spec, fault
 
-MODEL_KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
+_COUNT, _PIXELS = Number(1, 10**6, integer=True), Number(1, 1024, integer=True)
+_MODEL = {
+    "args": {"algorithm": TEXT},
+    "model_input_shape": (_COUNT, _PIXELS, _PIXELS),
+    "model_num_classes": _COUNT,
+    "model_num_domains": _COUNT,
+    "model_hparams": Named(PLAIN),
+    "model_dict": WEIGHTS,
+}
 
 
 def save_model(path: Path, contents: dict[str, Any]) -> None:
@@ -29,20 +39,57 @@ def save_model(path: Path, contents: dict[str, Any]) -> None:
 def load_model(path: Path) -> dict[str, Any]:
     """Read a ``model.pkl``, tensors to the CPU, executing nothing from the file.
 
+    Its weights are held against the network that it describes, made without numbers: sizes that are not those of the
+    weights cost no memory.
+
+    Returns:
+        DomainBed's keys, and ``classes`` and ``normalization``, None where the file has none; hparams that it lacks
+        have their defaults.
+
     Raises:
-        UserError: there is no such file, or it is none of ours.
+        UserError: there is no such file, it is none of ours, its algorithm is unknown, or its weights do not fit.
     """
     if not path.is_file():
         raise UserError(f"no file {path}: --model is the model.pkl in the output_dir of a finished run")
-    return load_plain(path, MODEL_KEYS)
+    contents = {"classes": None, "normalization": None, **load_plain(path, tuple(_MODEL))}
+    wrong = fault(contents, _MODEL) or fault(contents, _details(contents))
+    if wrong:
+        raise UserError(f"{path} is no file that domainbed-adm saved: {wrong}")
+    defaults = {name: hparam.default for name, hparam in every_hparam().items()}
+    contents["model_hparams"] = defaults | contents["model_hparams"]
+    try:
+        with torch.device("meta"):
+            shapes = _build(contents)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except Exception:  # of another's algorithm, which may need numbers: restore_algorithm builds it with them
+        return contents
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that no numbers are copied
+        _load(shapes, contents, f"{path}: ")
+    return contents
 
 
-def load_plain(path: Path, needed: Sequence[str]) -> dict[str, Any]:
+def _details(contents: dict[str, Any]) -> Spec:
+    """What must stand in a model whose sizes are these; hparams that only DomainBed's own networks read may be any."""
+    channels = contents["model_input_shape"][0]
+    deviations = Listed(POSITIVE, channels)
+    specs = [spec for spec in every_hparam().values() if spec.valid not in (None, Choice((spec.default,)))]
+    valid = {spec.name: spec.valid for spec in specs} | {"input_std": Maybe(deviations)}
+    return {
+        "classes": Maybe(Listed(TEXT, contents["model_num_classes"])),
+        "normalization": Maybe((Listed(Number(), channels), deviations)),
+        "model_hparams": {name: valid[name] for name in contents["model_hparams"] if name in valid},
+    }
+
+
+def load_plain(path: Path, needed: Sequence[str], advice: str | None = None) -> dict[str, Any]:
     """Read what :func:`save_model` wrote, tensors to the CPU, executing nothing from the file.
 
     Raises:
-        UserError: it is damaged, wants to run code, or lacks one of the ``needed`` keys.
+        UserError: it is damaged, wants to run code, or lacks one of the ``needed`` keys; ``advice`` says what to do.
     """
+    end = f"; {advice}" if advice else ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -51,10 +98,11 @@ def load_plain(path: Path, needed: Sequence[str]) -> dict[str, Any]:
         # them all the same, code and all, so it is not told
         raise UserError(
             f"{path} is no file that domainbed-adm saved: it is damaged, or holds more than tensors and plain values"
+            + end
         ) from error
     missing = [key for key in needed if not isinstance(contents, dict) or key not in contents]
     if missing:
-        raise UserError(f"{path} is no file that domainbed-adm saved: it lacks {', '.join(missing)}")
+        raise UserError(f"{path} is no file that domainbed-adm saved: it lacks {', '.join(missing)}{end}")
     return contents
 
 
@@ -62,15 +110,37 @@ def restore_algorithm(contents: dict[str, Any]) -> Any:
     """Rebuild the trained algorithm, in evaluation mode.
 
     Raises:
-        UserError: its algorithm is unknown, or its weights do not fit it.
+        UserError: its algorithm is unknown, cannot be made, or its weights do not fit it.
     """
-    hparams = {**contents["model_hparams"], "pretrained": False}
-    algorithm = get_algorithm_class(contents["args"]["algorithm"])(
-        contents["model_input_shape"], contents["model_num_classes"], contents["model_num_domains"], hparams
+    try:
+        algorithm = _build(contents)
+    except (RuntimeError, MemoryError) as error:
+        raise UserError(f"cannot make {contents['args']['algorithm']}: {_one_line(error)}") from error
+    _load(algorithm, contents)
+    return algorithm.eval()
+
+
+def _build(contents: dict[str, Any]) -> Any:
+    return get_algorithm_class(contents["args"]["algorithm"])(
+        contents["model_input_shape"],
+        contents["model_num_classes"],
+        contents["model_num_domains"],
+        {**contents["model_hparams"], "pretrained": False},
     )
+
+
+def _load(algorithm: Any, contents: dict[str, Any], where: str = "") -> None:
+    """Load the weights.
+
+    Raises:
+        UserError: they do not fit.
+    """
     try:
         algorithm.load_state_dict(contents["model_dict"])
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"the weights do not fit {contents['args']['algorithm']}: {reason}") from error
-    return algorithm.eval()
+    except Exception as error:  # what a stranger's values make torch raise is open-ended
+        name = contents["args"]["algorithm"]
+        raise UserError(f"{where}the weights do not fit {name}: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -37,14 +37,17 @@ def find_position(run: Setup, output_dir: Path) -> Position:
     """
     checkpoint, path = output_dir / resume.FILE_NAME, output_dir / records.FILE_NAME
     position = resume.load_position(checkpoint, run) if checkpoint.exists() else Position()
-    _check_recorded(run, path, position.next_step, "the checkpoint counts")
+    n_records = _check_recorded(run, path, position.next_step, "the checkpoint counts")
     if path.exists():
-        records.keep_first(path, position.n_records)
+        records.keep_first(path, n_records)
     return position
 
 
-def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> None:
+def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> int:
     """Refuse records of another run or of other data, and a file that lacks one of a checkpoint before ``next_step``.
+
+    Returns:
+        How many these are.
 
     Raises:
         UserError: the message names what differs, or how many there are.
@@ -65,3 +68,4 @@ def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> Non
         raise UserError(
             f"{path} has {len(kept)} of the {len(expected)} records that {counted}: put the file back, or --restart"
         )
+    return len(expected)

@@ -99,7 +99,7 @@ def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position, o
             with failures.explained(run, step, output_dir):
                 record = _record(run, schedule, batches, position)
             records.append(output_dir / records.FILE_NAME, record | {"provenance": origin})
-            position.since_record, position.n_records = {}, position.n_records + 1
+            position.since_record = {}
             with failures.explained(run, step, output_dir):
                 observe(record)
             if run.args["save_model_every_checkpoint"] and not run.args["skip_model_save"]:

@@ -11,7 +11,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from domainbed_adm.datasets.cards import Normalization
 from domainbed_adm.datasets.folders import eval_transform, load_image
-from domainbed_adm.errors import UserError
+from domainbed_adm.errors import NonFiniteError, UserError
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -43,19 +43,24 @@ def predictions(
         Path, class name and the class's probability with four decimals, in the order of ``images``.
 
     Raises:
-        UserError: the model's inputs are not images.
+        UserError: the model's inputs are not square images.
+        NonFiniteError: its outputs are not finite.
     """
-    channels, size, _ = contents["model_input_shape"]
+    channels, size, width = contents["model_input_shape"]
     if channels not in (1, 3):
         raise UserError(f"the model was trained on inputs of {channels} channels; an image file has 1 or 3")
-    known = contents.get("normalization")
+    if size != width:
+        raise UserError(f"the model was trained on inputs of {size} x {width} pixels; images are resized to a square")
+    known = contents["normalization"]
     normalization = None if known is None else Normalization(tuple(known[0]), tuple(known[1]))
-    classes = contents.get("classes") or [str(i) for i in range(contents["model_num_classes"])]
+    classes = contents["classes"] or [str(i) for i in range(contents["model_num_classes"])]
     transform = eval_transform(size, channels, normalization)
     for start in range(0, len(images), batch_size):
         paths = images[start : start + batch_size]
         with torch.no_grad():
             logits = algorithm.predict(torch.stack([transform(load_image(path, channels)) for path in paths]))
+        if not logits.isfinite().all():
+            raise NonFiniteError(f"not finite: the model's output for {paths[0]} or an image after it")
         best = logits.softmax(1).max(1)
         for path, k, probability in zip(paths, best.indices.tolist(), best.values.tolist(), strict=True):
             yield str(path), classes[k], f"{probability:.4f}"

@@ -1,9 +1,8 @@
 """Exact resume: all that a run is between two steps, in one file that is there whole or not at all.
 
 ``checkpoint.pkl`` holds the algorithm's state dict (network, F-SAM's mean, remembered scores, step count), its
-optimizers, the figures since the last record, how many records there are, and the states of every random generator. The
-data of a step are a function of the step, so no loader's state is needed. It is loaded with ``weights_only``: no code
-runs.
+optimizers, the figures since the last record, and the states of every random generator. The data of a step are a
+function of the step, so no loader's state is needed. It is loaded with ``weights_only``: no code runs.
 """
 
 from __future__ import annotations
@@ -18,21 +17,32 @@ import numpy as np
 import torch
 
 from domainbed_adm.errors import UserError
+from domainbed_adm.hparams_registry import Choice, Number
 from domainbed_adm.training.checkpoint import load_plain, save_model
+from domainbed_adm.training.loaded import Expected, step_state_fault
+from domainbed_adm.training.schema import DENSE, DICT, FLOAT, PLAIN, WEIGHTS, Listed, Maybe, Named, fault
 from domainbed_adm.training.setup import Setup
 
 FILE_NAME = "checkpoint.pkl"
 #: Flags that say how or where a run is done, not which run it is.
 _FREE_ARGS = ("output_dir", "data_dir", "workers", "checkpoint_every", "skip_model_save", "save_model_every_checkpoint")
+_ADVICE = "--restart redoes the run"
+#: The states of Python's and NumPy's generators; a number beyond would have them read what is not theirs.
+_WORD = Number(0, 2**32 - 1, integer=True)
+_RANDOM = {
+    "torch": DENSE,
+    "cuda": Listed(DENSE),
+    "python": (Choice((3,)), Listed(_WORD, 625), Maybe(FLOAT)),
+    "numpy": (Choice(("MT19937",)), Listed(_WORD, 624), Number(0, 624, integer=True), Choice((0, 1)), FLOAT),
+}
 
 
 @dataclass
 class Position:
-    """Where a run is: the next step, the figures of each step since the last record, the number of records."""
+    """Where a run is: the next step, and the figures of each step since the last record."""
 
     next_step: int = 0
     since_record: dict[str, list[float]] = field(default_factory=dict)
-    n_records: int = 0
 
 
 def identity(args: Mapping[str, Any], hparams: Mapping[str, Any]) -> dict[str, Any]:
@@ -49,7 +59,7 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | Non
         for name in sorted(theirs.keys() | ours.keys())
         if theirs.get(name, absent) != ours.get(name, absent)
     ]
-    return ", ".join(unlike) or None
+    return " ".join(", ".join(unlike).split()) or None
 
 
 def run_identity(run: Setup) -> dict[str, Any]:
@@ -86,21 +96,40 @@ def load_position(path: Path, run: Setup) -> Position:
     """Put a run, fresh from ``set_up``, into the state that :func:`save_position` kept; return where it is.
 
     Raises:
-        UserError: the file is no checkpoint, or one of another run; the message names what differs.
+        UserError: the file is no checkpoint, or one of another run; the message names what differs. The run is then
+            of no more use.
     """
-    contents = load_plain(path, ("identity", "position", "algorithm", "optimizers", "random"))
-    unlike = differences(contents["identity"], run_identity(run))
+    contents = load_plain(path, ("identity", "position", "algorithm", "optimizers", "random"), _ADVICE)
+    wrong = fault(contents["identity"], Named(PLAIN), "identity")
+    unlike = None if wrong else differences(contents["identity"], run_identity(run))
     if unlike:
         raise UserError(f"{path} is a checkpoint of another run: {unlike}. Give another --output_dir, or --restart")
+    spec = {
+        "position": {"next_step": Number(0, run.n_steps, integer=True), "since_record": Named(Listed(FLOAT))},
+        "algorithm": WEIGHTS,
+        "optimizers": {name: {"state": DICT, "param_groups": Listed(DICT)} for name in _optimizers(run.algorithm)},
+        "random": _RANDOM,
+    }
+    wrong = wrong or fault(contents, spec) or _load(contents, run)
+    if wrong:
+        raise UserError(f"{path} does not fit this run: {wrong}; {_ADVICE}")
+    return Position(contents["position"]["next_step"], contents["position"]["since_record"])
+
+
+def _load(contents: Mapping[str, Any], run: Setup) -> str | None:
+    """Load the state; say why it cannot be, None where it is."""
+    optimizers = _optimizers(run.algorithm)
+    expected = Expected(optimizers)
     try:
         run.algorithm.load_state_dict(contents["algorithm"])
-        for name, optimizer in _optimizers(run.algorithm).items():
+        for name, optimizer in optimizers.items():
             optimizer.load_state_dict(contents["optimizers"][name])
-        position = Position(**contents["position"])
         _restore_random(contents["random"], run.device)
-    except (RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} does not fit this run: {str(error).splitlines()[0]}; --restart redoes it") from error
-    return position
+    except Exception as error:  # what a stranger's values make torch raise is open-ended
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    params = [param for one in optimizers.values() for group in one.param_groups for param in group["params"]]
+    n_samples = sum(map(len, run.dataset.datasets))
+    return expected.fault() or step_state_fault(run.algorithm, params, n_samples)
 
 
 def _restore_random(states: Mapping[str, Any], device: torch.device) -> None:
