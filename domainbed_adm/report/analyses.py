@@ -56,10 +56,7 @@ def drawn(pair: Sequence[Any]) -> str:
 
 def chart_of(figure: Figure) -> Chart:
     """A figure with its titles and axis labels as what is said of it."""
-    said = [
-        text
-        for axes in figure.axes
-        for text in (axes.get_ylabel(), *map(axes.get_title, ("left", "center", "right")))
-        if text
-    ]
-    return Chart("", ", ".join(dict.fromkeys(said)) or UNKNOWN, Markup(inline(figure)))
+    said = []
+    for axes in figure.axes:
+        said += [axes.get_ylabel(), axes.get_title("left"), axes.get_title(), axes.get_title("right")]
+    return Chart("", ", ".join(dict.fromkeys(filter(None, said))) or UNKNOWN, Markup(inline(figure)))

@@ -107,7 +107,7 @@ def _scale(axes: Axes, span: tuple[float, float], logarithmic: bool, last: float
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
-        room = 0.05 * (high - low) or 0.5
+        room = 0.05 * (high - low) or 0.1 * abs(high) or 0.5
         axes.set_ylim(low - room, high + room)
         axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

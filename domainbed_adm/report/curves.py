@@ -18,6 +18,9 @@ MOST_POINTS = 100
 #: A curve with no more points keeps its first.
 FEW_POINTS = 4
 
+#: A loss beyond it has diverged, and would squeeze every other: it is not drawn.
+HIGHEST_LOSS = 1e6
+
 #: (step, mean over trials), by step
 Curve = list[tuple[float, float]]
 
@@ -43,7 +46,7 @@ def _source_out(record: Record, test_env: int) -> float | None:
 
 def _loss(record: Record, test_env: int) -> float | None:
     value = record.get("loss")
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return float(value) if isinstance(value, int | float) and abs(value) <= HIGHEST_LOSS else None
 
 
 MEASURES = (

@@ -97,10 +97,19 @@ def _run(folder: Path, reached: dict[str, int]) -> Run:
     if state == DONE:
         return Run(folder, state, "")
     failure = failures.read(folder) if state == FAILED else None
-    path = folder / record_files.FILE_NAME
-    with contextlib.redirect_stderr(io.StringIO()):  # its warnings were heard before
-        found = record_files.read_file(path) if path.is_file() else []
-    label = Job(found[-1]["args"], folder.parent).label if found else (failure and failure.job) or folder.name
-    if state == INCOMPLETE and found and found[-1]["step"] >= last_step(found[-1], reached):
+    last = _last_record(folder)
+    label = Job(last["args"], folder.parent).label if last else (failure and failure.job) or folder.name
+    if state == INCOMPLETE and last and last["step"] >= last_step(last, reached):
         state = DONE  # records that were copied without the file ``done``
     return Run(folder, state, label, failure.reason if failure else "")
+
+
+def _last_record(folder: Path) -> Record | None:
+    if not (folder / record_files.FILE_NAME).is_file():
+        return None
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # its warnings were heard before
+            found = load_records(folder)
+    except UserError:
+        return None
+    return [record for record in found if record["args"] == found[0]["args"]][-1]

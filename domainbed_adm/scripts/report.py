@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     html = page(reading, selections, title, command, datetime.now(timezone.utc))
     output = args.output or args.sweep_dir / "report.html"
     with replacing(output) as file:
-        file.write(html.encode())
+        file.write(html.encode(errors="backslashreplace"))
     print(output)
     return 0
 

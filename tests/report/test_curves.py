@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from domainbed_adm.leaderboard import Board
@@ -16,6 +18,7 @@ TEST, SOURCE, LOSS = MEASURES
 def test_measures_of_a_record() -> None:
     one = record((0.1, 0.2), (0.3, 0.4), (0.5, 0.8), loss=1.5)
     assert [measure.of(one, 0) for measure in MEASURES] == [pytest.approx(10), pytest.approx(60), 1.5]
+    assert [LOSS.of(record(loss=loss), 0) for loss in (math.nan, math.inf, -1e308, "x")] == [None] * 4
     holes = record((None, 0.2), (0.3, 0.4), (0.5, None), loss=None)
     assert [measure.of(holes, 0) for measure in MEASURES] == [None, None, None]
 

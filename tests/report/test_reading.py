@@ -47,6 +47,14 @@ def test_runs_whose_records_reach_the_end_are_done_without_the_file(tmp_path: Pa
     assert read(DATA / "domainbed_sweep").counts() == {"done": 40, "failed": 0, "running": 0}
 
 
+def test_names_that_no_terminal_takes_are_the_same_in_the_records_and_the_labels(tmp_path: Path) -> None:
+    run(tmp_path / "a", 8, dataset="M\x00")
+    run(tmp_path / "b", 9, dataset="M\x00", algorithm="\ud800")
+    found = read(tmp_path)
+    assert [one.label for one in found.runs if one.state != "done"] == [r"ERM on M\x00, test_envs 0"]
+    assert found.records[1]["args"]["algorithm"] == r"\ud800"
+
+
 def test_one_run_is_a_sweep_of_one(tmp_path: Path) -> None:
     assert [one.folder for one in read(run(tmp_path, 9, done=True)).runs] == [tmp_path]
 

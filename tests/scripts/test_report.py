@@ -43,6 +43,11 @@ def test_output_title_and_selection(sweep: Path, tmp_path: Path) -> None:
     assert not (sweep / "report.html").exists()
 
 
+def test_a_title_of_any_bytes_is_written(sweep: Path) -> None:
+    assert cli(["report", str(sweep), "--title", "\udc80"]) == 0
+    assert r"<h1>\udc80</h1>" in (sweep / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(("where", "message"), [("none", "no folder "), ("empty", "found no results.jsonl in ")])
 def test_nothing_done_is_one_line_and_exit_code_2(tmp_path: Path, capsys, where: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
