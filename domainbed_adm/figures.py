@@ -74,14 +74,16 @@ def style() -> Iterator[None]:
         yield
 
 
-def check_format(path: Path) -> None:
-    """Check that a figure can be written as this file says by its ending.
+def check_output(path: Path) -> None:
+    """Check, before the work is done, that a figure can be drawn into this file.
 
     Raises:
-        UserError: it cannot.
+        UserError: matplotlib is not installed, the file's ending is none of ``FORMATS``, its folder does not exist.
     """
-    if path.suffix.lower().lstrip(".") not in FORMATS:
-        raise UserError(f"{path} names no figure format: end it in {', '.join('.' + name for name in FORMATS)}")
+    check_available()
+    _format(path)
+    if not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -90,10 +92,21 @@ def save(figure: Figure, path: Path) -> None:
     Raises:
         UserError: the ending is none of ``FORMATS``, or the system refuses.
     """
-    check_format(path)
-    kind = path.suffix.lower().lstrip(".")
+    kind = _format(path)
     with style(), replacing(path) as file:
         figure.savefig(file, format=kind, facecolor="white", metadata=_NO_METADATA if kind == "svg" else None)
+
+
+def _format(path: Path) -> str:
+    """The format that a file's ending names.
+
+    Raises:
+        UserError: it names none.
+    """
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in FORMATS:
+        raise UserError(f"{path} names no figure format: end it in {', '.join('.' + name for name in FORMATS)}")
+    return kind
 
 
 def inline(figure: Figure) -> str:

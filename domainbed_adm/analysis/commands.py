@@ -38,8 +38,7 @@ def analyze_hessian(
         NonFiniteError: the loss at a model is not finite.
     """
     if output:
-        figures.check_available()
-        figures.check_format(output)
+        figures.check_output(output)
     runs = with_checkpoint(runs, settings.checkpoint)
     radius = common_rho([run.hparams for run in runs], rho)
     found, names = [], labels([run.args for run in runs])
@@ -77,8 +76,7 @@ def analyze_landscape(runs: Sequence[Run], settings: Settings, grid: Grid, outpu
         UserError: no run has the checkpoint, parameters differ in shape, a run cannot be opened, a file cannot be
             written.
     """
-    figures.check_available()
-    figures.check_format(output)
+    figures.check_output(output)
     runs = with_checkpoint(runs, settings.checkpoint)
     check_same_shapes(runs, settings.checkpoint)
     found = []

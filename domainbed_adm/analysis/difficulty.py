@@ -113,8 +113,7 @@ def analyze_difficulty(runs: Sequence[Run], output: Path, as_json: bool) -> None
     Raises:
         UserError: no run has a trace, or the figure cannot be drawn or written.
     """
-    figures.check_available()
-    figures.check_format(output)
+    figures.check_output(output)
     methods = load_traces(runs)
     if not methods:
         where = str(runs[0].folder) if len(runs) == 1 else f"any of the {len(runs)} runs"

@@ -116,6 +116,14 @@ def load_flatness(folder: Path, checkpoint: str = MODEL) -> list[Flatness]:
 
 
 def _flatness(contents: Any) -> Flatness:
+    """The result in a file's contents.
+
+    Raises:
+        TypeError: a value is of another type than it should be.
+        KeyError: one is missing.
+    """
+    if not isinstance(contents["domains"], list):
+        raise TypeError("domains is no list")
     domains = [_checked(DomainFlatness, domain) for domain in contents["domains"]]
     return _checked(Flatness, contents | {"domains": domains})
 
@@ -138,7 +146,7 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "list[float]": _is_list(_is_number),
     "list[int]": _is_list(lambda value: isinstance(value, int)),
     "dict[str, str]": lambda value: isinstance(value, dict) and all(isinstance(v, str) for v in value.values()),
-    "list[DomainFlatness]": lambda value: isinstance(value, list),
+    "list[DomainFlatness]": lambda value: True,  # made of checked ones
 }
 
 

@@ -73,10 +73,13 @@ def _lines(axes: Axes, found: Sequence[Landscape], kind: str) -> None:
         axes.plot(landscape.alphas, line, color=colours[key], label=None if key in seen else key)
         seen.add(key)
     values = _finite([getattr(one, f"{each}_1d") for one in found for each in _KINDS])
-    if values.max() > _WIDE * values.min() > 0:
+    low, high = float(values.min()), float(values.max())
+    if high > _WIDE * low > 0:
         logarithmic(axes, "y")
-    margin = 0.05 * (values.max() - values.min())
-    axes.set_ylim(bottom=max(values.min() - margin, values.min() * 0.8), top=values.max() + margin)
+        axes.set_ylim(low / 1.1, high * 1.1)
+    else:
+        margin = 0.05 * (high - low) or 1.0
+        axes.set_ylim(low - margin, high + margin)
     axes.axvline(0, color="gray", linewidth=0.8, linestyle=":")
     axes.set(title=_title(found, kind), xlabel="step along a random direction", ylabel="loss (nats)")
     axes.legend(fontsize="x-small")

@@ -86,8 +86,9 @@ def with_checkpoint(runs: Sequence[Run], checkpoint: str = MODEL) -> list[Run]:
     """The runs that hold this file; a warning counts the others.
 
     Raises:
-        UserError: none does; the message says how to keep one.
+        UserError: none does; the message says how to keep one. Or it is no name of a model's file.
     """
+    _suffix(checkpoint)
     kept = [run for run in runs if (run.folder / checkpoint).is_file()]
     if not kept:
         where = str(runs[0].folder) if len(runs) == 1 else f"any of the {len(runs)} runs"
@@ -105,12 +106,7 @@ def result_path(folder: Path, checkpoint: str, kind: str, ending: str) -> Path:
     Raises:
         UserError: ``checkpoint`` is no name of a model's file.
     """
-    matched = _MODEL_NAME.fullmatch(checkpoint)
-    if matched is None:
-        raise UserError(
-            f"--checkpoint is {MODEL} or model_step<step>.pkl, the name of a file in the run, not {checkpoint}"
-        )
-    return folder / f"{kind}{matched['suffix']}.{ending}"
+    return folder / f"{kind}{_suffix(checkpoint)}.{ending}"
 
 
 def labels(args: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -158,6 +154,20 @@ def open_run(run: Run, checkpoint: str = MODEL, data_dir: str | None = None) -> 
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return OpenRun(run.folder, args, hparams, restore_algorithm(contents).to(device), dataset, splits, device)
+
+
+def _suffix(checkpoint: str) -> str:
+    """What tells a model's file from the run's last one: "_step300" of model_step300.pkl.
+
+    Raises:
+        UserError: it is no name of a model's file.
+    """
+    matched = _MODEL_NAME.fullmatch(checkpoint)
+    if matched is None:
+        raise UserError(
+            f"--checkpoint is {MODEL} or model_step<step>.pkl, the name of a file in the run, not {checkpoint}"
+        )
+    return matched["suffix"]
 
 
 def _runs_of(path: Path) -> list[Run]:

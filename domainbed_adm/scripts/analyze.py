@@ -59,7 +59,12 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="images of each environment (default 256, or all where there are fewer)",
     )
-    add("--batch_size", type=int, metavar="N", help="images of each domain in a mini-batch (default: the run's)")
+    add(
+        "--batch_size",
+        type=int,
+        metavar="N",
+        help="images of each domain in a mini-batch (default: the run's; at least 64 where no BatchNorm minds)",
+    )
     add("--seed", type=int, default=0, metavar="N", help="of the sample and all random vectors (default 0)")
     add("--double", action="store_true", help="compute in float64")
 
