@@ -20,6 +20,7 @@ from domainbed_adm.datasets.cards import DatasetCard
 from domainbed_adm.datasets.images import load_image
 from domainbed_adm.datasets.inventory import Problem, take_inventory
 from domainbed_adm.errors import UserError
+from domainbed_adm.machine import cpu_count
 
 #: Below so many images worker processes cost more than they save.
 FEW = 200
@@ -122,18 +123,13 @@ def _judge_doubles(report: Report, doubles: list[Problem]) -> None:
         report.problems += doubles
 
 
-def cpus() -> int:
-    """Number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _inspected(paths: Sequence[Path], workers: int) -> Iterator[tuple[str, Problem | None]]:
     """The result of :func:`inspect_image` for each path, in order.
 
     Raises:
         UserError: a worker process was killed.
     """
-    workers = min(workers, cpus())
+    workers = min(workers, cpu_count())
     if workers <= 1 or len(paths) < FEW:
         yield from map(inspect_image, paths)
         return

@@ -12,8 +12,8 @@ from domainbed_adm.datasets import layout
 from domainbed_adm.datasets.downloading import download
 from domainbed_adm.datasets.downloading.mirrors import TABLE, Source, load_sources
 from domainbed_adm.datasets.downloading.transfer import RETRIES
-from domainbed_adm.datasets.verification import cpus
 from domainbed_adm.errors import UserError, lookup
+from domainbed_adm.machine import cpu_count
 from domainbed_adm.scripts.verify_data import folder_dataset, print_report, verify_with_bar
 
 _MIB = 1 << 20
@@ -38,7 +38,7 @@ def build_parser() -> Parser:
     parser.add_argument("--mirrors", nargs="+", default=[], type=Path, help="YAML files that extend the table")
     parser.add_argument("--archive", nargs="+", default=[], type=Path, help="archives you have, of one dataset")
     parser.add_argument("--retries", type=int, default=RETRIES, help="attempts for each address (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=cpus(), help="processes that verify (default: one a CPU)")
+    parser.add_argument("--workers", type=int, default=cpu_count(), help="processes that verify (default: one a CPU)")
     return parser
 
 

@@ -12,8 +12,9 @@ from domainbed_adm.console import Parser, ProgressBar
 from domainbed_adm.datasets import layout
 from domainbed_adm.datasets.cards import DatasetCard, get_card
 from domainbed_adm.datasets.inventory import take_inventory
-from domainbed_adm.datasets.verification import Report, cpus, verify
+from domainbed_adm.datasets.verification import Report, verify
 from domainbed_adm.errors import UserError
+from domainbed_adm.machine import cpu_count
 from domainbed_adm.tables import show
 
 EXAMPLES = """\
@@ -31,7 +32,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--dataset", nargs="+", required=True, help="names of folder datasets, your own included")
     parser.add_argument("--data_dir", required=True, help="the folder that holds them")
-    parser.add_argument("--workers", type=int, default=cpus(), help="processes that decode (default: one a CPU)")
+    parser.add_argument("--workers", type=int, default=cpu_count(), help="processes that decode (default: one a CPU)")
     parser.add_argument("--json", action="store_true", help="a JSON list, one report a dataset")
     return parser
 

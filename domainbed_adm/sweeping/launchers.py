@@ -15,6 +15,7 @@ from rich.console import Console
 
 from domainbed_adm.console import ProgressBar
 from domainbed_adm.errors import UserError
+from domainbed_adm.machine import cpu_count
 from domainbed_adm.sweeping.processes import Outcome, Pool
 from domainbed_adm.training.lock import LOCKED
 
@@ -54,13 +55,6 @@ class Launcher(Protocol):
             on_end: to be told how each ended as it does. Of what a launcher cannot tell so, its exit codes are taken.
         """
         ...
-
-
-def cpu_count() -> int:
-    """Number of CPUs that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _shares(slots: int) -> dict[str, str]:

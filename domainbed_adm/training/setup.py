@@ -18,6 +18,7 @@ from domainbed_adm.console import warn
 from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.errors import UserError
+from domainbed_adm.machine import cpu_count
 from domainbed_adm.seeding import seed_hash
 from domainbed_adm.training.splits import Splits, split_environments
 
@@ -130,7 +131,7 @@ def worker_budget(asked: int | None, deserved: int, environment: Mapping[str, st
         deserved: what the dataset deserves; 0 for one in memory.
         environment: may limit the budget by ``DOMAINBED_ADM_WORKERS``, as a launcher of several runs does.
     """
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = cpu_count()
     if asked is not None:
         if asked > cpus:
             warn(f"--workers {asked} is more than the {cpus} CPUs here: using {cpus}")

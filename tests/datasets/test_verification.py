@@ -142,7 +142,7 @@ def test_worker_processes_find_the_same(image_folder: Path, monkeypatch: pytest.
     ticks: list[int] = []
     alone = verify(CARD, root, tick=lambda: ticks.append(1))
     monkeypatch.setattr(verification, "FEW", 0)
-    monkeypatch.setattr(verification, "cpus", lambda: 2)
+    monkeypatch.setattr(verification, "cpu_count", lambda: 2)
     assert verify(CARD, root, workers=100) == alone
     assert len(ticks) == 30
 
@@ -152,7 +152,7 @@ import sys, time
 from pathlib import Path
 from domainbed_adm.datasets import verification
 from domainbed_adm.datasets.cards import folder_card
-verification.FEW, verification.cpus = 0, lambda: 2
+verification.FEW, verification.cpu_count = 0, lambda: 2
 def tick():
     print("working", flush=True)
     time.sleep(60)
