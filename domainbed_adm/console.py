@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with code 2."""
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: error: {printable(message)} (see {self.prog} --help)\n")
 
 
 class ProgressBar:
@@ -64,6 +64,11 @@ class ProgressBar:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._bar.stop()
+
+
+def flag(name: str, value: str) -> list[str]:
+    """A flag and its value as words of a command: two, or one where the value would be read as a flag itself."""
+    return [f"{name}={value}"] if value.startswith("-") else [name, value]
 
 
 def printable(text: str) -> str:

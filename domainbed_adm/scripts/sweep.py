@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from domainbed_adm.cli import run
-from domainbed_adm.console import Parser
+from domainbed_adm.console import Parser, flag
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.errors import UserError, lookup
 from domainbed_adm.methods import METHODS
@@ -132,7 +132,8 @@ def _launch(args: argparse.Namespace, jobs: list[Job]) -> int:
     make_folder(Path(args.output_dir))
     code = Launch(jobs, launcher, args.jobs, args.retries).run()
     print(f"Results: {args.output_dir}")
-    print(f"Leaderboard: domainbed-adm collect_results --input_dir {shlex.quote(args.output_dir)}")
+    words = ["domainbed-adm", "collect_results", *flag("--input_dir", args.output_dir)]
+    print(f"Leaderboard: {shlex.join(words)}")
     return code
 
 

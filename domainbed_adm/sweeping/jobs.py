@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from domainbed_adm.console import flag
 from domainbed_adm.datasets.cards import CARDS, get_card
 from domainbed_adm.datasets.layout import dataset_root, environments
 from domainbed_adm.seeding import seed_hash
@@ -62,10 +63,7 @@ class Job:
         """The shell command that trains it; every value is quoted."""
         words = [sys.executable, "-m", "domainbed_adm.scripts.train"]
         for name, value in sorted({**self.train_args, "output_dir": str(self.output_dir)}.items()):
-            if isinstance(value, str) and value.startswith("-"):
-                words.append(f"--{name}={value}")  # apart it would be read as a flag
-            else:
-                words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+            words += [f"--{name}", *map(str, value)] if isinstance(value, list) else flag(f"--{name}", str(value))
         return shlex.join([*words, *self.watch])
 
     @property

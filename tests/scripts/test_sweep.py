@@ -13,6 +13,7 @@ from domainbed_adm.cli import main as cli
 from domainbed_adm.scripts import sweep, train
 from domainbed_adm.sweeping import failures, launch
 from domainbed_adm.sweeping.jobs import Job, Sweep
+from tests.runs import record
 from tests.training.test_lock import held_elsewhere
 
 SMALL = ["--datasets", "RotatedDigits", "--n_trials", "1", "--n_hparams", "1", "--single_test_envs"]
@@ -91,6 +92,18 @@ def test_launch_runs_what_is_not_done_and_not_running_and_says_what_is_next(
     assert "6 jobs: 1 done, 1 running, 1 incomplete, 1 failed, 2 not launched\n" in printed
     assert "waiting for 1 jobs that other processes run\n" in printed
     assert printed.endswith(f"Results: {out}\nLeaderboard: domainbed-adm collect_results --input_dir '{out}'\n")
+
+
+@pytest.mark.parametrize("name", ["-odd", "my 'out'", "$(touch a);b", "--help"])
+def test_what_is_next_can_be_pasted(
+    tmp_path: Path, launched: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = [f"--output_dir={name}", *SMALL, "--algorithms", "ERM", "--skip_confirmation"]
+    assert cli(["sweep", "launch", *flags]) == 0
+    line = capsys.readouterr().out.splitlines()[-1].removeprefix("Leaderboard: domainbed-adm ")
+    (tmp_path / name / "results.jsonl").write_text(json.dumps(record((0.5, 0.5), (0.4, 0.6))) + "\n")
+    assert cli(shlex.split(line)) == 0
 
 
 def finish(job: Job, other: subprocess.Popen[str]) -> None:
