@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -50,13 +51,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """Run a script's ``main``; one line and an exit code for what can go wrong.
 
-    A user's mistake is 2, a number that is not finite 3, an interruption 130, a closed pipe 141.
+    A user's mistake, and a file that may not be read or written, is 2, a number that is not finite 3, an interruption
+    130, a closed pipe 141. What the output's encoding lacks, as of a file name that is not UTF-8, is escaped.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         load_extensions()
         return script(argv)
     except UserError as error:
         print(f"domainbed-adm: error: {printable(str(error))}", file=sys.stderr)
+        return 2
+    except PermissionError as error:
+        print(f"domainbed-adm: error: no permission: {printable(str(error.filename or error))}", file=sys.stderr)
         return 2
     except NonFiniteError as error:
         print(f"domainbed-adm: error: {printable(str(error))}", file=sys.stderr)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from domainbed_adm.console import printable
 from domainbed_adm.datasets.cards import DatasetCard, Normalization
 
 if TYPE_CHECKING:
@@ -126,13 +127,14 @@ def class_of_card(base: type[AnyDataset], card: DatasetCard, **attributes: objec
         card: the dataset's facts.
         **attributes: further class attributes that ``base`` asks for.
     """
+    name = printable(card.name)  # Python refuses classes whose names are not UTF-8
     facts = {
         "__module__": base.__module__,
-        "__doc__": f"{card.name}: {card.summary}.",
+        "__doc__": f"{name}: {card.summary}.",
         "card": card,
         "ENVIRONMENTS": None if card.environments is None else list(card.environments),
         "N_STEPS": card.n_steps,
         "CHECKPOINT_FREQ": card.checkpoint_freq,
         "N_WORKERS": card.n_workers,
     }
-    return type(card.name, (base,), {**facts, **attributes})
+    return type(name, (base,), {**facts, **attributes})

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "class", "probability"])
         for row in predictions(algorithm, contents, images, BATCH):
-            writer.writerow([cell.encode("utf-8", "backslashreplace").decode() for cell in row])
+            writer.writerow(row)
             bar.advance()
     return 0
 
@@ -59,7 +59,7 @@ def _opened(path: Path | None) -> Iterator[TextIO]:
         yield sys.stdout
         return
     with replacing(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
         yield text
         text.flush()
         text.detach()

@@ -14,18 +14,17 @@ from domainbed_adm.errors import NonFiniteError, UserError
 
 
 class _Tee:
-    """Writes to a stream and at once to the end of a file; what cannot be encoded, of a file name say, is escaped."""
+    """Writes to a stream and at once to the end of a file, where what cannot be encoded, of a name say, is escaped."""
 
     def __init__(self, stream: TextIO, path: Path) -> None:
         self._stream, self._path = stream, path
-        self._encoding = getattr(stream, "encoding", None) or "utf-8"
         with writing(path):
             self._file = path.open("ab", buffering=0)
 
     def write(self, text: str) -> int:
         with writing(self._path):
             self._file.write(text.encode("utf-8", "backslashreplace"))
-        return self._stream.write(text.encode(self._encoding, "backslashreplace").decode(self._encoding))
+        return self._stream.write(text)
 
     def log(self, text: str) -> None:
         """Write to the file alone, as far as there is room."""

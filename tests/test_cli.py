@@ -1,0 +1,84 @@
+"""What every command does with names that are not UTF-8, and with folders that may not be read."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from pathlib import Path
+
+import pytest
+
+from domainbed_adm.cli import COMMANDS, main, run
+
+ODD = "caf\udce9\x1b[2J"
+#: Command lines with one place for the odd name; no file of that name is there.
+LINES = [
+    *("train --dataset", "train --algorithm", "train --hparams", "train --seed", "train --task", "train --test_envs"),
+    *(
+        "train --dataset Mine --data_dir",
+        "train --dataset PACS --data_dir",
+        "train --odd",
+        "train --steps 0 --output_dir",
+    ),
+    *(
+        "sweep",
+        "sweep launch --sweep",
+        "sweep status --output_dir out --datasets",
+        "sweep launch --output_dir out --jobs",
+    ),
+    *("sweep launch --output_dir out --algorithms", "sweep launch --output_dir out --hparams"),
+    "sweep launch --output_dir out --algorithms ERM --datasets PACS --data_dir",
+    "sweep launch --output_dir out --command_launcher",
+    *("predict --images . --model", "collect_results --input_dir", "collect_results --input_dir . --selection"),
+    *("report", "analyze", "analyze hessian", "analyze landscape", "analyze difficulty"),
+    *("download --data_dir out --dataset", "download --data_dir out --dataset PACS --mirrors"),
+    *("verify_data --data_dir . --dataset", "verify_data --dataset PACS --data_dir"),
+    *("list", "list hparams --algorithm", "upstream", "upstream train --domainbed"),
+]
+
+
+def called(*words: str) -> tuple[int, str, str]:
+    """Run a command as into files of a strict encoding; its exit code, and what it printed."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", errors="strict", write_through=True) for _ in range(2))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main(words)
+        except SystemExit as end:  # of argparse
+            code = end.code if isinstance(end.code, int) else 1
+    printed, told = (stream.buffer.getvalue().decode() for stream in (out, err))  # type: ignore[attr-defined]
+    return code, printed, told
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_an_odd_name_of_nothing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, told = called(*line.split(), ODD)
+    assert (code, told.count("\n")) == (2, 1)
+    assert "\x1b" not in told
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_every_command_is_tried() -> None:
+    assert {line.split()[0] for line in LINES} == COMMANDS.keys()
+
+
+def test_folders_of_odd_names_serve(tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dataset, its folder and the run's: trained, found finished, and told in tables."""
+    monkeypatch.chdir(tmp_path)
+    (image_folder / "Shapes").rename(image_folder / ODD)
+    hparams = '{"image_size": 28, "cnn_width": 8, "batch_size": 2}'
+    flags = ["--dataset", ODD, "--data_dir", "data", "--steps", "1", "--workers", "0", "--hparams", hparams]
+    flags += ["--output_dir", f"{ODD}/run"]
+    for expected in ("samples in+out", "caf\\udce9\x1b[2J/run holds this run, finished"):
+        code, printed, _ = called("train", *flags)
+        assert code == 0
+        assert expected in printed
+    assert called("collect_results", "--input_dir", ODD)[0] == 0
+
+
+def test_what_may_not_be_read_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(argv: object) -> int:
+        raise PermissionError(13, "Permission denied", "/there/\udce9")
+
+    assert run(refuse, []) == 2
+    assert capsys.readouterr().err == "domainbed-adm: error: no permission: /there/\\udce9\n"
