@@ -9,15 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from domainbed_adm.disk import replacing
-from domainbed_adm.errors import NonFiniteError, UserError
+from domainbed_adm.errors import NonFiniteError
+from domainbed_adm.training.capacity import enough_memory
 from domainbed_adm.training.setup import Setup
 
 FILE_NAME = "diverged.json"
-
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 @contextmanager
@@ -27,11 +24,10 @@ def explained(run: Setup, step: int, output_dir: Path) -> Iterator[None]:
     Raises:
         NonFiniteError: a number was not finite; ``diverged.json`` says at which step, with which method and hparams.
         UserError: the memory was not enough.
-        MemoryError: never; it becomes a UserError.
-        RuntimeError: as raised, where it is none of these.
     """
     try:
-        yield
+        with enough_memory(run.in_words(f", step {step}")):
+            yield
     except NonFiniteError as error:
         about = {name: run.args[name] for name in ("algorithm", "dataset", "test_envs", "seed", "trial_seed")}
         report = {"step": step, "error": str(error), **about, "hparams": run.hparams}
@@ -41,20 +37,6 @@ def explained(run: Setup, step: int, output_dir: Path) -> Iterator[None]:
             f"{run.args['algorithm']} on {run.args['dataset']}, step {step}: {error} (lr {run.hparams['lr']:g}; "
             f"see {output_dir / FILE_NAME})"
         ) from error
-    except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
-            raise
-        sources = len(run.splits) - len(run.args["test_envs"])
-        raise UserError(
-            f"out of memory: {run.args['algorithm']} on {run.args['dataset']}, step {step}, {sources} domains x "
-            f"batch_size {run.hparams['batch_size']}, inputs {tuple(run.dataset.input_shape)}, on {run.device}: lower "
-            "the hparam batch_size (or image_size), or take a smaller network"
-        ) from error
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    named = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
-    return named or any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def check_finite(figures: dict[str, Any]) -> None:

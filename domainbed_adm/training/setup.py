@@ -19,7 +19,9 @@ from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.errors import UserError
 from domainbed_adm.machine import cpu_count
+from domainbed_adm.methods import get_method
 from domainbed_adm.seeding import seed_hash
+from domainbed_adm.training.capacity import check_fits, enough_memory
 from domainbed_adm.training.splits import Splits, split_environments
 
 #: Environment variable with the worker budget of a run that another process started.
@@ -39,6 +41,10 @@ class Setup:
     n_steps: int
     checkpoint_freq: int
     workers: int
+
+    def in_words(self, moment: str = "") -> str:
+        """What is run, on how much data at a time, for messages about memory."""
+        return _in_words(self.args, self.hparams, self.dataset, self.device, moment)
 
 
 def set_up(args: argparse.Namespace) -> Setup:
@@ -61,9 +67,7 @@ def set_up(args: argparse.Namespace) -> Setup:
     if args.task == "domain_adaptation" and not any(split.uda for split in splits):
         raise UserError("task domain_adaptation needs unlabeled samples: give --uda_holdout_fraction above 0")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    algorithm = get_algorithm_class(args.algorithm)(
-        dataset.input_shape, dataset.num_classes, len(dataset) - len(args.test_envs), hparams
-    ).to(device)
+    algorithm = _build(args, hparams, dataset, device)
     workers = worker_budget(args.workers, dataset.N_WORKERS, os.environ)
     checkpoint_freq = args.checkpoint_freq or dataset.CHECKPOINT_FREQ
     return Setup(vars(args), hparams, dataset, splits, algorithm, device, n_steps, checkpoint_freq, workers)
@@ -145,6 +149,42 @@ def _state_run_facts(hparams: dict[str, Any], dataset: MultipleDomainDataset, n_
     std = dataset.normalization.std if dataset.normalization else None
     facts = {"total_steps": n_steps, "input_std": None if std is None else list(std)}
     hparams.update({name: value for name, value in facts.items() if name in hparams})
+
+
+def _build(
+    args: argparse.Namespace, hparams: dict[str, Any], dataset: MultipleDomainDataset, device: torch.device
+) -> Any:
+    """Make the algorithm.
+
+    Raises:
+        UserError: it does not fit into memory.
+    """
+    sources = len(dataset) - len(args.test_envs)
+
+    def make(given: dict[str, Any]) -> Any:
+        return get_algorithm_class(args.algorithm)(dataset.input_shape, dataset.num_classes, sources, given)
+
+    what = _in_words(vars(args), hparams, dataset, device)
+    if device.type == "cpu":
+        batch = (sources * hparams["batch_size"], *dataset.input_shape)
+        by_inputs = get_method(args.algorithm).difficulty in {"GDM", "ADM"}
+        check_fits(lambda: make({**hparams, "pretrained": False}), batch, by_inputs, what)
+    with enough_memory(what):
+        return make(hparams).to(device)
+
+
+def _in_words(
+    args: Mapping[str, Any],
+    hparams: Mapping[str, Any],
+    dataset: MultipleDomainDataset,
+    device: torch.device,
+    moment: str = "",
+) -> str:
+    sources = len(dataset) - len(args["test_envs"])
+    return (
+        f"{args['algorithm']} on {args['dataset']}{moment}, {sources} domains x batch_size {hparams['batch_size']}, "
+        f"inputs {tuple(dataset.input_shape)}, on {device}"
+    )
 
 
 def _seed_everything(seed: int) -> None:

@@ -6,12 +6,15 @@ import sys
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from domainbed_adm import hparams_registry
+from domainbed_adm import hparams_registry, machine
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.cli import main
 from domainbed_adm.hparams_registry import Number
 from domainbed_adm.methods import METHODS
+from domainbed_adm.training import capacity
 from domainbed_adm.training.checkpoint import load_plain
 
 
@@ -130,6 +133,62 @@ def test_every_number_in_its_range_trains_or_is_said_to_diverge(tmp_path, capsys
         assert code in (0, 3), (name, value)
         assert code == 0 or (tmp_path / str(i) / "diverged.json").exists()
     assert "Traceback" not in capsys.readouterr().err
+
+
+EXTREMES = {name: extremes(valid) for name, valid in NUMBERS.items()} | {
+    "curriculum_scope": ["batch", "domain"],
+    "spl_mode": ["quantile", "threshold"],
+    "adm_estimator": ["exact", "linear"],
+    "weighting": ["both", "memory"],
+}
+
+
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
+@given(st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in EXTREMES.items()}))
+def test_any_numbers_together_train_or_are_said_to_diverge(tmp_path_factory, given):
+    folder = tmp_path_factory.mktemp("run")
+    for algorithm in ("FSAM_SPL_ADM", "SAGM_SSPL_ADM"):
+        code = train(folder, "--algorithm", algorithm, "--steps", "2", "--skip_model_save", "--restart", **given)
+        assert code == (3 if (folder / "diverged.json").exists() else 0)
+
+
+@pytest.mark.parametrize("value", [2**16, 10**9, 10**18, 10**400])
+@pytest.mark.parametrize("name", ["cnn_width", "batch_size"])
+def test_sizes_that_do_not_fit_are_refused_before_anything_is_made(tmp_path, monkeypatch, capsys, name, value):
+    monkeypatch.setattr(machine, "memory", lambda: 2**32)
+    assert train(tmp_path / "run", **{name: value}) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert ("needs " in told and "GiB of memory or more, 4 are there: lower the hparam batch_size" in told) or (
+        value > 2**16 and f"hparam {name} must be" in told
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_cannot_be_made_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(capacity, "least_memory", lambda *_: 0)
+    monkeypatch.setattr(torch.optim, "Adam", lambda *_, **__: torch.empty(2**55))
+    assert train(tmp_path / "run") == 2
+    told = capsys.readouterr().err
+    assert told.startswith("domainbed-adm: error: out of memory: SAM_SSPL_ADM on Debug28, 2 domains x batch_size 3, ")
+    assert told.count("\n") == 1
+
+
+def test_what_a_step_needs_at_the_least():
+    """Of a network that can be counted by hand: two linear layers and the ReLU between."""
+
+    class Small(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            layers = torch.nn.Linear(4, 10), torch.nn.ReLU(), torch.nn.Linear(10, 3)
+            self.network = torch.nn.Sequential(*layers)
+            self.predict = self.network
+
+    params, inputs, hidden = 4 * 10 + 10 + 10 * 3 + 3, 4, 10
+    before = torch.get_rng_state()
+    assert capacity.least_memory(Small, (7, 4)) == 4 * (4 * params + 7 * (inputs + hidden))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert capacity.least_memory(torch.nn.Linear, (7, 4)) == 0
 
 
 @pytest.mark.parametrize(("name", "value"), [("lr", 1e38), ("weight_decay", 1e300), ("spl_threshold", 1e300)])
