@@ -26,6 +26,7 @@ _UNITS = {"Loss": "Loss (nats)", "GDM": "GDM (nats / input unit)", "ADM": "ADM (
 _BANDS = ((5, 95, 0.2), (25, 75, 0.35))
 _LINES = ("-", "--", ":", "-.")
 _PANEL = (3.6, 2.4)
+_WITH_LEGEND = (3.6, 2.8)
 
 
 def draw_difficulty(methods: Sequence[TracedMethod]) -> Figure:
@@ -36,8 +37,9 @@ def draw_difficulty(methods: Sequence[TracedMethod]) -> Figure:
     columns = max(len(methods), 2)
     lower = -(-len(panels) // columns)
     with figures.style():
-        figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * (len(COMPARED) + lower)))
-        upper, below = figure.subfigures(2, 1, height_ratios=(len(COMPARED), lower), squeeze=False).flat
+        heights = (_PANEL[1] * len(COMPARED), _WITH_LEGEND[1] * lower)
+        figure = Figure(figsize=(_PANEL[0] * columns, sum(heights)))
+        upper, below = figure.subfigures(2, 1, height_ratios=heights, squeeze=False).flat
         grid = upper.subplots(len(COMPARED), len(methods), sharex="col", sharey="row", squeeze=False)
         lowest = below.subplots(lower, columns, squeeze=False).flat
         for i, measure in enumerate(COMPARED):
@@ -69,7 +71,7 @@ def difficulty_panels(methods: Sequence[TracedMethod]) -> list[Figure]:
                 _limit(axes, methods, measure)
                 found.append(figure)
         for what in (*STATISTICS, "linear"):
-            figure = Figure(figsize=_PANEL)
+            figure = Figure(figsize=_WITH_LEGEND)
             statistic(figure.subplots(), methods, what)
             found.append(figure)
     return found
@@ -90,18 +92,37 @@ def statistic(axes: Axes, methods: Sequence[TracedMethod], what: str) -> None:
     for j, method in enumerate(methods):
         line = _LINES[j % len(_LINES)]
         if what == "linear":
-            label = title(method) if len(methods) > 1 else None
-            axes.plot(method.step, method.linear().share, line, color=figures.COLOURS[3], label=label)
+            axes.plot(method.step, method.linear().share, line, color=figures.COLOURS[3])
             continue
         for i, measure in enumerate(COMPARED):
-            values = getattr(method.separability(measure), what)
-            label = f"{measure}, {title(method)}" if len(methods) > 1 else measure
-            axes.plot(method.step, values, line, color=figures.COLOURS[i], label=label)
+            axes.plot(method.step, getattr(method.separability(measure), what), line, color=figures.COLOURS[i])
     if what == "linear":
         axes.axhline(0.5, color="gray", linewidth=0.8, linestyle=":")
     axes.set(title=STATISTICS.get(what, "pairs that ADM's linear estimator orders alike"), xlabel="step")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="x-small", ncols=2 if len(methods) > 1 and what != "linear" else 1)
+    _legend(axes, methods, what)
+
+
+def _legend(axes: Axes, methods: Sequence[TracedMethod], what: str) -> None:
+    """Below the panel, where it hides no line: the measures, and the methods where there are several."""
+    from matplotlib.lines import Line2D
+
+    measures = () if what == "linear" else COMPARED
+    handles = [Line2D([], [], color=figures.COLOURS[i], label=measure) for i, measure in enumerate(measures)]
+    if len(methods) > 1:
+        styles = [_LINES[j % len(_LINES)] for j in range(len(methods))]
+        handles += [
+            Line2D([], [], color="gray", linestyle=line, label=title(method))
+            for line, method in zip(styles, methods, strict=True)
+        ]
+    if handles:
+        columns = 3 if len(methods) == 1 or len(methods) > 3 else 2  # with measures in the first
+        axes.legend(
+            handles=handles,
+            fontsize="x-small",
+            ncols=columns if measures else 2,
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.25),
+        )
 
 
 def title(method: TracedMethod) -> str:
