@@ -92,7 +92,8 @@ def load_records(input_dir: str | Path) -> list[Record]:
     with _reading(root):
         if not root.is_dir():
             raise UserError(f"no folder {root}: --input_dir is the output_dir of a sweep or of one run")
-        files = [path for path in (root / FILE_NAME, *sorted(root.glob(f"*/{FILE_NAME}"))) if path.is_file()]
+        # no glob, which passes over folders that may not be read
+        files = [folder / FILE_NAME for folder in (root, *sorted(root.iterdir())) if (folder / FILE_NAME).is_file()]
         held = ", ".join(sorted(printable(path.name) for path in root.iterdir())[:5]) or "nothing"
     records = [record for path in files for record in _without_doubles(read_file(path), path)]
     if not records:
@@ -111,7 +112,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {error.filename or path}: {error.strerror}") from error
 
 
 def _printable(value: Any) -> Any:

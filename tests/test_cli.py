@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import domainbed_adm
 from domainbed_adm.cli import COMMANDS, main, run
+from domainbed_adm.sweeping.jobs import Sweep
+from tests.runs import record
 
 ODD = "caf\udce9\x1b[2J"
 #: Command lines with one place for the odd name; no file of that name is there.
@@ -82,3 +90,36 @@ def test_what_may_not_be_read_is_one_line(capsys: pytest.CaptureFixture[str]) ->
 
     assert run(refuse, []) == 2
     assert capsys.readouterr().err == "domainbed-adm: error: no permission: /there/\\udce9\n"
+
+
+@pytest.fixture
+def powerless() -> list[str]:
+    """Words before a command that take from root the power to read everything."""
+    if os.geteuid():
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("root may read everything, and there is no setpriv")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+
+
+@pytest.mark.parametrize("command", ["sweep status --output_dir", "collect_results --input_dir"])
+@pytest.mark.parametrize("closed", ["", "job"])
+def test_a_closed_folder_is_one_line(tmp_path: Path, powerless: list[str], command: str, closed: str) -> None:
+    sweep = tmp_path / "sweep"
+    (job,) = Sweep(["Debug28"], ["ERM"], n_hparams=1, n_trials=1, single_test_envs=True).jobs(sweep)[:1]
+    for folder in (job.output_dir, sweep / "other"):
+        folder.mkdir(parents=True)
+        (folder / "results.jsonl").write_text(json.dumps(record((0.5, 0.5), (0.4, 0.6))) + "\n")
+    target = job.output_dir if closed else sweep
+    if powerless:
+        os.chown(target, 65534, -1)
+    target.chmod(0o700 if powerless else 0)
+    flags = "--datasets Debug28 --algorithms ERM --n_hparams 1 --n_trials 1 --single_test_envs"
+    words = [*command.split(), str(sweep), *(flags.split() if "status" in command else [])]
+    environment = os.environ | {"PYTHONPATH": str(Path(domainbed_adm.__file__).parents[1])}
+    run_by = [*powerless, sys.executable, "-m", "domainbed_adm.cli", *words]
+    done = subprocess.run(run_by, capture_output=True, text=True, check=False, env=environment)
+    target.chmod(0o700)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert str(target) in done.stderr
+    assert "ermission" in done.stderr

@@ -49,14 +49,10 @@ class Failure:
         return f"{ended}{times}" + (f": {self.exception}" if self.exception else "")
 
 
-def write(folder: Path, code: int, stderr: Sequence[str], attempts: int, job: str = "") -> None:
-    """Write ``failed.json``; ``code`` is negative for a signal, ``job`` says which job it was.
-
-    Raises:
-        UserError: the system refuses.
-    """
+def failure_of(code: int, stderr: Sequence[str], attempts: int, job: str = "") -> Failure:
+    """The failure of a process that just ended; ``code`` is negative for a signal, ``job`` says which job it was."""
     name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-    failure = Failure(
+    return Failure(
         exit_code=code if code >= 0 else None,
         signal=name if code < 0 else None,
         exception=_exception(stderr),
@@ -65,9 +61,18 @@ def write(folder: Path, code: int, stderr: Sequence[str], attempts: int, job: st
         time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         job=job,
     )
+
+
+def write(folder: Path, code: int, stderr: Sequence[str], attempts: int, job: str = "") -> None:
+    """Write ``failed.json`` of the process of :func:`failure_of`.
+
+    Raises:
+        UserError: the system refuses.
+        OSError: it refuses the folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / FILE_NAME) as file:
-        file.write(json.dumps(asdict(failure), indent=1).encode() + b"\n")
+        file.write(json.dumps(asdict(failure_of(code, stderr, attempts, job)), indent=1).encode() + b"\n")
 
 
 def read(folder: Path) -> Failure | None:

@@ -116,7 +116,11 @@ class Sweep:
 
 
 def state_of(folder: Path) -> str:
-    """As a job's folder says: done where it holds ``done``, running where its lock is held, else where it was left."""
+    """As a job's folder says: done where it holds ``done``, running where its lock is held, else where it was left.
+
+    Raises:
+        PermissionError: the folder may not be looked into.
+    """
     if not folder.exists():
         return NOT_LAUNCHED
     locked = is_locked(folder)  # asked first: a run that ends in between is done

@@ -101,10 +101,11 @@ class Launch:
             return
         self._tries[folder] += 1
         self._known[folder] += 1
+        ended = (outcome.code, outcome.stderr, self._known[folder], job.label)
         try:
-            failures.write(folder, outcome.code, outcome.stderr, self._known[folder], job.label)
+            failures.write(folder, *ended)
         except (UserError, OSError) as error:
-            warn(f"{job.label} failed, and that cannot be noted: {error}")
+            warn(f"{job.label} failed ({failures.failure_of(*ended).reason}), and that cannot be noted: {error}")
         if outcome.code in _FINAL or self._tries[folder] > self._retries:
             self._over.add(folder)
             self._given_up.add(folder)  # also where failed.json could not be written

@@ -9,6 +9,7 @@ flock at all, a run goes on with a warning, and nothing is deleted.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,14 +73,32 @@ def run_lock_if_any(output_dir: Path) -> Iterator[None]:
 
 
 def is_locked(output_dir: Path) -> bool:
-    """Whether a process holds the folder's lock now; False where that cannot be told."""
+    """Whether a process holds the folder's lock now, another user's too; False where that cannot be told.
+
+    Raises:
+        PermissionError: the folder may not be looked into.
+    """
     if not (output_dir / FILE_NAME).exists():
         return False
     try:
         _flock(output_dir, 0).release()
     except Timeout:
         return True
+    except PermissionError:
+        return _is_locked_by_another_user(output_dir / FILE_NAME)
     except (OSError, NoLocksError):
+        pass
+    return False
+
+
+def _is_locked_by_another_user(path: Path) -> bool:
+    """Whether a file that may be read only, which filelock cannot ask about, is locked; False where it may not be."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
         pass
     return False
 

@@ -59,11 +59,14 @@ def test_a_failure_that_cannot_be_noted_is_a_failure_still(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     some = SMALL.jobs(tmp_path)[:2]
-    commands(monkeypatch, "sys.exit(2)")
+    commands(monkeypatch, "")
     for job in some:
         job.output_dir.write_text("a file in the folder's place")
     assert Launch(some, local, 2, retries=0).run() == 1
-    assert "2 of 2 jobs failed:" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"warning: {some[1].label} failed (exit code 1: FileExistsError: " in told
+    assert ", and that cannot be noted: " in told
+    assert "2 of 2 jobs failed:" in told
 
 
 @pytest.mark.parametrize(("code", "retries", "tries"), [(1, 0, 1), (1, 2, 3), (2, 2, 1), (3, 2, 1)])

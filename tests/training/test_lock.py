@@ -112,6 +112,19 @@ def test_asking_whether_a_run_is_alive_does_not_keep_it_from_starting(tmp_path: 
         holder.kill()
 
 
+def test_another_users_run_is_seen_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(lock, "_flock", refuse)
+    with held_elsewhere(tmp_path) as holder:
+        assert is_locked(tmp_path)
+        holder.kill()
+        holder.wait()
+        assert (tmp_path / ".lock").exists()
+        assert not is_locked(tmp_path)
+
+
 @pytest.mark.parametrize("version", ["old", "new"])
 def test_without_locks_a_run_warns_and_others_refuse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], version: str
