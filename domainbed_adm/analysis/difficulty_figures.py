@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -24,7 +24,7 @@ STATISTICS = {
 }
 _UNITS = {"Loss": "Loss (nats)", "GDM": "GDM (nats / input unit)", "ADM": "ADM (logarithmic above 1)"}
 _BANDS = ((5, 95, 0.2), (25, 75, 0.35))
-_LINES = ("-", "--", ":", "-.")
+_LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 _PANEL = (3.6, 2.4)
 _WITH_LEGEND = (3.6, 2.8)
 
