@@ -135,10 +135,13 @@ def _load(algorithm: Any, contents: dict[str, Any], where: str = "") -> None:
     Raises:
         UserError: they do not fit.
     """
+    weights, name = contents["model_dict"], contents["args"]["algorithm"]
+    for key, own in [*algorithm.named_parameters(), *algorithm.named_buffers()]:
+        if key in weights and weights[key].is_floating_point() != own.is_floating_point():  # torch would convert it
+            raise UserError(f"{where}the weights do not fit {name}: {key} is of {weights[key].dtype}, not {own.dtype}")
     try:
-        algorithm.load_state_dict(contents["model_dict"])
+        algorithm.load_state_dict(weights)
     except Exception as error:  # what a stranger's values make torch raise is open-ended
-        name = contents["args"]["algorithm"]
         raise UserError(f"{where}the weights do not fit {name}: {_one_line(error)}") from error
 
 

@@ -1,4 +1,4 @@
-"""Whether what was loaded into a run could be its own: tensors of the same shapes, numbers of the same ranges."""
+"""Whether what a file holds could be a run's own: tensors of the same shapes and dtypes, numbers of the same ranges."""
 
 from __future__ import annotations
 
@@ -15,26 +15,21 @@ from domainbed_adm.state import StepState
 from domainbed_adm.training.schema import Counter, Like, Spec, fault
 
 
-class Expected:
-    """What the optimizers of a run must hold, read off them before anything is loaded."""
+def weights_fault(algorithm: nn.Module, weights: dict[str, Tensor]) -> str | None:
+    """Say which parameter or buffer is not of the algorithm's shape and dtype: torch would convert it silently."""
+    own = [*algorithm.named_parameters(remove_duplicate=False), *algorithm.named_buffers(remove_duplicate=False)]
+    spec = {name: Like(value.shape, value.dtype) for name, value in own if name in weights}
+    return fault(weights, spec, "algorithm")
 
-    def __init__(self, optimizers: dict[str, Optimizer]) -> None:
-        self._optimizers = optimizers
-        self._groups = {name: _spec(one.state_dict()["param_groups"]) for name, one in optimizers.items()}
-        self._states = {name: _state_after_a_step(one) for name, one in optimizers.items()}
 
-    def fault(self) -> str | None:
-        """Say what the optimizers do not hold as they must; None where they do."""
-        for name, optimizer in self._optimizers.items():
-            loaded, states = optimizer.state_dict(), self._states[name]
-            spec = {
-                "param_groups": self._groups[name],
-                "state": {index: states.get(index, {}) for index in loaded["state"]},
-            }
-            wrong = fault(loaded, spec, f"optimizers.{name}")
-            if wrong:
-                return wrong
-        return None
+def optimizer_fault(optimizer: Optimizer, saved: dict[str, Any], place: str) -> str | None:
+    """Say what a saved state dict of an optimizer does not hold as it must; None where it does."""
+    states = _state_after_a_step(optimizer)
+    spec = {
+        "param_groups": _spec(optimizer.state_dict()["param_groups"]),
+        "state": {index: states.get(index, {}) for index in saved["state"]},
+    }
+    return fault(saved, spec, place)
 
 
 def step_state_fault(algorithm: nn.Module, params: list[Tensor], n_samples: int) -> str | None:

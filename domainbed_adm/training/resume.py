@@ -19,7 +19,7 @@ import torch
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import Choice, Number
 from domainbed_adm.training.checkpoint import load_plain, save_model
-from domainbed_adm.training.loaded import Expected, step_state_fault
+from domainbed_adm.training.loaded import optimizer_fault, step_state_fault, weights_fault
 from domainbed_adm.training.schema import DENSE, DICT, FLOAT, PLAIN, WEIGHTS, Listed, Maybe, Named, fault
 from domainbed_adm.training.setup import Setup
 
@@ -89,7 +89,15 @@ def save_position(path: Path, run: Setup, position: Position) -> None:
             "numpy": (kind, keys.tolist(), *rest),
         },
     }
-    save_model(path, contents)
+    save_model(path, contents | {"names": _names(contents)})
+
+
+def _names(contents: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of the algorithm, and of each parameter in its optimizers: kept as well, so that nothing is lost."""
+    return {"algorithm": list(contents["algorithm"])} | {
+        f"optimizers.{name}": {str(index): list(map(str, kept)) for index, kept in one["state"].items()}
+        for name, one in contents["optimizers"].items()
+    }
 
 
 def load_position(path: Path, run: Setup) -> Position:
@@ -99,7 +107,7 @@ def load_position(path: Path, run: Setup) -> Position:
         UserError: the file is no checkpoint, or one of another run; the message names what differs. The run is then
             of no more use.
     """
-    contents = load_plain(path, ("identity", "position", "algorithm", "optimizers", "random"), _ADVICE)
+    contents = load_plain(path, ("identity", "position", "algorithm", "optimizers", "random", "names"), _ADVICE)
     wrong = fault(contents["identity"], Named(PLAIN), "identity")
     unlike = None if wrong else differences(contents["identity"], run_identity(run))
     if unlike:
@@ -109,6 +117,7 @@ def load_position(path: Path, run: Setup) -> Position:
         "algorithm": WEIGHTS,
         "optimizers": {name: {"state": DICT, "param_groups": Listed(DICT)} for name in _optimizers(run.algorithm)},
         "random": _RANDOM,
+        "names": PLAIN,
     }
     wrong = wrong or fault(contents, spec) or _load(contents, run)
     if wrong:
@@ -119,7 +128,11 @@ def load_position(path: Path, run: Setup) -> Position:
 def _load(contents: Mapping[str, Any], run: Setup) -> str | None:
     """Load the state; say why it cannot be, None where it is."""
     optimizers = _optimizers(run.algorithm)
-    expected = Expected(optimizers)
+    wrong = weights_fault(run.algorithm, contents["algorithm"])
+    for name, optimizer in optimizers.items():
+        wrong = wrong or optimizer_fault(optimizer, contents["optimizers"][name], f"optimizers.{name}")
+    if wrong or contents["optimizers"].keys() != optimizers.keys() or contents["names"] != _names(contents):
+        return wrong or "tensors are lost, or there are too many"
     try:
         run.algorithm.load_state_dict(contents["algorithm"])
         for name, optimizer in optimizers.items():
@@ -129,7 +142,7 @@ def _load(contents: Mapping[str, Any], run: Setup) -> str | None:
         return " ".join(f"{type(error).__name__}: {error}".split())[:200]
     params = [param for one in optimizers.values() for group in one.param_groups for param in group["params"]]
     n_samples = sum(map(len, run.dataset.datasets))
-    return expected.fault() or step_state_fault(run.algorithm, params, n_samples)
+    return step_state_fault(run.algorithm, params, n_samples)
 
 
 def _restore_random(states: Mapping[str, Any], device: torch.device) -> None:

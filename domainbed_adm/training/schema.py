@@ -65,7 +65,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Like:
-    """A tensor of one shape, of one dtype or of floating point as that is."""
+    """A tensor of one shape and dtype."""
 
     shape: torch.Size
     dtype: torch.dtype
@@ -74,9 +74,7 @@ class Like:
         return f"a tensor of {self.dtype} and shape {tuple(self.shape)}"
 
     def __contains__(self, value: object) -> bool:
-        if not isinstance(value, Tensor) or value.shape != self.shape:
-            return False
-        return value.dtype == self.dtype or (value.dtype.is_floating_point and self.dtype.is_floating_point)
+        return isinstance(value, Tensor) and value.shape == self.shape and value.dtype == self.dtype
 
 
 class Counter(Like):

@@ -90,12 +90,18 @@ def predicted(run, contents, folder):
     return called(["predict", "--model", str(folder / "model.pkl"), "--images", str(run / "images")])
 
 
+GONE = object()
+
+
 def replaced(contents, path, value):
-    """A copy with another value at a path of keys; the tensors are shared."""
+    """A copy with another value, or none where it is GONE, at a path of keys; the tensors are shared."""
     if not path:
         return value
     new = copy.copy(contents) if isinstance(contents, dict) else list(contents)
-    new[path[0]] = replaced(contents[path[0]], path[1:], value)
+    if path[1:] or value is not GONE:
+        new[path[0]] = replaced(contents[path[0]] if path[1:] else None, path[1:], value)
+    else:
+        del new[path[0]]
     return new if isinstance(contents, (dict, list)) else tuple(new)
 
 
@@ -121,7 +127,21 @@ CHECKPOINTS = [
     (("position", "since_record"), 3, "position.since_record must be a dict of names, not 3"),
     (("position", "since_record", "loss"), ["a"], "position.since_record.loss[0] must be a float, not 'a'"),
     (("algorithm",), [1], "algorithm must be a dict of names"),
-    (("algorithm", "classifier.weight"), torch.ones(3), "size mismatch for classifier.weight"),
+    (
+        ("algorithm", "classifier.weight"),
+        torch.ones(3),
+        "algorithm.classifier.weight must be a tensor of torch.float32",
+    ),
+    *(
+        (("algorithm", "classifier.weight"), torch.ones(2, 16).to(dtype), f"shape (2, 16), not a tensor of {dtype}")
+        for dtype in (torch.int64, torch.bool, torch.float16, torch.float64, torch.complex64)
+    ),
+    *((("algorithm", name), GONE, "tensors are lost") for name in ("classifier.weight", "step_state.update_count")),
+    *(
+        (("algorithm", f"step_state.{name}"), GONE, "tensors are lost")
+        for name in ("difficulty_memory", "fsam_momentum_0")
+    ),
+    (("algorithm", "more"), torch.ones(3), "there are too many"),
     (("algorithm", "classifier.weight"), 1, "algorithm.classifier.weight must be a dense tensor, not 1"),
     (("algorithm", "step_state.update_count"), torch.tensor(-1), "update_count must be an integer in [0, "),
     (("algorithm", "step_state.update_count"), torch.tensor(float("inf")), "OverflowError"),
@@ -136,6 +156,12 @@ CHECKPOINTS = [
     ((*GROUP, "betas"), (1.0, 0.999), "param_groups[0].betas[0] must be a number in [0, 1), not 1.0"),
     ((*GROUP, "amsgrad"), True, "param_groups[0].amsgrad must be one of False, not True"),
     (STATE, {}, "optimizers.optimizer.state.0 lacks step"),
+    (STATE, GONE, "tensors are lost"),
+    ((*STATE, "exp_avg"), GONE, "optimizers.optimizer.state.0 lacks exp_avg"),
+    ((*STATE, "exp_avg"), torch.ones(8, 3, 3, 3).long(), "state.0.exp_avg must be a tensor of torch.float32 and shape"),
+    (("optimizers", "another"), {"state": {}, "param_groups": []}, "there are too many"),
+    (("names",), torch.ones(2), "names must be a plain value"),
+    (("names", "algorithm"), [], "tensors are lost"),
     ((*STATE, "step"), torch.tensor(-1.0), "state.0.step must be a finite tensor"),
     ((*STATE, "exp_avg"), torch.ones(3), "state.0.exp_avg must be a tensor of torch.float32 and shape (8, 3, 3, 3)"),
     (("random",), 0, "random must be a dict of names, not 0"),
@@ -168,6 +194,8 @@ MODELS = [
     (("model_dict",), [1], "model_dict must be a dict of names, not [1]"),
     (("model_dict", "classifier.weight"), 1.0, "model_dict.classifier.weight must be a dense tensor, not 1.0"),
     (("model_dict", "classifier.weight"), torch.ones(2), "size mismatch for classifier.weight"),
+    (("model_dict", "classifier.weight"), GONE, 'Missing key(s) in state_dict: "classifier.weight"'),
+    (("model_dict", "classifier.weight"), torch.ones(2, 16).long(), "classifier.weight is of torch.int64, not torch."),
     (("model_dict", "classifier.weight"), HUGE, "model_dict.classifier.weight must be a dense tensor"),
     (("model_input_shape",), (3, 28), "model_input_shape must be a list of 3, not (3, 28)"),
     (("model_input_shape",), (3, 10**6, 10**6), "model_input_shape[1] must be an integer in [1, 1024], not 1000000"),
