@@ -136,7 +136,9 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 
 
 def _one_line(error: Exception) -> str:
-    """The error's words, without Pillow's mention of objects in memory."""
+    """The error's words, without Pillow's mention of objects in memory, and without the name again."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     if isinstance(error, Image.UnidentifiedImageError):
         return "no image of a format that Pillow knows"
     return " ".join(str(error).split()) or type(error).__name__
