@@ -92,6 +92,8 @@ NON_NEGATIVE = Number(0)
 UNIT = Number(0, 1)
 #: Of the optimizer: far above any use, and below what single precision cannot hold, where torch ends in an error.
 LEARNING_RATE, DECAY = Number(0, 1e3, open_low=True), Number(0, 1e3)
+#: Of a run; far above any use.
+STEPS = Number(1, 10**9, integer=True)
 #: Names whose value the run knows (its steps, its dataset's normalisation); a user cannot give them.
 RUN_FACTS = ("total_steps", "input_std")
 #: Hparams of methods that other packages add, by name (``extensions``).
@@ -170,7 +172,7 @@ def _method_hparams(card: DatasetCard) -> list[Hparam]:
         Hparam("sspl_eta", 1.0, UNIT, "spread of SSPL's weights: 0 uniform, 1 from 0 to 2", _uniform(0.25, 1.0)),
         Hparam("curriculum_scope", "batch", Choice(("batch", "domain")), "rank over the batch, or in each domain"),
         Hparam("weighting", "both", Choice(WEIGHTINGS), "which passes are weighted, by scores from when"),
-        Hparam("total_steps", card.n_steps, Number(1, integer=True), "set by the run: where progress reaches 1"),
+        Hparam("total_steps", card.n_steps, STEPS, "set by the run: where progress reaches 1"),
         Hparam("input_std", std, None, "set by the run: the dataset's normalisation, for ADM's step"),
         *ADDED.values(),
     ]

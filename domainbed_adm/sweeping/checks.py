@@ -8,9 +8,12 @@ from pathlib import Path
 from domainbed_adm.datasets.cards import CARDS, get_card
 from domainbed_adm.datasets.layout import dataset_root, environments, existing_data_dir
 from domainbed_adm.errors import UserError
-from domainbed_adm.hparams_registry import default_hparams, override, parse
+from domainbed_adm.hparams_registry import STEPS, default_hparams, override, parse
 from domainbed_adm.methods import get_method
 from domainbed_adm.sweeping.jobs import Sweep, environment_count
+
+#: Far above any sweep; more would not fit into memory.
+MOST_JOBS = 1_000_000
 
 
 def check_sweep(sweep: Sweep, needs_data: bool) -> None:
@@ -32,6 +35,8 @@ def check_sweep(sweep: Sweep, needs_data: bool) -> None:
         environment_count(dataset, sweep.data_dir)
         if needs_data:
             _check_data(dataset, sweep.data_dir)
+    if sweep.count() > MOST_JOBS:
+        raise UserError(f"the sweep has {sweep.count()} jobs, more than {MOST_JOBS:,}: give fewer trials or hparams")
     given = {} if sweep.hparams is None else parse(sweep.hparams)
     for dataset in sweep.datasets:
         for algorithm in sweep.algorithms:
@@ -46,8 +51,8 @@ def _check_numbers(sweep: Sweep) -> None:
             "--n_hparams_from must be at least 0 and below --n_hparams, "
             f"not {sweep.n_hparams_from} with --n_hparams {sweep.n_hparams}"
         )
-    if sweep.steps is not None and sweep.steps < 1:
-        raise UserError(f"--steps must be at least 1, not {sweep.steps}")
+    if sweep.steps is not None and sweep.steps not in STEPS:
+        raise UserError(f"--steps must be {STEPS}, not {sweep.steps}")
     if not 0 <= sweep.holdout_fraction < 1:
         raise UserError(f"--holdout_fraction must be in [0, 1), not {sweep.holdout_fraction}")
 

@@ -81,8 +81,8 @@ def check_flags(args: argparse.Namespace) -> None:
     """
     for name in ("steps", "checkpoint_freq", "checkpoint_every"):
         value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name} must be at least 1, not {value}")
+        if value is not None and value not in hparams_registry.STEPS:
+            raise UserError(f"--{name} must be {hparams_registry.STEPS}, not {value}")
     for name in ("holdout_fraction", "uda_holdout_fraction"):
         value = getattr(args, name)
         if not 0 <= value < 1:

@@ -185,7 +185,10 @@ WRONG = [
     ({"n_trials": 0}, "--n_trials must be at least 1, not 0"),
     ({"n_hparams": 0}, "--n_hparams_from must be at least 0 and below --n_hparams, not 0 with --n_hparams 0"),
     ({"n_hparams_from": -1}, "--n_hparams_from must be at least 0 and below --n_hparams, not -1 with --n_hparams 1"),
-    ({"steps": 0}, "--steps must be at least 1, not 0"),
+    ({"steps": 0}, "--steps must be an integer in [1, 1e+09], not 0"),
+    ({"steps": 10**400}, "--steps must be an integer in [1, 1e+09], not 1000"),
+    ({"n_trials": 10**9}, " jobs, more than 1,000,000: give fewer trials or hparams"),
+    ({"n_hparams": 10**400}, " jobs, more than 1,000,000: give fewer trials or hparams"),
     ({"holdout_fraction": 1.0}, "--holdout_fraction must be in [0, 1), not 1.0"),
     ({"holdout_fraction": float("nan")}, "--holdout_fraction must be in [0, 1), not nan"),
 ]

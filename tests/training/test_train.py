@@ -187,8 +187,9 @@ BAD = {
     "algorithm": (["--algorithm", "SAM_SPL_AMD"], "unknown algorithm 'SAM_SPL_AMD'. Did you mean SAM_SPL_ADM"),
     "dataset": (["--dataset", "RotatedDigit"], "Did you mean RotatedDigits"),
     "no data_dir": (["--dataset", "PACS"], "give --data_dir"),
-    "steps": (["--steps", "0"], "--steps must be at least 1, not 0"),
-    "checkpoint_freq": (["--checkpoint_freq", "0"], "--checkpoint_freq must be at least 1, not 0"),
+    "steps": (["--steps", "0"], "--steps must be an integer in [1, 1e+09], not 0"),
+    "checkpoint_freq": (["--checkpoint_freq", "0"], "--checkpoint_freq must be an integer in [1, 1e+09], not 0"),
+    "endless": (["--steps", "1" + 400 * "0"], "--steps must be an integer in [1, 1e+09], not 1000"),
     "holdout": (["--holdout_fraction", "1"], r"--holdout_fraction must be in [0, 1), not 1.0"),
     "holdout nan": (["--holdout_fraction", "nan"], r"--holdout_fraction must be in [0, 1), not nan"),
     "test env": (["--test_envs", "3"], "--test_envs 3 is none of the environments: 0 0, 1 1, 2 2"),
@@ -277,5 +278,5 @@ def test_runs_as_a_module(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(Path(domainbed_adm.__file__).parents[1])}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 2
-    assert done.stderr == "domainbed-adm: error: --steps must be at least 1, not 0\n"
+    assert done.stderr == "domainbed-adm: error: --steps must be an integer in [1, 1e+09], not 0\n"
     assert not list(tmp_path.iterdir())
