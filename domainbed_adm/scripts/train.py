@@ -56,7 +56,7 @@ def build_parser() -> Parser:
         "--trace_difficulty",
         type=int,
         nargs="?",
-        const=0,
+        const=True,
         metavar="IMAGES",
         help="score so many training images (256 where no number is given) with every difficulty at each evaluation, "
         "into difficulty.npz; training does not change",

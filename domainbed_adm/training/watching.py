@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from domainbed_adm.records import Record
 from domainbed_adm.training import difficulty_trace, tensorboard
@@ -22,17 +23,23 @@ class Watch:
     """What the user wants to see.
 
     Attributes:
-        trace_difficulty: number of training images to score at each checkpoint, 0 for the default; None for no trace.
+        trace_difficulty: number of training images to score at each checkpoint, True for the default number; None for
+            no trace.
         tensorboard: whether to write events for TensorBoard, with histograms of the trace (which it turns on).
     """
 
-    trace_difficulty: int | None = None
+    trace_difficulty: int | Literal[True] | None = None
     tensorboard: bool = False
 
     @property
     def traces(self) -> bool:
         """Whether the difficulty is traced."""
         return self.trace_difficulty is not None or self.tensorboard
+
+    @property
+    def sample_size(self) -> int | None:
+        """The number of images asked for; None for the default."""
+        return None if self.trace_difficulty is True else self.trace_difficulty
 
 
 #: Nothing.
@@ -50,9 +57,7 @@ def watching(run: Setup, output_dir: Path, watch: Watch, next_step: int) -> Iter
     if watch.tensorboard:
         tensorboard.check_available()
     if watch.traces:
-        tracer = DifficultyTracer(
-            run, output_dir / difficulty_trace.FILE_NAME, watch.trace_difficulty or None, next_step
-        )
+        tracer = DifficultyTracer(run, output_dir / difficulty_trace.FILE_NAME, watch.sample_size, next_step)
     if watch.tensorboard:
         events = TensorBoard(run, output_dir / tensorboard.FOLDER_NAME, next_step)
 

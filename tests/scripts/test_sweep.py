@@ -124,7 +124,7 @@ def test_what_is_watched_is_passed_on_and_changes_no_folder(tmp_path: Path, laun
     plain = Sweep(["RotatedDigits"], ["ERM"], n_trials=1, n_hparams=1, single_test_envs=True).jobs(tmp_path)
     assert launched == [f"{job.command} --trace_difficulty --tensorboard" for job in plain]
     args = train.build_parser().parse_args(shlex.split(launched[0])[3:])
-    assert (args.trace_difficulty, args.tensorboard) == (0, True)
+    assert (args.trace_difficulty, args.tensorboard) == (True, True)
 
 
 def test_an_algorithm_given_twice_is_launched_once(tmp_path: Path, launched: list[str]) -> None:

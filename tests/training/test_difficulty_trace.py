@@ -128,8 +128,8 @@ def test_a_trace_of_other_images_is_refused_where_a_run_goes_on(tmp_path, monkey
     assert load_trace(tmp_path / "difficulty.npz").sample.shape == (20,)
 
 
-@pytest.mark.parametrize("size", ["1", "100000", "-3"])
-def test_a_sample_larger_than_the_data_is_refused(tmp_path, size):
+@pytest.mark.parametrize("size", ["0", "1", "100000", "-3"])
+def test_a_sample_that_cannot_be_had_is_refused(tmp_path, size):
     with pytest.raises(UserError, match=rf"--trace_difficulty must be in \[2, \d+\], .*, not {size}$"):
         _train(tmp_path, "--trace_difficulty", size)
     assert not (tmp_path / "results.jsonl").exists()
