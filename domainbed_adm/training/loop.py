@@ -53,8 +53,10 @@ def train(run: Setup, output_dir: Path, restart: bool = False, watch: Watch = UN
         watch: what to look at beside.
 
     Raises:
-        UserError: ``output_dir`` cannot be written, or holds another run.
+        UserError: ``output_dir`` cannot be written, or holds another run, or ``watch`` asks what cannot be had; also
+            with ``restart``, all that was there is there still.
     """
+    watch.check(run)
     _claim(output_dir, restart)
     if is_finished(run, output_dir):
         print(f"{output_dir} holds this run, finished; --restart redoes it")
@@ -186,14 +188,14 @@ def _claim(output_dir: Path, restart: bool) -> None:
         probe = output_dir / ".writable"
         probe.touch()
         probe.unlink()
+        if shutil.disk_usage(output_dir).free < 2**20:
+            raise UserError(f"--output_dir {output_dir}: the disk is full")
         for path in (*map(output_dir.joinpath, FILES), *output_dir.glob("model_step*.pkl")) if restart else ():
             path.unlink(missing_ok=True)
         if restart:
             shutil.rmtree(output_dir / tensorboard.FOLDER_NAME, ignore_errors=True)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir} cannot be written: {error.strerror}") from error
-    if shutil.disk_usage(output_dir).free < 2**20:
-        raise UserError(f"--output_dir {output_dir}: the disk is full")
 
 
 def _print_setup(run: Setup, position: Position) -> None:

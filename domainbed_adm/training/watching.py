@@ -41,6 +41,17 @@ class Watch:
         """The number of images asked for; None for the default."""
         return None if self.trace_difficulty is True else self.trace_difficulty
 
+    def check(self, run: Setup) -> None:
+        """Refuse what ``run`` cannot give; reads and writes no file.
+
+        Raises:
+            UserError: there are not so many images, or a library is missing.
+        """
+        if self.tensorboard:
+            tensorboard.check_available()
+        if self.traces:
+            difficulty_trace.choose_sample(run, self.sample_size)
+
 
 #: Nothing.
 UNWATCHED = Watch()
@@ -54,8 +65,6 @@ def watching(run: Setup, output_dir: Path, watch: Watch, next_step: int) -> Iter
         UserError: a library or the images for it are missing, or the trace there is another's.
     """
     tracer, events = None, None
-    if watch.tensorboard:
-        tensorboard.check_available()
     if watch.traces:
         tracer = DifficultyTracer(run, output_dir / difficulty_trace.FILE_NAME, watch.sample_size, next_step)
     if watch.tensorboard:

@@ -1,5 +1,8 @@
 import json
+import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -133,6 +136,20 @@ def test_a_sample_that_cannot_be_had_is_refused(tmp_path, size):
     with pytest.raises(UserError, match=rf"--trace_difficulty must be in \[2, \d+\], .*, not {size}$"):
         _train(tmp_path, "--trace_difficulty", size)
     assert not (tmp_path / "results.jsonl").exists()
+
+
+@pytest.mark.parametrize("wrong", ["--trace_difficulty 1", "--trace_difficulty 100000", "--tensorboard", "full disk"])
+@pytest.mark.parametrize("restart", [["--restart"], []])
+def test_what_cannot_be_had_costs_no_finished_run(traced, tmp_path, monkeypatch, wrong, restart):
+    run = Path(shutil.copytree(traced, tmp_path / "run"))
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    flags = wrong.split() if wrong.startswith("--") else []
+    if not flags:
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=2**19))
+    with pytest.raises(UserError, match=r"must be in \[2, |needs tensorboard|the disk is full"):
+        _train(run, "--save_model_every_checkpoint", *flags, *restart)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
 
 
 def test_a_finished_run_without_a_trace_says_how_to_get_one(tmp_path, capsys):
