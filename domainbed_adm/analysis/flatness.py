@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from domainbed_adm.analysis.runs import MODEL, result_path
 from domainbed_adm.console import warn
 from domainbed_adm.disk import replacing
+from domainbed_adm.training.measured import HESSIAN
 
-KIND = "hessian"
 Kind = TypeVar("Kind")
 
 
@@ -93,7 +93,7 @@ def save_flatness(found: Flatness, folder: Path) -> Path:
     Raises:
         UserError: the system refuses.
     """
-    path = result_path(folder, found.model, KIND, "json")
+    path = result_path(folder, found.model, *HESSIAN)
     with replacing(path) as file:
         file.write(json.dumps(asdict(found), indent=1, allow_nan=False).encode() + b"\n")
     return path
@@ -106,7 +106,7 @@ def load_flatness(folder: Path, checkpoint: str = MODEL) -> list[Flatness]:
     """
     found = []
     for path in (place for place in (folder, *sorted(folder.glob("*/"))) if place.is_dir()):
-        file = result_path(path, checkpoint, KIND, "json")
+        file = result_path(path, checkpoint, *HESSIAN)
         if file.is_file():
             try:
                 found.append(_flatness(json.loads(file.read_bytes())))

@@ -14,8 +14,8 @@ import numpy as np
 from domainbed_adm.analysis.runs import MODEL, result_path
 from domainbed_adm.console import warn
 from domainbed_adm.disk import replacing
+from domainbed_adm.training.measured import LANDSCAPE
 
-KIND = "landscape"
 _FACTS = {"model": str, "algorithm": str, "dataset": str, "test_envs": list, "trial_seed": int, "test_name": str}
 
 
@@ -61,7 +61,7 @@ def save_landscape(found: Landscape, folder: Path) -> Path:
     Raises:
         UserError: the system refuses.
     """
-    path = result_path(folder, found.about["model"], KIND, "npz")
+    path = result_path(folder, found.about["model"], *LANDSCAPE)
     arrays = {name: getattr(found, name) for name in _ARRAYS}
     with replacing(path) as file:
         np.savez_compressed(file, about=np.array(json.dumps(found.about)), **arrays)
@@ -75,7 +75,7 @@ def load_landscapes(folder: Path, checkpoint: str = MODEL) -> list[Landscape]:
     """
     found = []
     for path in (place for place in (folder, *sorted(folder.glob("*/"))) if place.is_dir()):
-        file = result_path(path, checkpoint, KIND, "npz")
+        file = result_path(path, checkpoint, *LANDSCAPE)
         if file.is_file():
             try:
                 found.append(_read(file))

@@ -20,6 +20,7 @@ from domainbed_adm.training import difficulty_trace, failures, resume, tensorboa
 from domainbed_adm.training.checkpoint import save_model
 from domainbed_adm.training.evaluation import accuracies
 from domainbed_adm.training.folder import find_position, is_finished
+from domainbed_adm.training.measured import measured
 from domainbed_adm.training.output import teed
 from domainbed_adm.training.provenance import provenance
 from domainbed_adm.training.resume import Position
@@ -27,7 +28,7 @@ from domainbed_adm.training.setup import Setup
 from domainbed_adm.training.stream import Batch, Schedule, TaskDataset, evaluation_tasks, open_stream
 from domainbed_adm.training.watching import UNWATCHED, Observer, Watch, watching
 
-#: What a run leaves in its folder, beside models of single checkpoints.
+#: What a run leaves in its folder, beside models of single checkpoints and what was measured at models.
 FILES = (
     "done",
     resume.FILE_NAME,
@@ -190,9 +191,10 @@ def _claim(output_dir: Path, restart: bool) -> None:
         probe.unlink()
         if shutil.disk_usage(output_dir).free < 2**20:
             raise UserError(f"--output_dir {output_dir}: the disk is full")
-        for path in (*map(output_dir.joinpath, FILES), *output_dir.glob("model_step*.pkl")) if restart else ():
-            path.unlink(missing_ok=True)
         if restart:
+            files = map(output_dir.joinpath, FILES)
+            for path in (*files, *output_dir.glob("model_step*.pkl"), *measured(output_dir)):
+                path.unlink(missing_ok=True)
             shutil.rmtree(output_dir / tensorboard.FOLDER_NAME, ignore_errors=True)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir} cannot be written: {error.strerror}") from error

@@ -55,6 +55,20 @@ def test_records_that_are_lost_are_told(tmp_path, capsys, kept, flags):
     assert contents(tmp_path) == before
 
 
+def test_restart_removes_what_was_measured_at_the_models_it_replaces_and_nothing_of_the_users(tmp_path):
+    """The report would show it beside the new run's accuracies."""
+    measured = ["hessian.json", "hessian_step2.json", "landscape.npz", "landscape_step300.npz"]
+    others = ["hessian.svg", "hessian_mine.json", "hessian.json.txt", "my_hessian.json", "landscape_step.npz", "a.npz"]
+    assert train(tmp_path, "SAM", "--skip_model_save") == 0
+    left = set(contents(tmp_path)) | set(others)
+    for name in (*measured, *others):
+        (tmp_path / name).touch()
+    assert train(tmp_path, "SAM", "--skip_model_save") == 0
+    assert set(contents(tmp_path)) == left | set(measured)
+    assert train(tmp_path, "SAM", "--skip_model_save", "--restart") == 0
+    assert set(contents(tmp_path)) == left
+
+
 def shapes(tmp_path, image_folder, *flags):
     hparams = json.dumps({"cnn_width": 8, "batch_size": 3, "image_size": 28, "data_augmentation": False})
     common = ["--dataset", "Shapes", "--data_dir", str(image_folder), "--hparams", hparams, "--workers", "0"]
