@@ -1,8 +1,8 @@
-"""What the sections on analyses share: one part for each dataset, two methods drawn, figures as charts."""
+"""What the sections on analyses share: parts of results that compare, two methods drawn, figures as charts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,9 @@ _COMPARED = ("ERM", "SAM")
 
 @dataclass(frozen=True)
 class Analysis:
-    """One dataset's part of a section: ``note`` says what is drawn, ``table`` may be None."""
+    """One part of a section, of a dataset: ``note`` says what is drawn, ``table`` may be None."""
 
-    dataset: str
+    title: str
     note: str
     charts: list[Chart]
     table: Table | None = None
@@ -38,6 +38,19 @@ def ordered(found: Sequence[Any], algorithms: Sequence[str]) -> list[Any]:
 def datasets(found: Sequence[Any]) -> list[str]:
     """The datasets of these results, as they appear."""
     return list(dict.fromkeys(one.dataset for one in found))
+
+
+def parts(found: Sequence[Any], settings: Callable[[Any], Hashable]) -> list[tuple[str, list[Any]]]:
+    """The results of each dataset under its name; where their settings differ, those with equal ones, numbered."""
+    named = []
+    for dataset in datasets(found):
+        alike: dict[Hashable, list[Any]] = {}
+        for one in found:
+            if one.dataset == dataset:
+                alike.setdefault(settings(one), []).append(one)
+        for i, group in enumerate(alike.values(), 1):
+            named.append((dataset if len(alike) == 1 else f"{dataset}, settings {i} of {len(alike)}", group))
+    return named
 
 
 def pair(found: Sequence[Any]) -> list[Any]:

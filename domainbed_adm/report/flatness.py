@@ -1,16 +1,16 @@
-"""How flat the loss is at the runs' models, and the loss around them: what ``analyze`` left in their folders."""
+"""How flat the loss is at the runs' models: what ``analyze hessian`` left in their folders."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
+from statistics import mean
 
 from domainbed_adm.analysis.flatness import DomainFlatness, Flatness, load_flatness
 from domainbed_adm.analysis.flatness_figures import flatness_panels
-from domainbed_adm.analysis.landscape import Landscape, load_landscapes
-from domainbed_adm.analysis.landscape_figures import landscape_panels
-from domainbed_adm.report.analyses import Analysis, chart_of, datasets, drawn, ordered, pair
+from domainbed_adm.report.analyses import Analysis, chart_of, ordered, parts
 from domainbed_adm.report.tables import Row, Table, number
 
 #: Attribute of ``DomainFlatness``, heading.
@@ -20,15 +20,19 @@ _FLATNESS = {
     "random_rise": "mean rise at rho",
     "loss": "loss",
 }
+#: Role, name.
+_ROLES = {"pooled": "source", "test": "test"}
 
 
 def flatness(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
-    """What ``analyze hessian`` measured of the runs below ``root``, by dataset; none where it measured nothing."""
+    """What ``analyze hessian`` measured of the runs below ``root``; none where it measured nothing.
+
+    By dataset, and where they differ by the settings that change the numbers.
+    """
     measured = ordered(load_flatness(root), algorithms)
     return [
-        Analysis(dataset, _how(found), [chart_of(figure) for figure in flatness_panels(found)], _means(dataset, found))
-        for dataset in datasets(measured)
-        for found in [[one for one in measured if one.dataset == dataset]]
+        Analysis(title, _how(found), [chart_of(figure) for figure in flatness_panels(found)], _means(title, found))
+        for title, found in parts(measured, lambda one: (one.rho, one.seed, one.samples, one.batch_size, one.dtype))
     ]
 
 
@@ -37,6 +41,7 @@ def _how(found: Sequence[Flatness]) -> str:
     said = {
         "rho": [f"{one.rho:g}" for one in found],
         "images of each environment": ["256 at most" if one.samples is None else str(one.samples) for one in found],
+        "batch size": [str(one.batch_size) for one in found],
         "seed": [str(one.seed) for one in found],
         "precision": [one.dtype for one in found],
         "device": [one.device for one in found],
@@ -45,47 +50,58 @@ def _how(found: Sequence[Flatness]) -> str:
     return "; ".join(f"{name}: {', '.join(dict.fromkeys(values))}" for name, values in said.items()) + "."
 
 
-def _means(dataset: str, found: Sequence[Flatness]) -> Table:
+def _means(title: str, found: Sequence[Flatness]) -> Table:
     """Each method's mean over runs, on the source domains pooled and on the test domains."""
-    domains: dict[tuple[str, str], list[DomainFlatness]] = {}
-    for algorithm in dict.fromkeys(one.algorithm for one in found):
-        for role, name in (("pooled", "source"), ("test", "test")):
-            own = [domain for one in found if one.algorithm == algorithm for domain in one.of(role)]
-            if own:
-                domains[algorithm, name] = own
-    rows = [
-        Row(
-            labels,
-            [
-                number(len(own), "d"),
-                number(_mean([one.eigenvalues[0] for one in own if one.eigenvalues]), ".4g"),
-                *(number(_mean([getattr(one, name) for one in own]), ".4g") for name in _FLATNESS),
-            ],
+    methods: dict[str, list[Flatness]] = {}
+    for one in found:
+        methods.setdefault(one.algorithm, []).append(one)
+    held_out = {name: _held_out(runs) for name, runs in methods.items()}
+    rows = [_row(name, held_out[name], runs, role) for name, runs in methods.items() for role in _ROLES]
+    notes = []
+    if any(one != held_out[found[0].algorithm] for one in held_out.values()):
+        notes.append(
+            "The methods do not hold out the same test environments equally often: their means do not compare."
         )
-        for labels, own in domains.items()
-    ]
+    if any(not _is_known(one, role) for one in found for role in _ROLES):
+        notes.append("* not over the runs whose eigenvalues did not converge; the other columns are over all runs.")
+    labels = ["Method", "Domains", "Test environments (runs)"]
     columns = ["measured", "largest eigenvalue", *_FLATNESS.values()]
-    return Table(f"{dataset}, means over runs", ["Method", "Domains"], columns, rows)
+    return Table(f"{title}, means over runs", labels, columns, rows, " ".join(notes))
+
+
+def _held_out(found: Sequence[Flatness]) -> dict[str, int]:
+    """The test environments, and how many runs hold each out; both of a pair are one."""
+    by_index = sorted(found, key=lambda one: one.test_envs)
+    return dict(Counter(" and ".join(domain.name for domain in one.of("test")) for one in by_index))
+
+
+def _row(method: str, held_out: dict[str, int], found: Sequence[Flatness], role: str) -> Row:
+    """One method on the domains of one role."""
+    known = [one for one in found if _is_known(one, role)]
+    largest = number(_mean([domain.eigenvalues[0] for domain in _domains(known, role)]), ".4g")
+    if len(known) < len(found):
+        largest = replace(largest, text=f"{largest.text} *")
+    others = [number(_mean([getattr(domain, name) for domain in _domains(found, role)]), ".4g") for name in _FLATNESS]
+    return Row([method, _ROLES[role], _counted(held_out)], [number(len(known), "d"), largest, *others])
+
+
+def _counted(held_out: dict[str, int]) -> str:
+    """In words: "0, 15 (3 each), 30 (1)"."""
+    names: dict[int, list[str]] = {}
+    for name, count in held_out.items():
+        names.setdefault(count, []).append(name)
+    return ", ".join(f"{', '.join(own)} ({n}{' each' if len(own) > 1 else ''})" for n, own in names.items())
+
+
+def _domains(found: Sequence[Flatness], role: str) -> list[DomainFlatness]:
+    return [domain for one in found for domain in one.of(role)]
+
+
+def _is_known(one: Flatness, role: str) -> bool:
+    """Whether the largest eigenvalue is there: one that is left of several need not be the largest."""
+    return all(domain.converged and domain.eigenvalues for domain in one.of(role))
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return fmean(values) if values else None
-
-
-def landscape(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
-    """The loss around two models of each dataset; none where ``analyze landscape`` went round no model.
-
-    Of several test environments and trials, the first with most methods is drawn.
-    """
-    measured = ordered(load_landscapes(root), algorithms)
-    parts = []
-    for dataset in datasets(measured):
-        groups: dict[str, list[Landscape]] = {}
-        for one in (one for one in measured if one.dataset == dataset):
-            where = f"test environment {one.about['test_name']}, trial {one.about['trial_seed']}"
-            groups.setdefault(where, []).append(one)
-        where, found = max(groups.items(), key=lambda group: len({one.algorithm for one in group[1]}))
-        shown = pair(found)
-        charts = [chart_of(figure) for figure in landscape_panels(shown)]
-        parts.append(Analysis(dataset, f"{drawn(shown)} With {where}.", charts))
-    return parts
+    """Exact: as floats, the sum of large values could overflow."""
+    return mean(values) if values else None

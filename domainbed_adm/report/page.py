@@ -16,7 +16,7 @@ from domainbed_adm.leaderboard import Board, domainbed_sheets, paper_sheet
 from domainbed_adm.leaderboard.facts import missing_line
 from domainbed_adm.leaderboard.missing import missing_runs
 from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.report import cost, difficulty, flatness, learning, making, statistics, tables
+from domainbed_adm.report import cost, difficulty, flatness, landscape, learning, making, statistics, tables
 from domainbed_adm.report.baseline import BASELINES
 from domainbed_adm.report.reading import Reading, heard
 from domainbed_adm.sweeping.jobs import DONE, FAILED
@@ -39,7 +39,7 @@ def page(reading: Reading, selections: Sequence[SelectionMethod], title: str, co
     with heard(reading.warnings):
         found = {
             "flatness": flatness.flatness(reading.root, board.algorithms),
-            "landscape": flatness.landscape(reading.root, board.algorithms),
+            "landscape": landscape.landscape(reading.root, board.algorithms),
             "difficulty": difficulty.difficulty(reading.root, board.algorithms),
         }
     script = _file("report.js")

@@ -13,28 +13,30 @@ pytest.importorskip("matplotlib")
 
 from domainbed_adm.analysis.flatness import DomainFlatness, Flatness, save_flatness
 from domainbed_adm.analysis.landscape import Landscape, save_landscape
-from domainbed_adm.report import difficulty, flatness
+from domainbed_adm.report import difficulty, flatness, landscape
 from domainbed_adm.report.tables import Table
 from domainbed_adm.training.difficulty_trace import FILE_NAME, MEASURES, Trace
 from tests.report.sweeps import HOSTILE
 from tests.runs import record, write
 
-ALL = (flatness.flatness, flatness.landscape, difficulty.difficulty)
+ALL = (flatness.flatness, landscape.landscape, difficulty.difficulty)
 ORDER = ["ERM", "SAM", "SAM_ADM"]
 RUN = {"dataset": "Mine", "test_envs": [0], "trial_seed": 0}
 
 
-def domain(role: str, eigenvalues: list[float]) -> DomainFlatness:
-    rise = {"sharpness": 0.5, "random_rise": 0.1, "random_rise_sem": 0.01}
-    return DomainFlatness(role, role, 8, 1.0, 0.5, eigenvalues, True, 9.0, 0.1, 10, **rise)
+def domain(role: str, eigenvalues: list[float], name: str = "", **more: Any) -> DomainFlatness:
+    values = {"loss": 1.0, "accuracy": 0.5, "converged": True, "trace": 9.0, "trace_sem": 0.1, "trace_vectors": 10}
+    values |= {"sharpness": 0.5, "random_rise": 0.1, "random_rise_sem": 0.01}
+    return DomainFlatness(name=name or role, role=role, n=8, eigenvalues=eigenvalues, **values | more)
 
 
-def flat(folder: Path, algorithm: str, eigenvalue: float, **more: Any) -> None:
+def flat(folder: Path, algorithm: str, eigenvalue: float, tested: str = "ink", **more: Any) -> None:
     how = {"model": "model.pkl", "hparams_seed": 0, "samples": None, "batch_size": 8, "seed": 0, "dtype": "float32"}
     how |= {"device": "cpu", "mode": "as trained", "versions": {}, "rho": 0.05, "tolerance": 0.1}
-    domains = [domain("source", []), domain("pooled", [eigenvalue]), domain("test", [2 * eigenvalue])]
-    folder.mkdir(parents=True)
-    save_flatness(Flatness(**RUN | how | more, algorithm=algorithm, trace_tolerance=0.1, domains=domains), folder)
+    domains = [domain("source", []), domain("pooled", [eigenvalue]), domain("test", [2 * eigenvalue], tested)]
+    how |= {"domains": domains}
+    folder.mkdir(parents=True, exist_ok=True)
+    save_flatness(Flatness(**RUN | how | more, algorithm=algorithm, trace_tolerance=0.1), folder)
 
 
 def shown(table: Table | None) -> list[list[str]]:
@@ -44,26 +46,86 @@ def shown(table: Table | None) -> list[list[str]]:
 def test_flatness_is_the_mean_over_runs_on_source_and_test_domains(tmp_path: Path) -> None:
     flat(tmp_path / "a", "SAM", 3.0)
     flat(tmp_path / "b", HOSTILE, 5.0)
-    flat(tmp_path / "c", "SAM", 4.0, rho=0.1)
+    flat(tmp_path / "c", "SAM", 4.0, trial_seed=1)
     flat(tmp_path / "d", "SAM", 4.0, dataset="Zoo")
     mine, zoo = flatness.flatness(tmp_path, [HOSTILE, "SAM"])
-    assert (mine.dataset, zoo.dataset) == ("Mine", "Zoo")
+    assert (mine.title, zoo.title) == ("Mine", "Zoo")
     assert shown(mine.table) == [
-        [HOSTILE, "source", "1", "5", "9", "0.5", "0.1", "1"],
-        [HOSTILE, "test", "1", "10", "9", "0.5", "0.1", "1"],
-        ["SAM", "source", "2", "3.5", "9", "0.5", "0.1", "1"],
-        ["SAM", "test", "2", "7", "9", "0.5", "0.1", "1"],
+        [HOSTILE, "source", "ink (1)", "1", "5", "9", "0.5", "0.1", "1"],
+        [HOSTILE, "test", "ink (1)", "1", "10", "9", "0.5", "0.1", "1"],
+        ["SAM", "source", "ink (2)", "2", "3.5", "9", "0.5", "0.1", "1"],
+        ["SAM", "test", "ink (2)", "2", "7", "9", "0.5", "0.1", "1"],
     ]
-    assert mine.note.startswith("rho: 0.05, 0.1; images of each environment: 256 at most; seed: 0;")
+    assert mine.note.startswith("rho: 0.05; images of each environment: 256 at most; batch size: 8; seed: 0;")
     assert len(mine.charts) == 3
     assert all("<script" not in chart.svg for chart in mine.charts)
     assert "largest Hessian eigenvalue" in mine.charts[0].spoken
 
 
-def around(folder: Path, algorithm: str, **more: Any) -> None:
-    line, plane = np.linspace(-1, 1, 5), np.ones((3, 3)) * np.arange(3)
+@pytest.mark.parametrize(
+    "other", [{"rho": 0.5}, {"seed": 1}, {"samples": 64}, {"batch_size": 16}, {"dtype": "float64"}], ids=str
+)
+def test_flatness_measured_otherwise_stands_apart(tmp_path: Path, other: dict[str, Any]) -> None:
+    flat(tmp_path / "a", "ERM", 3.0)
+    flat(tmp_path / "b", "SAM", 5.0, **other)
+    flat(tmp_path / "c", "SAM", 4.0, device="Some GPU")
+    first, second = flatness.flatness(tmp_path, ORDER)
+    assert (first.title, second.title) == ("Mine, settings 1 of 2", "Mine, settings 2 of 2")
+    assert [[row[0], row[4]] for row in shown(first.table)] == [["ERM", "3"], ["ERM", "6"], ["SAM", "4"], ["SAM", "8"]]
+    assert [[row[0], row[4]] for row in shown(second.table)] == [["SAM", "5"], ["SAM", "10"]]
+    assert str(*other.values()) in second.note
+    assert second.table.caption == "Mine, settings 2 of 2, means over runs"
+
+
+def test_means_over_unlike_test_environments_are_told(tmp_path: Path) -> None:
+    for i, (algorithm, env, name) in enumerate(
+        [("ERM", 1, "oil"), ("ERM", 0, "ink"), ("ERM", 0, "ink"), ("SAM", 1, "oil")]
+    ):
+        flat(tmp_path / f"{i}", algorithm, 3.0, name, test_envs=[env], trial_seed=i)
+    (found,) = flatness.flatness(tmp_path, ORDER)
+    assert [row[2] for row in shown(found.table)] == ["ink (2), oil (1)"] * 2 + ["oil (1)"] * 2
+    assert "do not hold out the same test environments equally often" in found.table.note
+    for i, (env, name) in enumerate([(0, "ink"), (0, "ink")]):
+        flat(tmp_path / f"z{i}", "SAM", 3.0, name, test_envs=[env], trial_seed=i)
+    (found,) = flatness.flatness(tmp_path, ORDER)
+    assert [row[2] for row in shown(found.table)] == ["ink (2), oil (1)"] * 4
+    assert found.table.note == ""
+
+
+def test_environments_held_out_equally_often_are_counted_together(tmp_path: Path) -> None:
+    for i, name in enumerate(("ink", "oil", "wax")):
+        flat(tmp_path / name, "ERM", 3.0, name, test_envs=[i])
+    flat(
+        tmp_path / "pair",
+        "ERM",
+        3.0,
+        domains=[domain("pooled", [1.0]), domain("test", [1.0], "a"), domain("test", [2.0], "b")],
+    )
+    (found,) = flatness.flatness(tmp_path, ORDER)
+    assert shown(found.table)[0][2] == "ink, a and b, oil, wax (1 each)"
+
+
+def test_eigenvalues_that_did_not_converge_are_marked_and_not_counted(tmp_path: Path) -> None:
+    flat(tmp_path / "a", "SAM", 3.0)
+    for i, left in enumerate(([], [100.0])):
+        unknown = [domain("pooled", left, converged=False, trace=3.0), domain("test", [8.0], "ink")]
+        flat(tmp_path / f"{i}", "SAM", 0, trial_seed=1 + i, domains=unknown)
+    flat(tmp_path / "e", "ERM", 0, domains=[domain("pooled", [], converged=False), domain("test", [8.0], "ink")])
+    (found,) = flatness.flatness(tmp_path, ORDER)
+    assert [row[2:6] for row in shown(found.table)] == [
+        ["ink (1)", "0", "– *", "9"],
+        ["ink (1)", "1", "8", "9"],
+        ["ink (3)", "1", "3 *", "5"],
+        ["ink (3)", "3", "7.333", "9"],
+    ]
+    assert found.table.note.startswith("* not over the runs whose eigenvalues did not converge")
+    assert found.table.rows[2].cells[1].value == 3
+
+
+def around(folder: Path, algorithm: str, radius: float = 1.0, **more: Any) -> None:
+    line, plane = np.linspace(-radius, radius, 5), np.ones((3, 3)) * np.arange(3)
     about = RUN | {"model": "model.pkl", "algorithm": algorithm, "test_name": HOSTILE, "hparams_seed": 0} | more
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     save_landscape(Landscape(line, line**2, line**2, np.linspace(-1, 1, 3), plane, plane, about), folder)
 
 
@@ -71,16 +133,43 @@ def test_landscapes_of_adam_and_sam_on_the_same_environment_are_drawn(tmp_path: 
     for i, algorithm in enumerate(("SAM_ADM", "SAM", "ERM")):
         around(tmp_path / f"{i}", algorithm)
     around(tmp_path / "9", "ERM", trial_seed=1)
-    (found,) = flatness.landscape(tmp_path, ORDER)
+    (found,) = landscape.landscape(tmp_path, ORDER)
     assert found.note == f"Drawn: ERM and SAM. With test environment {HOSTILE}, trial 0."
     assert len(found.charts) == 2 + 2 * 2
     assert all("<script" not in chart.svg for chart in found.charts)
     (tmp_path / "2" / "landscape.npz").unlink()
-    assert flatness.landscape(tmp_path, ORDER)[0].note.startswith("Drawn: SAM and SAM_ADM.")
+    assert landscape.landscape(tmp_path, ORDER)[0].note.startswith("Drawn: SAM and SAM_ADM.")
+
+
+@pytest.mark.parametrize(
+    "other", [{"radius": 2.0}, {"seed": 1}, {"samples": 64}, {"batch_size": 16}, {"dtype": "float64"}], ids=str
+)
+def test_landscapes_made_otherwise_are_not_drawn_together(tmp_path: Path, other: dict[str, Any]) -> None:
+    about = {"seed": 0, "samples": None, "batch_size": 8, "dtype": "float32"}
+    around(tmp_path / "a", "ERM", **about)
+    around(tmp_path / "b", "SAM", **about | other)
+    around(tmp_path / "c", "SAM_ADM", **about)
+    first, second = landscape.landscape(tmp_path, ORDER)
+    assert (first.title, second.title) == ("Mine, settings 1 of 2", "Mine, settings 2 of 2")
+    assert first.note == (
+        f"Drawn: ERM and SAM_ADM. With test environment {HOSTILE}, trial 0. seed: 0; images of each environment: 256 "
+        "at most; batch size: 8; precision: float32; points: 5 and 3 squared; radius: 1 along the line, 1 over the plane."
+    )
+    assert second.note.startswith("Drawn: SAM. ")
+    (value,) = other.values()
+    assert f": {value:{'' if isinstance(value, str) else 'g'}}" in second.note
+
+
+def test_landscapes_of_unlike_hyperparameters_are_not_drawn_together(tmp_path: Path) -> None:
+    around(tmp_path / "a", "ERM", hparams_seed=3)
+    around(tmp_path / "b", "SAM")
+    around(tmp_path / "c", "SAM", hparams_seed=3)
+    (found,) = landscape.landscape(tmp_path, ORDER)
+    assert found.note == f"Drawn: ERM and SAM. With test environment {HOSTILE}, trial 0, hparams 3."
 
 
 def traced(folder: Path, algorithm: str, steps: int = 3) -> None:
-    write(folder, record((0.5, 0.5), algorithm=algorithm, dataset="Mine"))
+    write(folder, *(record((0.5, 0.5), algorithm=algorithm, dataset="Mine", step=step) for step in range(steps)))
     trace, random = Trace.begin([(1, i) for i in range(6)]), np.random.default_rng(0)
     for step in range(steps):
         scores = {name: random.random(6).astype(np.float32) for name in MEASURES}
