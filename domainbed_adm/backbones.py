@@ -106,7 +106,7 @@ def _timm() -> ModuleType:
     try:
         import timm
     except ImportError as error:
-        raise UserError("hparam backbone needs timm: pip install domainbed-adm[backbones]") from error
+        raise UserError("hparam backbone needs timm: pip install timm") from error
     return timm
 
 

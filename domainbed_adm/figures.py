@@ -60,7 +60,7 @@ def check_available() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UserError("figures need matplotlib: pip install 'domainbed-adm[figures]'") from error
+        raise UserError("figures need matplotlib: pip install matplotlib") from error
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from domainbed_adm.analysis.runs import Run, labels, with_checkpoint
 from domainbed_adm.analysis.subject import Settings
 from domainbed_adm.console import warn
 from domainbed_adm.tables import show
+from domainbed_adm.training.checkpoint import load_model
 
 
 def analyze_hessian(
@@ -41,11 +42,13 @@ def analyze_hessian(
         figures.check_output(output)
     runs = with_checkpoint(runs, settings.checkpoint)
     radius = common_rho([run.hparams for run in runs], rho)
+    for run in runs:
+        load_model(run.folder / settings.checkpoint)  # a damaged one stops this before the others' minutes
     found, names = [], labels([run.args for run in runs])
-    for run, name in zip(runs, names, strict=True):
+    for i, (run, name) in enumerate(zip(runs, names, strict=True)):
         start = time.perf_counter()
         found.append(measure_flatness(run, settings, effort, radius, name))
-        _tell(name, save_flatness(found[-1], run.folder), start)
+        _tell(f"[{i + 1}/{len(runs)}] {name}", save_flatness(found[-1], run.folder), start)
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=1))
     else:
@@ -80,10 +83,10 @@ def analyze_landscape(runs: Sequence[Run], settings: Settings, grid: Grid, outpu
     runs = with_checkpoint(runs, settings.checkpoint)
     check_same_shapes(runs, settings.checkpoint)
     found = []
-    for run, name in zip(runs, labels([run.args for run in runs]), strict=True):
+    for i, (run, name) in enumerate(zip(runs, labels([run.args for run in runs]), strict=True)):
         start = time.perf_counter()
         found.append(measure_landscape(run, settings, grid, name))
-        _tell(name, save_landscape(found[-1], run.folder), start)
+        _tell(f"[{i + 1}/{len(runs)}] {name}", save_landscape(found[-1], run.folder), start)
     from domainbed_adm.analysis.landscape_figures import draw_landscape
 
     figures.save(draw_landscape(found), output)

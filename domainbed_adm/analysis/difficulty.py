@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from domainbed_adm import figures
+from domainbed_adm import figures, records
 from domainbed_adm.analysis.runs import Run
 from domainbed_adm.analysis.separability import COMPARED, LinearEstimator, Separability, linear_estimator, separability
 from domainbed_adm.console import warn
@@ -55,8 +55,8 @@ class TracedMethod:
         return self.traces[0].step
 
     def scores(self, measure: str) -> np.ndarray:
-        """The scores of all runs' images side by side, of shape (T, runs x N)."""
-        return np.concatenate([trace.scores[measure] for trace in self.traces], axis=1)
+        """The scores of all runs' images side by side, float64 of shape (T, runs x N)."""
+        return np.concatenate([trace.scores[measure] for trace in self.traces], axis=1).astype(np.float64)
 
     def separability(self, measure: str) -> Separability:
         """Each figure's mean over runs."""
@@ -66,6 +66,11 @@ class TracedMethod:
             _mean([one.self_correlation for one in found]),
             _mean([one.correctness_correlation for one in found]),
         )
+
+    def correctness_runs(self, measure: str) -> np.ndarray:
+        """How many runs have a correlation with correctness, shape (T,); with all images right in the end none has."""
+        found = [separability(trace.scores[measure], trace.correct).correctness_correlation for trace in self.traces]
+        return np.isfinite(found).sum(axis=0)
 
     def linear(self) -> LinearEstimator:
         """Each figure's mean over runs."""
@@ -82,21 +87,26 @@ def _mean(series: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def load_traces(runs: Iterable[Run]) -> list[TracedMethod]:
-    """The traces of these runs by dataset and method; a run without one is passed over, a damaged one is a warning.
+    """The traces of these runs by dataset and method; a run without one is passed over.
 
-    Of a method's runs those count that were scored at its longest run's steps.
+    One that is damaged, or lacks steps that the run has recorded, is left out with a warning; while a run goes on its
+    last record may be without scores yet. Of a method's runs those count that were scored at its longest run's steps.
     """
     found: dict[tuple[str, str], list[Trace]] = {}
     for run in runs:
         path = run.folder / FILE_NAME
         if not path.is_file():
             continue
+        lag = 0 if (run.folder / "done").exists() else 1  # read before the trace, and the records after it
         try:
             trace = load_trace(path)
+            recorded = sorted({record["step"] for record in records.read_file(run.folder / records.FILE_NAME)})
         except UserError as error:
             warn(f"{error}: left out")
             continue
-        if len(trace.step):
+        if trace.step.tolist() != recorded[: len(trace.step)] or len(recorded) > len(trace.step) + lag:
+            warn(f"{path} has other steps than {records.FILE_NAME}, trained partly without a trace: left out")
+        elif len(trace.step):
             found.setdefault((run.args["dataset"], run.args["algorithm"]), []).append(trace)
     return [_method(algorithm, dataset, traces) for (dataset, algorithm), traces in found.items()]
 
@@ -131,7 +141,7 @@ def analyze_difficulty(runs: Sequence[Run], output: Path, as_json: bool) -> None
         print(json.dumps(found, indent=1))
         return
     ends = [row for row in found for method in methods if _is_end(row, method)]
-    show(tuple(_COLUMNS.values()), [[_cell(row[name]) for name in _COLUMNS] for row in ends])
+    show(tuple(_COLUMNS.values()), [[_cell(row, name) for name in _COLUMNS] for row in ends])
     for method in methods:
         if method.left_out:
             print(f"{method.algorithm}: {method.left_out} runs scored at other steps are left out")
@@ -143,8 +153,12 @@ def _is_end(row: dict[str, Any], method: TracedMethod) -> bool:
     return row["algorithm"] == method.algorithm and row["step"] in ends
 
 
-def _cell(value: object) -> str:
-    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    value = row[name]
+    cell = "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+    if name == "correctness_correlation" and 0 < row["correctness_runs"] < row["runs"]:
+        cell += f" ({row['correctness_runs']} runs)"
+    return cell
 
 
 def rows(methods: Iterable[TracedMethod]) -> list[dict[str, Any]]:
@@ -154,12 +168,14 @@ def rows(methods: Iterable[TracedMethod]) -> list[dict[str, Any]]:
         linear = method.linear()
         for measure in COMPARED:
             figures, scores = method.separability(measure), method.scores(measure)
+            counted = method.correctness_runs(measure)
             for t, step in enumerate(method.step.tolist()):
                 row: dict[str, Any] = {"dataset": method.dataset, "algorithm": method.algorithm, "measure": measure}
                 row |= {"step": step, "runs": len(method.traces), "samples": scores.shape[1]}
                 row |= {"median": _number(np.median(scores[t])), "variation": _number(figures.variation[t])}
                 row["self_correlation"] = _number(figures.self_correlation[t])
                 row["correctness_correlation"] = _number(figures.correctness_correlation[t])
+                row["correctness_runs"] = int(counted[t])
                 known = measure == "ADM"
                 row["linear_share"] = _number(linear.share[t]) if known else None
                 row["linear_rank_correlation"] = _number(linear.rank_correlation[t]) if known else None

@@ -51,6 +51,11 @@ class DomainFlatness:
     random_rise: float
     random_rise_sem: float
 
+    @property
+    def largest_eigenvalue(self) -> float:
+        """NaN where not all converged: those that did need not be the largest."""
+        return self.eigenvalues[0] if self.converged and self.eigenvalues else math.nan
+
 
 @dataclass(frozen=True)
 class Flatness:
@@ -110,7 +115,7 @@ def load_flatness(folder: Path, checkpoint: str = MODEL) -> list[Flatness]:
         if file.is_file():
             try:
                 found.append(_flatness(json.loads(file.read_bytes())))
-            except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+            except (ValueError, KeyError, TypeError, OSError, OverflowError, RecursionError) as error:
                 warn(f"{file} left out: no result of analyze hessian ({' '.join(str(error).split())[:100]})")
     return found
 
@@ -121,11 +126,16 @@ def _flatness(contents: Any) -> Flatness:
     Raises:
         TypeError: a value is of another type than it should be.
         KeyError: one is missing.
+        OverflowError: a number is too large.
+        ValueError: the sources pooled or the test domains are not there.
     """
     if not isinstance(contents["domains"], list):
         raise TypeError("domains is no list")
     domains = [_checked(DomainFlatness, domain) for domain in contents["domains"]]
-    return _checked(Flatness, contents | {"domains": domains})
+    found = _checked(Flatness, contents | {"domains": domains})
+    if len(found.of("pooled")) != 1 or not found.of("test"):
+        raise ValueError("not one pooled and some test domains")
+    return found
 
 
 def _is_number(value: object) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 #: Title and value of each panel.
 QUANTITIES: dict[str, Callable[[DomainFlatness], float]] = {
-    "largest Hessian eigenvalue": lambda domain: domain.eigenvalues[0] if domain.eigenvalues else float("nan"),
+    "largest Hessian eigenvalue": lambda domain: domain.largest_eigenvalue,
     "trace of the Hessian": lambda domain: domain.trace,
     "rise of the loss by one SAM step": lambda domain: domain.sharpness,
 }
@@ -67,10 +68,10 @@ def _methods(found: Sequence[Flatness]) -> list[str]:
 
 def _panel(axes: Axes, found: Sequence[Flatness], quantity: str) -> None:
     methods, value = _methods(found), QUANTITIES[quantity]
-    smallest = float("inf")
+    shown: list[float] = []
     for role, name, colour, marker, shift in _ROLES:
         rows = [(-methods.index(one.algorithm) + shift, value(domain)) for one in found for domain in one.of(role)]
-        smallest = min([smallest, *(x for _, x in rows)])
+        shown += [x for _, x in rows if math.isfinite(x)]
         axes.plot(
             [x for _, x in rows], [y for y, _ in rows], marker, color=colour, alpha=0.7, markersize=5,
             markeredgewidth=0, label=name,
@@ -78,7 +79,7 @@ def _panel(axes: Axes, found: Sequence[Flatness], quantity: str) -> None:
     axes.set_yticks(range(0, -len(methods), -1), labels=methods)
     axes.set_ylim(-len(methods) + 0.5, 0.5)
     axes.grid(False, axis="y")
-    if smallest > 0:
+    if shown and min(shown) > 0:
         logarithmic(axes, "x")
     rho = sorted({one.rho for one in found})
     at = f", rho = {', '.join(f'{one:g}' for one in rho)}" if "SAM" in quantity else ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 
 from domainbed_adm.analysis.mean_loss import MeanLoss
@@ -70,7 +70,8 @@ def largest_eigenvalues(
     Args:
         operator: symmetric.
         count: how many, at least 1 and below the operator's size.
-        tolerance: of the residual, relative to the eigenvalue; an eigenvalue's own relative error is about its square.
+        tolerance: of the residual, relative to the eigenvalue, which bounds the eigenvalue's own relative error; that
+            is about the residual squared over the distance to the next eigenvalue where they lie apart.
         max_restarts: after which to stop.
         seed: of the vector to begin with.
 
@@ -84,8 +85,12 @@ def largest_eigenvalues(
     converged = True
     try:
         values, vectors = eigsh(operator, count, which="LA", v0=start, tol=tolerance, maxiter=max_restarts)
-    except ArpackNoConvergence as error:
-        values, vectors, converged = error.eigenvalues, error.eigenvectors, False
+    except ArpackError as error:
+        vectors = getattr(error, "eigenvectors", np.empty((size, 0), operator.dtype))
+        values = getattr(error, "eigenvalues", np.empty(0))
+        converged = False
+        if not operator.matvec(start).any():  # Lanczos cannot begin at a Hessian that is zero
+            values, vectors, converged = np.zeros(count), np.zeros((size, count), operator.dtype), True
     order = np.argsort(values)[::-1]
     return Eigenpairs([float(values[i]) for i in order], vectors[:, order], converged)
 

@@ -97,6 +97,8 @@ def _read(file: Path) -> Landscape:
     shapes = dict(zip(_ARRAYS, (line, line, line, plane, plane * 2, plane * 2), strict=True))
     if len(line) != 1 or len(plane) != 1 or any(arrays[name].shape != shapes[name] for name in _ARRAYS):
         raise ValueError("arrays do not fit each other")
+    if min(*line, *plane) < 2:
+        raise ValueError("a single point is no landscape")
     if any(array.dtype.kind != "f" for array in arrays.values()):
         raise ValueError("arrays are not of numbers")
     if not isinstance(about, dict) or not all(isinstance(about.get(name), kind) for name, kind in _FACTS.items()):

@@ -20,6 +20,8 @@ _PANEL = (3.6, 2.7)
 _LEVELS = 12
 #: A loss that spans more than this is drawn on a logarithmic scale.
 _WIDE = 10.0
+#: What is beyond it is drawn as what is infinite: the scale would overflow.
+_LARGEST = 1e100
 _KINDS = ("source", "test")
 
 
@@ -69,7 +71,8 @@ def _lines(axes: Axes, found: Sequence[Landscape], kind: str) -> None:
     colours = {key: figures.COLOURS[i % len(figures.COLOURS)] for i, key in enumerate(dict.fromkeys(keys))}
     seen: set[str] = set()
     for landscape, key in zip(found, keys, strict=True):
-        line = np.ma.masked_invalid(getattr(landscape, f"{kind}_1d"))
+        line = getattr(landscape, f"{kind}_1d")
+        line = np.ma.masked_where(~_drawable(line), line)
         axes.plot(landscape.alphas, line, color=colours[key], label=None if key in seen else key)
         seen.add(key)
     values = _finite([getattr(one, f"{each}_1d") for one in found for each in _KINDS])
@@ -104,14 +107,19 @@ def _levels(found: Sequence[Landscape]) -> np.ndarray:
     low, high = float(values.min()), float(values.max())
     if high > _WIDE * low > 0:
         return np.geomspace(low, high, _LEVELS)
-    return np.linspace(low, high if high > low else low + 1, _LEVELS)
+    return np.linspace(low, high if high - low > 1e-9 * abs(low) else low + max(1.0, abs(low)), _LEVELS)
 
 
 def _finite(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """All finite entries; 0 and 1 where there is none."""
+    """All entries that can be drawn; 0 and 1 where there is none."""
     values = np.concatenate([array.ravel() for array in arrays])
-    known = values[np.isfinite(values)]
+    known = values[_drawable(values)]
     return known if len(known) else np.array([0.0, 1.0])
+
+
+def _drawable(values: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        return np.abs(values) < _LARGEST
 
 
 def _title(found: Sequence[Landscape], kind: str) -> str:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from domainbed_adm.training.splits import Splits
 
 MODEL = "model.pkl"
+#: What tells one run of a sweep from another, beside its hparams.
+_FACTS = ("algorithm", "dataset", "test_envs", "trial_seed")
 _MODEL_NAME = re.compile(r"model(?P<suffix>\w*)\.pkl")
 _KEEP = (
     "do not give --skip_model_save to train; --save_model_every_checkpoint keeps those of every checkpoint as "
@@ -130,7 +132,8 @@ def open_run(run: Run, checkpoint: str = MODEL, data_dir: str | None = None) -> 
         data_dir: where the data lie now; None: where they lay.
 
     Raises:
-        UserError: there is no such file, or none of ours; the data are not there, or of another shape.
+        UserError: there is no such file, or none of ours, or another run's; the data are not there, or of another
+            shape.
     """
     import torch
 
@@ -140,6 +143,7 @@ def open_run(run: Run, checkpoint: str = MODEL, data_dir: str | None = None) -> 
     from domainbed_adm.training.splits import split_environments
 
     contents = load_model(run.folder / checkpoint)
+    _check_same_run(run, contents["args"], checkpoint)
     args, hparams = contents["args"], contents["model_hparams"]
     place = data_dir if data_dir is not None else args.get("data_dir")
     dataset = get_dataset_class(args["dataset"])(place, args["test_envs"], hparams)
@@ -211,14 +215,26 @@ def _choices(runs: Sequence[Run]) -> str:
     return "; ".join(map(named, ("algorithms", "dataset", "test_envs", "trial_seed"), _FACTS))
 
 
-_FACTS = ("algorithm", "dataset", "test_envs", "trial_seed")
-
-
 def _label(args: Mapping[str, Any], with_dataset: bool) -> str:
     held_out = " ".join(map(str, args["test_envs"]))
     on = f" on {args['dataset']}" if with_dataset else ""
     hparams = f", hparams {args['hparams_seed']}" if args.get("hparams_seed") else ""
     return f"{args['algorithm']}{on}, test env {held_out}{hparams}, trial {args['trial_seed']}"
+
+
+def _check_same_run(run: Run, args: Mapping[str, Any], checkpoint: str) -> None:
+    """Refuse a model that another run has made.
+
+    Raises:
+        UserError: the message names what differs.
+    """
+    unlike = [
+        f"{name} {args.get(name)} in the model, {run.args.get(name)} in the records"
+        for name in (*_FACTS, "hparams_seed")
+        if args.get(name) != run.args.get(name)
+    ]
+    if unlike:
+        raise UserError(f"{run.folder / checkpoint} is another run's: {'; '.join(unlike)}")
 
 
 def _check_same_data(run: Run, contents: Mapping[str, Any], dataset: MultipleDomainDataset) -> None:

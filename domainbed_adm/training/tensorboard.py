@@ -64,4 +64,4 @@ def check_available() -> None:
     try:
         import tensorboard  # noqa: F401
     except ImportError as error:
-        raise UserError("--tensorboard needs tensorboard: pip install 'domainbed-adm[tensorboard]'") from error
+        raise UserError("--tensorboard needs tensorboard: pip install tensorboard") from error

@@ -14,7 +14,7 @@ from domainbed_adm.errors import UserError
 
 VARIABLE = "DOMAINBED_DIR"
 KNOWN = "b93c22a"
-INSTALL = "pip install 'domainbed-adm[upstream]'"
+INSTALL = "pip install '.[upstream]' in the folder of domainbed_adm"
 #: Modules of DomainBed that we reach into, and the names there.
 DOORS = {
     "algorithms": ("ALGORITHMS", "get_algorithm_class", "ERM"),

@@ -10,16 +10,17 @@ from domainbed_adm.analysis.difficulty_figures import difficulty_panels, draw_di
 from domainbed_adm.analysis.runs import find_runs
 from domainbed_adm.cli import main
 from domainbed_adm.figures import inline
-from domainbed_adm.training.difficulty_trace import MEASURES, Trace
+from domainbed_adm.training.difficulty_trace import MEASURES, Trace, load_trace
 
 HPARAMS = '{"cnn_width": 8, "batch_size": 4}'
 
 
-def _run(folder, algorithm, trial=0, steps=(0, 2, 4), dataset="RotatedDigits", seed=0):
+def _run(folder, algorithm, trial=0, steps=(0, 2, 4), dataset="RotatedDigits", seed=0, recorded=None):
     """The folder of a run with a trace, as ``train`` leaves it."""
     folder.mkdir(parents=True)
     args = {"trial_seed": trial, "dataset": dataset, "algorithm": algorithm, "test_envs": [0], "hparams_seed": 0}
-    (folder / "results.jsonl").write_text(json.dumps({"step": 0, "args": args, "hparams": {}}) + "\n")
+    records = [{"step": step, "args": args, "hparams": {}} for step in (steps if recorded is None else recorded)]
+    (folder / "results.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     random = np.random.default_rng(seed)
     trace = Trace.begin([(1, i) for i in range(12)])
     for step in steps:
@@ -56,6 +57,28 @@ def test_a_shorter_or_damaged_trace_is_left_out_and_told(sweep, capsys):
     assert "torn/difficulty.npz is no difficulty trace, or damaged: left out" in told.err
 
 
+@pytest.mark.parametrize(
+    ("recorded", "done", "whole"),
+    [
+        ((0, 2, 4), True, True),
+        ((0, 2, 4), False, True),
+        ((0, 2, 4, 6), False, True),  # just recorded
+        ((0, 2, 4, 6), True, False),
+        ((0, 2, 4, 6, 8), False, False),
+        ((0, 1, 2, 4), False, False),
+        ((0, 2), False, False),
+    ],
+)
+def test_a_trace_that_lacks_steps_of_its_run_is_left_out(tmp_path, capsys, recorded, done, whole):
+    folder = _run(tmp_path / "a", "ERM", recorded=recorded)
+    if done:
+        (folder / "done").touch()
+    assert len(load_traces(find_runs([tmp_path]))) == whole
+    told = capsys.readouterr().err
+    expected = f"warning: {folder}/difficulty.npz has other steps than results.jsonl, trained partly without a trace"
+    assert told == ("" if whole else f"{expected}: left out\n")
+
+
 def test_the_command_draws_and_prints_the_ends(sweep, capsys):
     assert main(["analyze", "difficulty", str(sweep), "--output", str(sweep / "a.png")]) == 0
     assert (sweep / "a.png").stat().st_size > 10_000
@@ -83,7 +106,7 @@ def test_figures_of_pages_have_one_panel_each_and_the_drawing_all(sweep):
 
 
 def test_scores_that_are_all_zero_or_no_number_are_drawn(tmp_path):
-    folder = _run(tmp_path / "a", "ERM")
+    folder = _run(tmp_path / "a", "ERM", steps=(0, 1, 2))
     trace = Trace.begin([(1, i) for i in range(12)])
     for step, value in enumerate((0.0, np.nan, np.inf)):
         trace = trace.with_checkpoint(step, dict.fromkeys(MEASURES, np.full(12, value, np.float32)), np.ones(12, bool))
@@ -91,6 +114,20 @@ def test_scores_that_are_all_zero_or_no_number_are_drawn(tmp_path):
     methods = load_traces(find_runs([tmp_path]))
     draw_difficulty(methods).canvas.draw()
     assert all(row["variation"] is None for row in rows(methods))
+
+
+def test_a_correlation_says_of_how_many_runs_it_is(tmp_path, capsys):
+    for name in "abc":
+        folder = _run(tmp_path / name, "ERM")
+        trace = load_trace(folder / "difficulty.npz")
+        if name != "b":
+            trace.correct[:] = True
+            trace.save(folder / "difficulty.npz")
+    (method,) = load_traces(find_runs([tmp_path]))
+    assert method.correctness_runs("ADM").tolist() == [1] * len(method.step)
+    assert {row["correctness_runs"] for row in rows([method])} == {1}
+    assert main(["analyze", "difficulty", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count(" (1 runs)") == 3 * 2
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,9 @@ def changed(**values):
         changed(domains={}),
         changed(domains=[{}]),
         changed(domains=[1]),
+        changed(domains=[]),
+        lambda contents: json.dumps(contents).replace('"pooled"', '"all"'),
+        lambda contents: json.dumps(contents).replace("8.0", "9" * 400),
         lambda contents: json.dumps(contents).replace("8.0", '"<script>"'),
         lambda contents: json.dumps(contents).replace("8.0", "Infinity"),
     ],
@@ -118,6 +121,22 @@ def test_figures_have_a_dot_for_each_run_and_role_and_methods_in_the_grids_order
     assert {round(y) for x, y in dots(axes)["source domains"] if x > 20} == {0}
     assert axes.get_xscale() == "log"
     assert "rho = 0.05" in panels[2].axes[0].get_title("right")
+
+
+def test_what_did_not_converge_is_not_drawn_and_alone_draws_no_axis_that_cannot_be():
+    lost = {"eigenvalues": [3.0], "converged": False}
+    panels = flatness_panels([flatness(domains=[domain("pooled", **lost), domain("test", 2)])])
+    assert {name: len(rows) for name, rows in finite(panels[0].axes[0]).items()} == {
+        "source domains": 0,
+        "test domain": 1,
+    }
+    alone = flatness(domains=[domain("pooled", **lost), domain("test", **lost | {"eigenvalues": []})])
+    assert flatness_panels([alone])[0].axes[0].get_xscale() == "linear"
+    inline(draw_flatness([alone]))
+
+
+def finite(axes):
+    return {name: [x for x, _ in rows if x == x] for name, rows in dots(axes).items()}
 
 
 def test_what_is_negative_missing_or_named_strangely_is_drawn():

@@ -60,6 +60,7 @@ def rewritten(path, **changes):
         lambda path: rewritten(path, test_2d=np.ones(5)),
         lambda path: rewritten(path, alphas=np.float64(1)),
         lambda path: rewritten(path, alphas_2d=np.array([], dtype=float)),
+        lambda path: rewritten(path, alphas_2d=np.zeros(1), source_2d=np.ones((1, 1)), test_2d=np.ones((1, 1))),
         lambda path: rewritten(path, source_1d=np.array(["a"] * 5)),
         lambda path: rewritten(path, source_1d=np.array([{}] * 5, dtype=object)),
         lambda path: rewritten(path, about=np.array("{}")),
@@ -121,6 +122,8 @@ def test_runs_of_one_method_share_a_colour_and_a_name_where_there_are_several_me
         [landscape(source_1d=np.full(5, np.nan), source_2d=np.full((5, 5), np.inf))],
         [landscape(scale=0.0, test_1d=np.ones(5), test_2d=np.full((5, 5), 2.0))],
         [landscape(scale=0.0, source_1d=np.zeros(5), test_1d=np.zeros(5))],
+        [landscape(source_1d=np.full(5, 1e308), source_2d=np.full((5, 5), 1e308), test_2d=np.full((5, 5), 1e308))],
+        [landscape(scale=0.0, source_2d=np.full((5, 5), 1e90), test_2d=np.full((5, 5), 1e90))],
     ],
 )
 def test_what_spans_far_not_at_all_or_is_no_number_is_drawn(found):

@@ -1,4 +1,6 @@
 import argparse
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,6 +121,14 @@ def test_an_open_run_is_the_trained_model_with_its_data_and_splits(trained):
     assert opened.hparams["batch_size"] == 4
     early = open_run(run, "model_step0.pkl").algorithm
     assert not torch.equal(early.classifier.weight, opened.algorithm.classifier.weight)
+
+
+def test_a_model_of_another_run_is_refused(trained, tmp_path):
+    folder = Path(shutil.copytree(trained / "SAM", tmp_path / "SAM"))
+    shutil.copy(trained / "ERM" / "model.pkl", folder)
+    with pytest.raises(UserError) as told:
+        open_run(find_runs([folder])[0])
+    assert str(told.value) == f"{folder}/model.pkl is another run's: algorithm ERM in the model, SAM in the records"
 
 
 @pytest.mark.parametrize(

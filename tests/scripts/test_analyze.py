@@ -74,6 +74,11 @@ def test_hessian_as_json_of_another_checkpoint_in_float64(sweep: Path, capsys: p
     assert found["batch_size"] == 3
     assert main(["analyze", "hessian", str(sweep / "SAM"), *QUICK, *flags[:-1], "8"]) == 0
     again = json.loads(capsys.readouterr().out)[0]
+    assert main(["analyze", "hessian", str(sweep / "SAM"), *QUICK, *flags, "--rho", "0.02"]) == 0
+    nearer = json.loads(capsys.readouterr().out)[0]
+    for near, far in zip(nearer["domains"], found["domains"], strict=True):
+        assert far["sharpness"] > 3 * near["sharpness"]
+        assert far["random_rise"] != near["random_rise"]
     for one, other in zip(found["domains"], again["domains"], strict=True):
         assert one["eigenvalues"] == pytest.approx(other["eigenvalues"], rel=1e-6)  # mini-batches change no loss here
         assert one["trace"] == pytest.approx(other["trace"], rel=1e-6)
@@ -104,6 +109,10 @@ def test_landscape_of_two_runs_along_the_same_directions(sweep: Path, capsys: py
         assert landscape.source_1d[1] == landscape.source_2d[1, 1] == flatness.of("pooled")[0].loss
         assert landscape.test_1d[1] == landscape.test_2d[1, 1] == flatness.of("test")[0].loss
         assert landscape.about["test_name"] == "0"
+        assert landscape.source_2d[:, 1].tolist() == landscape.source_1d.tolist()  # the first direction is the same
+        assert landscape.source_2d[1].tolist() != landscape.source_1d.tolist()  # the second is another
+    assert main(["analyze", "landscape", str(sweep / "SAM"), *POINTS, "--seed", "1"]) == 0
+    assert load_landscapes(sweep / "SAM")[0].test_1d[0] != found[1].test_1d[0]
     assert main(["analyze", "landscape", str(sweep / "SAM"), *POINTS, "--radius", "0.5"]) == 0
     assert (sweep / "SAM" / "landscape.svg").exists()
     assert load_landscapes(sweep / "SAM")[0].alphas.tolist() == [-0.5, 0, 0.5]
@@ -147,10 +156,10 @@ def test_bad_input_is_one_line_and_exit_code_2(trained: Path, capsys: pytest.Cap
     assert not list(trained.rglob("hessian*"))
 
 
-def test_a_damaged_model_is_one_line(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_model_is_one_line_before_any_is_measured(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (sweep / "SAM" / "model.pkl").write_bytes(b"no model")
     for command in ("hessian", "landscape"):
-        assert main(["analyze", command, str(sweep / "SAM")]) == 2
+        assert main(["analyze", command, str(sweep / "ERM"), str(sweep / "SAM")]) == 2
         error = capsys.readouterr().err
         assert f"{sweep}/SAM/model.pkl is no file that domainbed-adm saved" in error
         assert error.count("\n") == 1

@@ -29,6 +29,6 @@ def test_scalars_are_the_records_and_histograms_the_traced_scores(tmp_path):
 
 def test_without_the_library_nothing_is_trained(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(UserError, match=r"--tensorboard needs tensorboard: pip install 'domainbed-adm\[tensorboard\]'"):
+    with pytest.raises(UserError, match="--tensorboard needs tensorboard: pip install tensorboard"):
         train.main([*FLAGS, "--tensorboard", "--output_dir", str(tmp_path)])
     assert not (tmp_path / "results.jsonl").exists()

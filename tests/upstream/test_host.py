@@ -61,7 +61,7 @@ def test_a_missing_import_names_the_package_and_the_extra(capsys, copy_of_host, 
     file = copy_of_host / "domainbed/networks.py"
     file.write_text(f"import {package}_not_installed\n" + file.read_text())
     error = fails(capsys, f"--domainbed={copy_of_host}")
-    assert f"imports {package}_not_installed, which is not installed: pip install 'domainbed-adm[upstream]'" in error
+    assert f"imports {package}_not_installed, which is not installed: pip install '.[upstream]'" in error
 
 
 def test_an_import_that_fails_otherwise(capsys, copy_of_host):
