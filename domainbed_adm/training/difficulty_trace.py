@@ -55,6 +55,11 @@ class Trace:
         empty = np.zeros((0, len(chosen)), np.float32)
         return cls(environment, sample, np.zeros(0, np.int64), dict.fromkeys(MEASURES, empty), empty.astype(bool))
 
+    @property
+    def images(self) -> list[tuple[int, int]]:
+        """(environment, position) of each one."""
+        return list(zip(self.environment.tolist(), self.sample.tolist(), strict=True))
+
     def before(self, step: int) -> Trace:
         """The part of the checkpoints before ``step``."""
         kept = self.step < step
@@ -124,10 +129,12 @@ class DifficultyTracer:
         chosen = choose_sample(run, size)
         self.trace = Trace.begin(chosen)
         if path.exists() and next_step:
-            earlier = load_trace(path).before(next_step)
-            if chosen != list(zip(earlier.environment.tolist(), earlier.sample.tolist(), strict=True)):
+            earlier = load_trace(path)
+            if chosen != earlier.images:
                 raise UserError(f"{path} traces other images: give the --trace_difficulty it began with, or --restart")
-            self.trace = earlier
+            self.trace = earlier.before(next_step)
+            if len(self.trace.step) < len(earlier.step):
+                self.trace.save(path)  # as the records: readers want the steps of both equal
         with torch.random.fork_rng(devices=[]):
             items = [run.dataset.datasets[environment][position] for environment, position in chosen]
         self._x, self._y = torch.stack([x for x, _ in items]), torch.tensor([int(y) for _, y in items])

@@ -43,6 +43,12 @@ def find_position(run: Setup, output_dir: Path) -> Position:
     return position
 
 
+def checkpoints_before(run: Setup, next_step: int) -> list[int]:
+    """The steps that are recorded before ``next_step``."""
+    schedule = Schedule(run.n_steps, run.checkpoint_freq, ())
+    return [step for step in range(next_step) if schedule.is_checkpoint(step)]
+
+
 def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> int:
     """Refuse records of another run or of other data, and a file that lacks one of a checkpoint before ``next_step``.
 
@@ -61,8 +67,7 @@ def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> int
         unlike = resume.differences(theirs | data, ours | {name: our_data[name] for name in data})
         if unlike:
             raise UserError(f"{path.parent} holds another run: {unlike}. Give another --output_dir, or --restart")
-    schedule = Schedule(run.n_steps, run.checkpoint_freq, ())
-    expected = {step for step in range(next_step) if schedule.is_checkpoint(step)}
+    expected = set(checkpoints_before(run, next_step))
     kept = expected.intersection(record["step"] for record in found)
     if kept != expected:
         raise UserError(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from domainbed_adm import records
-from domainbed_adm.console import ProgressBar, warn
+from domainbed_adm.console import ProgressBar
 from domainbed_adm.disk import replacing
 from domainbed_adm.errors import UserError
 from domainbed_adm.training import difficulty_trace, failures, resume, tensorboard
@@ -26,7 +26,7 @@ from domainbed_adm.training.provenance import provenance
 from domainbed_adm.training.resume import Position
 from domainbed_adm.training.setup import Setup
 from domainbed_adm.training.stream import Batch, Schedule, TaskDataset, evaluation_tasks, open_stream
-from domainbed_adm.training.watching import UNWATCHED, Observer, Watch, watching
+from domainbed_adm.training.watching import UNWATCHED, Observer, Watch, warn_of_trace, watching
 
 #: What a run leaves in its folder, beside models of single checkpoints and what was measured at models.
 FILES = (
@@ -61,8 +61,7 @@ def train(run: Setup, output_dir: Path, restart: bool = False, watch: Watch = UN
     _claim(output_dir, restart)
     if is_finished(run, output_dir):
         print(f"{output_dir} holds this run, finished; --restart redoes it")
-        if watch.traces and not (output_dir / difficulty_trace.FILE_NAME).exists():
-            warn("it was trained without --trace_difficulty; --restart redoes it with it")
+        warn_of_trace(run, output_dir, watch)
         return
     title = f"{run.args['algorithm']} on {run.args['dataset']}"
     position = find_position(run, output_dir)

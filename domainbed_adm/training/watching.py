@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from domainbed_adm.console import warn
+from domainbed_adm.errors import UserError
 from domainbed_adm.records import Record
 from domainbed_adm.training import difficulty_trace, tensorboard
-from domainbed_adm.training.difficulty_trace import DifficultyTracer
+from domainbed_adm.training.difficulty_trace import DifficultyTracer, choose_sample, load_trace
+from domainbed_adm.training.folder import checkpoints_before
 from domainbed_adm.training.setup import Setup
 from domainbed_adm.training.tensorboard import TensorBoard
 
@@ -50,11 +53,35 @@ class Watch:
         if self.tensorboard:
             tensorboard.check_available()
         if self.traces:
-            difficulty_trace.choose_sample(run, self.sample_size)
+            choose_sample(run, self.sample_size)
 
 
 #: Nothing.
 UNWATCHED = Watch()
+
+
+_LEFT_OUT = "and analyze difficulty and report leave it out"
+
+
+def warn_of_trace(run: Setup, output_dir: Path, watch: Watch) -> None:
+    """Say where a finished run has not the trace that ``watch`` asks for."""
+    fault = _fault(run, output_dir / difficulty_trace.FILE_NAME, watch.sample_size) if watch.traces else None
+    if fault:
+        warn(f"{fault}; --restart redoes the run with the trace asked for")
+
+
+def _fault(run: Setup, path: Path, size: int | None) -> str | None:
+    if not path.exists():
+        return "it was trained without --trace_difficulty"
+    try:
+        trace = load_trace(path)
+    except UserError as error:
+        return str(error)
+    if trace.images != choose_sample(run, size):
+        return f"{path} traces {len(trace.sample)} images, other ones than asked for"
+    if trace.step.tolist() != checkpoints_before(run, run.n_steps):
+        return f"{path} lacks checkpoints, {_LEFT_OUT}"
+    return None
 
 
 @contextmanager
@@ -65,8 +92,13 @@ def watching(run: Setup, output_dir: Path, watch: Watch, next_step: int) -> Iter
         UserError: a library or the images for it are missing, or the trace there is another's.
     """
     tracer, events = None, None
+    path = output_dir / difficulty_trace.FILE_NAME
     if watch.traces:
-        tracer = DifficultyTracer(run, output_dir / difficulty_trace.FILE_NAME, watch.sample_size, next_step)
+        tracer = DifficultyTracer(run, path, watch.sample_size, next_step)
+        if tracer.trace.step.tolist() != checkpoints_before(run, next_step):
+            warn(f"{path} lacks checkpoints before step {next_step}, {_LEFT_OUT}; --restart traces all")
+    elif path.exists():
+        warn(f"{path} ends, as the run goes on without --trace_difficulty, {_LEFT_OUT}: give the flag to go on with it")
     if watch.tensorboard:
         events = TensorBoard(run, output_dir / tensorboard.FOLDER_NAME, next_step)
 

@@ -156,7 +156,74 @@ def test_a_finished_run_without_a_trace_says_how_to_get_one(tmp_path, capsys):
     _train(tmp_path)
     capsys.readouterr()
     _train(tmp_path, "--trace_difficulty")
-    assert "--restart redoes it with it" in capsys.readouterr().err
+    error = "warning: it was trained without --trace_difficulty; --restart redoes the run with the trace asked for\n"
+    assert capsys.readouterr().err == error
+
+
+@pytest.mark.parametrize(
+    ("size", "change", "told"),
+    [
+        ("40", None, None),
+        ("20", None, "traces 40 images, other ones than asked for; --restart"),
+        ("40", "gap", "lacks checkpoints, and analyze difficulty and report leave it out; --restart"),
+        ("40", "torn", "is no difficulty trace, or damaged; --restart"),
+    ],
+)
+def test_a_finished_run_with_another_trace_says_so(traced, tmp_path, capsys, size, change, told):
+    run = Path(shutil.copytree(traced, tmp_path / "run"))
+    if change == "gap":
+        load_trace(run / "difficulty.npz").before(3).save(run / "difficulty.npz")
+    elif change:
+        (run / "difficulty.npz").write_bytes(b"PK")
+    _train(run, "--trace_difficulty", size, "--save_model_every_checkpoint")
+    error = capsys.readouterr().err
+    assert error.startswith(f"warning: {run}/difficulty.npz {told}") if told else not error
+
+
+def _break_off(monkeypatch, folder, *flags, call=4):
+    """Train, and be killed in a step: with the fourth, the checkpoints of steps 0 and 2 are there."""
+    from domainbed_adm.training import loop
+
+    original, calls = loop._step, []
+
+    def kill(*args):
+        calls.append(1)
+        if len(calls) == call:
+            raise KeyboardInterrupt
+        return original(*args)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(loop, "_step", kill)
+        with pytest.raises(KeyboardInterrupt):
+            _train(folder, *flags)
+
+
+def test_a_run_that_goes_on_without_its_trace_says_so(tmp_path, monkeypatch, capsys):
+    _break_off(monkeypatch, tmp_path, "--trace_difficulty", "40")
+    capsys.readouterr()
+    _train(tmp_path)
+    assert "difficulty.npz ends, as the run goes on without --trace_difficulty" in capsys.readouterr().err
+    assert load_trace(tmp_path / "difficulty.npz").step.tolist() == [0, 2]
+
+
+def test_a_trace_that_begins_late_says_so(tmp_path, monkeypatch, capsys):
+    _break_off(monkeypatch, tmp_path)
+    capsys.readouterr()
+    _train(tmp_path, "--trace_difficulty", "40")
+    assert "lacks checkpoints before step 3, and analyze difficulty and report leave" in capsys.readouterr().err
+    assert load_trace(tmp_path / "difficulty.npz").step.tolist() == [4]
+
+
+def test_steps_of_the_trace_that_are_done_again_are_dropped_with_their_records(tmp_path, monkeypatch, capsys):
+    """Readers want equal steps in both, also before the next checkpoint."""
+    flags = ["--trace_difficulty", "40", "--checkpoint_every", "2"]
+    _break_off(monkeypatch, tmp_path, *flags, call=4)
+    assert load_trace(tmp_path / "difficulty.npz").step.tolist() == [0, 2]
+    capsys.readouterr()
+    _break_off(monkeypatch, tmp_path, *flags, call=1)
+    assert [record["step"] for record in _records(tmp_path)] == [0]
+    assert load_trace(tmp_path / "difficulty.npz").step.tolist() == [0]
+    assert "warning" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("contents", [b"", b"PK\x03\x04 torn", b"\x80\x04."])
