@@ -58,9 +58,10 @@ def _means(title: str, found: Sequence[Flatness]) -> Table:
     held_out = {name: _held_out(runs) for name, runs in methods.items()}
     rows = [_row(name, held_out[name], runs, role) for name, runs in methods.items() for role in _ROLES]
     notes = []
-    if any(one != held_out[found[0].algorithm] for one in held_out.values()):
+    shares = [{env: count / len(methods[name]) for env, count in own.items()} for name, own in held_out.items()]
+    if any(one != shares[0] for one in shares):
         notes.append(
-            "The methods do not hold out the same test environments equally often: their means do not compare."
+            "The methods do not hold out the same test environments in equal shares: their means do not compare."
         )
     if any(not _is_known(one, role) for one in found for role in _ROLES):
         notes.append("* not over the runs whose eigenvalues did not converge; the other columns are over all runs.")
