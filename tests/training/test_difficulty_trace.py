@@ -11,7 +11,8 @@ import torch.nn.functional as F
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.scripts import train
-from domainbed_adm.training.difficulty_trace import MEASURES, Trace, load_trace
+from domainbed_adm.training.difficulty_trace import MEASURES, DifficultyTracer, Trace, load_trace
+from domainbed_adm.training.setup import set_up
 
 STEPS = 5
 FLAGS = ["--dataset", "RotatedDigits", "--checkpoint_freq", "2", "--steps", str(STEPS), "--test_envs", "1"]
@@ -82,6 +83,33 @@ def test_scores_are_those_of_the_model_at_the_checkpoint(traced):
         for name, value in expected.items():
             assert trace.scores[name][1, place] == pytest.approx(value.item(), rel=1e-3), name
         assert trace.correct[1, place] == (algorithm.predict(x).argmax(1) == y).item()
+
+
+def test_correctness_is_that_of_evaluation_and_training_goes_on_as_before(tmp_path):
+    """With BatchNorm and dropout, which the digits' network has not, the modes differ."""
+    flags = ["--algorithm", "ERM", "--dataset", "Debug28", "--hparams", json.dumps(HPARAMS)]
+    run = set_up(train.build_parser().parse_args(flags))
+    torch.manual_seed(0)
+    norm = torch.nn.BatchNorm1d(run.algorithm.featurizer.n_outputs)
+    torch.nn.init.normal_(norm.running_mean)
+    middle = torch.nn.Sequential(norm, torch.nn.Dropout(0.5))
+    run.algorithm.network = torch.nn.Sequential(run.algorithm.featurizer, middle, run.algorithm.classifier).train()
+    before = {name: value.clone() for name, value in run.algorithm.state_dict().items()}
+    tracer = DifficultyTracer(run, tmp_path / "difficulty.npz", None, 0)
+    tracer.observe(0)
+    assert all(module.training for module in run.algorithm.modules())
+    after = run.algorithm.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    images = [run.dataset.datasets[environment][position] for environment, position in tracer.trace.images]
+    x, y = torch.stack([x for x, _ in images]), torch.tensor([int(y) for _, y in images])
+
+    def correct():
+        with torch.no_grad():
+            return (run.algorithm.predict(x).argmax(1) == y).tolist()
+
+    assert tracer.trace.correct[0].tolist() != correct()
+    run.algorithm.eval()
+    assert tracer.trace.correct[0].tolist() == correct()
 
 
 def test_runs_of_one_trial_score_the_same_images_and_another_trial_others(traced, tmp_path):
