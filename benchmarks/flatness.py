@@ -1,12 +1,14 @@
 """Flatness of two methods, paired run by run: reads what ``analyze hessian`` left in a sweep's runs, prints Markdown.
 
-Pairs are runs of the same trial and test environment. The interval and p are those of ``collect_results --compare``.
+Pairs are runs of the same test environments, trial and hparams seed. ± is std / sqrt(n), std with divisor n as in the
+leaderboards; the interval and p are those of ``collect_results --compare``. An eigenvalue that did not converge counts
+as unknown.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +21,18 @@ from domainbed_adm.leaderboard.comparison import paired_difference
 
 EXAMPLES = "  python -m benchmarks.flatness results/flatness ERM SAM"
 
-FIGURES = {
+#: Value of a domain; None where it is not known.
+FIGURES: dict[str, Callable[[DomainFlatness], float | None]] = {
     "loss": lambda domain: domain.loss,
     "accuracy (%)": lambda domain: 100 * domain.accuracy,
-    "largest eigenvalue": lambda domain: domain.eigenvalues[0],
+    "largest eigenvalue": lambda domain: domain.eigenvalues[0] if domain.converged and domain.eigenvalues else None,
     "trace": lambda domain: domain.trace,
     "rho-sharpness": lambda domain: domain.sharpness,
-    "random rise": lambda domain: domain.random_rise,
+    "mean rise at random directions": lambda domain: domain.random_rise,
 }
 ROLES = {"pooled": "source domains, pooled", "test": "test domain"}
+#: What must be equal in all runs.
+SETTINGS = ("dataset", "rho", "seed", "samples", "batch_size", "dtype")
 
 
 def build_parser() -> Parser:
@@ -42,26 +47,47 @@ def main(argv: Sequence[str]) -> int:
     """Print one table for each role.
 
     Raises:
-        UserError: a method has no measured run in common with the other.
+        UserError: a method has no measured run in common with the other, or runs were measured differently.
     """
     args = build_parser().parse_args(argv)
     found = [one for one in load_flatness(args.sweep_dir) if one.algorithm in args.methods]
-    runs = {(one.algorithm, one.trial_seed, *one.test_envs): one for one in found}
-    places = sorted({key[1:] for key in runs if all((method, *key[1:]) in runs for method in args.methods)})
-    if not places:
+    baseline, method = (
+        {(one.hparams_seed, one.trial_seed, *one.test_envs): one for one in found if one.algorithm == name}
+        for name in args.methods
+    )
+    pairs = [(baseline[place], method[place]) for place in sorted(baseline.keys() & method.keys())]
+    if not pairs:
         raise UserError(f"no pair of runs of {' and '.join(args.methods)} in {args.sweep_dir}: analyze hessian first")
-    print(f"{len(places)} pairs; {_how(found[0])}")
+    _check_alike(found)
+    print(f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'}; {_how(found[0])}")
     for role, title in ROLES.items():
         print(f"\n| {title} | {' | '.join(args.methods)} | difference | 95 % interval | lower in | p |")
-        print("| --- | --- | --- | --- | --- | --- |")
-        for name, figure in FIGURES.items():
-            pair = [[figure(_domain(runs[(method, *place)], role)) for place in places] for method in args.methods]
-            print(_row(name, *pair))
+        print(f"|{' --- |' * 7}")
+        for name in FIGURES:
+            print(_row(name, [[_value(one, role, name) for one in pair] for pair in pairs]))
     return 0
 
 
-def _domain(found: Flatness, role: str) -> DomainFlatness:
-    return found.of(role)[0]
+def _check_alike(found: Sequence[Flatness]) -> None:
+    """Refuse runs whose numbers do not compare.
+
+    Raises:
+        UserError: the message names what differs.
+    """
+    values = {name: dict.fromkeys(str(getattr(one, name)) for one in found) for name in SETTINGS}
+    unlike = [f"{name} {', '.join(several)}" for name, several in values.items() if len(several) > 1]
+    if unlike:
+        raise UserError(
+            f"the runs were not measured alike: {'; '.join(unlike)}. Give the runs of one dataset, measured by analyze "
+            "hessian with the same flags"
+        )
+
+
+def _value(found: Flatness, role: str, name: str) -> float | None:
+    """Mean over the run's domains of this role; None where one is not known."""
+    values = [FIGURES[name](domain) for domain in found.of(role)]
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if len(known) == len(values) else None
 
 
 def _how(found: Flatness) -> str:
@@ -69,14 +95,28 @@ def _how(found: Flatness) -> str:
     return f"{size} images of each domain, {found.dtype}, rho {found.rho}, {found.mode}"
 
 
-def _row(name: str, baseline: list[float], method: list[float]) -> str:
+def _row(name: str, pairs: Sequence[Sequence[float | None]]) -> str:
+    """One line, of the pairs in which both values are known."""
+    known = [[value for value in pair if value is not None] for pair in pairs if None not in pair]
+    if len(known) < len(pairs):
+        name += f" ({len(pairs) - len(known)} of {len(pairs)} pairs did not converge)"
+    if not known:
+        return f"| {name} |{' - |' * 6}"
+    baseline, method = (list(values) for values in zip(*known, strict=True))
     difference = paired_difference(method, baseline)
-    interval = "-" if difference.interval is None else "{:+.3g} to {:+.3g}".format(*difference.interval)
+    interval = "-" if difference.interval is None else " to ".join(f"{_short(end):+g}" for end in difference.interval)
     lower = sum(a < b for a, b in zip(method, baseline, strict=True))
     means = " | ".join(
-        f"{np.mean(values):.3g} ± {np.std(values) / np.sqrt(len(values)):.2g}" for values in (baseline, method)
+        f"{_short(np.mean(values)):g} ± {_short(np.std(values) / np.sqrt(len(values)), 2):g}"
+        for values in (baseline, method)
     )
-    return f"| {name} | {means} | {difference.mean:+.3g} | {interval} | {lower} of {len(method)} | {difference.p:.2g} |"
+    change = _short(float(np.mean(method) - np.mean(baseline)))
+    return f"| {name} | {means} | {change:+g} | {interval} | {lower} of {len(known)} | {difference.p:.2g} |"
+
+
+def _short(value: float, digits: int = 3) -> float:
+    """Rounded to so many digits that count."""
+    return float(f"{value:.{digits}g}")
 
 
 if __name__ == "__main__":
