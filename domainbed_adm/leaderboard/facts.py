@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from domainbed_adm.leaderboard.board import Board
@@ -69,6 +70,27 @@ def sweep_line(board: Board) -> str:
         f"hparams seeds {spoken(seeds(records, 'hparams_seed'))}; holdout_fraction {', '.join(holdouts)}. "
         f"Versions: {versions(records)}."
     )
+
+
+def data_lines(records: Iterable[Record]) -> list[str]:
+    """One line for each dataset that not all runs have seen alike; images count where a run recorded them."""
+    seen: dict[str, Counter[str]] = {}
+    for args, samples in {_run_and_samples(record) for record in records}:
+        if samples:
+            seen.setdefault(args[0], Counter())[samples] += 1
+    return [
+        f"runs on {dataset} saw different data, images of each environment: "
+        + "; ".join(f"{samples} ({count} runs)" for samples, count in found.most_common())
+        for dataset, found in seen.items()
+        if len(found) > 1
+    ]
+
+
+def _run_and_samples(record: Record) -> tuple[tuple[str, ...], str]:
+    args, provenance = record["args"], record.get("provenance")
+    names = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
+    samples = provenance.get("samples") if isinstance(provenance, dict) else None
+    return tuple(str(args[name]) for name in names), " ".join(map(str, samples)) if isinstance(samples, list) else ""
 
 
 def missing_line(board: Board, selection: SelectionMethod) -> str | None:

@@ -11,7 +11,7 @@ from domainbed_adm.console import Parser, warn
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard import Board, domainbed_sheets, latex, paper_sheet, text, tidy
 from domainbed_adm.leaderboard.comparison_sheet import comparison_rows, comparison_sheet
-from domainbed_adm.leaderboard.facts import missing_line
+from domainbed_adm.leaderboard.facts import data_lines, missing_line
 from domainbed_adm.leaderboard.missing import missing_runs
 from domainbed_adm.leaderboard.paired import Comparison, compared
 from domainbed_adm.leaderboard.published import unpublished_lines
@@ -80,6 +80,8 @@ def main(argv: Sequence[str]) -> int:
     if args.with_published:
         for line in unpublished_lines(board):
             warn(line)
+    for line in data_lines(records):
+        warn(line)
     for line in filter(None, (missing_line(board, selection) for selection in selections)):
         warn(line)
     if args.missing:

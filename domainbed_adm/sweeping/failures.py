@@ -46,7 +46,9 @@ class Failure:
         """One line."""
         ended = f"killed by {self.signal}" if self.signal else f"exit code {self.exit_code}"
         times = f" ({self.attempts} attempts)" if self.attempts > 1 else ""
-        return f"{ended}{times}" + (f": {self.exception}" if self.exception else "")
+        silent = "a system that runs out of memory does so" if self.signal == "SIGKILL" else ""
+        why = self.exception or silent
+        return f"{ended}{times}" + (f": {why}" if why else "")
 
 
 def failure_of(code: int, stderr: Sequence[str], attempts: int, job: str = "") -> Failure:

@@ -169,3 +169,17 @@ def test_without_published_numbers_tables_are_as_before(smoke: Path, capsys: pyt
     before, warned = collect(capsys, smoke)
     line = "warning: no published numbers for Mine; there are for PACS, VLCS, OfficeHome, TerraIncognita\n"
     assert collect(capsys, smoke, "--with-published") == (before, line + warned)
+
+
+def test_runs_that_saw_other_data_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for trial, samples in enumerate(([10, 9], [10, 9], [10, 8], None, "10")):
+        made = [
+            record((0.5, 0.5), (0.5, 0.5), step=step, trial_seed=trial, provenance={"samples": samples})
+            for step in (0, 1)
+        ]
+        write(tmp_path / str(trial), *made)
+    assert cli(["collect_results", "--input_dir", str(tmp_path)]) == 0
+    told = capsys.readouterr().err
+    assert (
+        "warning: runs on PACS saw different data, images of each environment: 10 9 (2 runs); 10 8 (1 runs)\n" in told
+    )

@@ -89,7 +89,8 @@ def test_status_counts_says_why_and_when(tmp_path: Path, capsys: pytest.CaptureF
     lines = capsys.readouterr().out.splitlines()
     assert ["ERM", "1", "1", "1", "1", "2", "6"] in [line.split() for line in lines]
     assert lines[-3:] == [
-        f"failed: ERM on RotatedDigits, test_envs 2: killed by SIGKILL ({failed.output_dir}/failed.json)",
+        "failed: ERM on RotatedDigits, test_envs 2: killed by SIGKILL: a system that runs out of memory does so "
+        f"({failed.output_dir}/failed.json)",
         "6 jobs: 1 done, 1 running, 1 incomplete, 1 failed, 2 not launched",
         f"ETA: 15 min at 1 job at a time, as now{NOTHING}",  # (50 + 4 x 101) steps of 2 s
     ]
