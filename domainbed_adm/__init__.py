@@ -19,7 +19,7 @@ The flow, which is also the layout::
 ``records``                 ``results.jsonl``: write, read; ``disk``: files whole or not at all
 ``model_selection``         records -> the accuracy each selection method reports
 ``leaderboard``             records -> tables, paired comparisons, the published numbers beside ours
-``sweeping``                many runs: jobs, locks, launchers, named sweeps
+``sweeping``                many runs: jobs, locks, launchers, named sweeps; ``machine``: CPUs and memory there are
 ``analysis``                models -> Hessian, sharpness, landscape; traces -> how difficulties tell apart
 ``report``                  a sweep as one HTML page; ``figures``: the one style of all figures
 ``upstream``                the same methods in a DomainBed checkout
