@@ -1,6 +1,7 @@
 """Ours beside the published numbers."""
 
 import math
+import statistics
 
 import pytest
 
@@ -66,13 +67,22 @@ def test_difference_to_the_records_of_a_real_sweep_by_hand():
     assert (row.published.mean, row.published.sem) == (75.35, 1.02)
     assert (row.ours.mean, row.ours.sem, row.ours.n) == (pytest.approx(mean), pytest.approx(sem), 2)
     assert row.difference == pytest.approx(mean - 75.35)
-    assert row.standard_errors == pytest.approx((mean - 75.35) / math.sqrt(sem**2 + 1.02**2), rel=1e-12)
+    unbiased = abs(trials[0] - trials[1]) / 2  # of two, std with divisor 1 is |a - b| / sqrt(2), over sqrt(2)
+    assert row.standard_errors == pytest.approx((mean - 75.35) / math.sqrt(unbiased**2 + 1.02**2), rel=1e-12)
     assert row.standard_errors == pytest.approx(2.934, abs=1e-3)
 
 
 def test_the_distance_is_in_errors_of_both():
-    row = PublishedRow("PACS", "ERM", Entry(80.0, 3.0, 3), Entry(90.0, 4.0, 3))
-    assert (row.difference, row.standard_errors) == (-10.0, -2.0)
+    row = PublishedRow("PACS", "ERM", Entry(80.0, math.sqrt(6), 3), Entry(90.0, 4.0, 3))
+    assert (row.difference, row.standard_errors) == (-10.0, pytest.approx(-2.0))
+
+
+def test_ours_counts_by_the_standard_error_with_divisor_n_minus_1():
+    (row,) = published_rows(board(*pacs(0.8, trials=2)), TRAINING)
+    trials = [80.0, 81.0]
+    assert row.ours.sem == pytest.approx(statistics.pstdev(trials) / math.sqrt(2))
+    expected = (80.5 - 82.16) / math.hypot(statistics.stdev(trials) / math.sqrt(2), 0.77)
+    assert row.standard_errors == pytest.approx(expected, rel=1e-12)
 
 
 def test_one_trial_counts_by_the_published_error_alone_and_the_note_says_so():
@@ -82,7 +92,7 @@ def test_one_trial_counts_by_the_published_error_alone_and_the_note_says_so():
     assert row.standard_errors == pytest.approx((80.62 - 82.16) / 0.77)
     sheet = published_sheet(found, TRAINING)
     assert sheet.rows == (("PACS", "ERM", "80.62", "1", "82.16±0.77", "-1.54", "-2.00"),)
-    assert "one trial has no sem_ours: there, by sem_published alone." in sheet.note
+    assert "one trial has none: there, by sem_published alone." in sheet.note
     assert "one trial" not in published_sheet(board(*pacs(0.8, trials=2)), TRAINING).note
 
 
@@ -92,11 +102,12 @@ def test_a_method_without_all_environments_is_x():
 
 
 def test_the_note_says_what_the_poster_leaves_open_and_who_is_not_in_it():
-    note = published_sheet(board(*pacs(0.8), *pacs(0.8, "FSAM"), *pacs(0.8, "Mine")), TRAINING).note
+    note = published_sheet(board(*pacs(0.8, trials=2), *pacs(0.8, "FSAM"), *pacs(0.8, "Mine")), TRAINING).note
     for part in (
         "arXiv 2508.18726",
         "It names no backbone, number of steps or model selection method",
         "does not say what ± is: taken as the standard error over 3 trials",
+        "unlike ± of ours, is of std with divisor n - 1 and sem_published is as published. ",
         "Not published: FSAM, Mine. ",
         "Selected by training-domain validation set",
     ):
@@ -138,5 +149,5 @@ def test_tidy_rows_get_columns_and_a_row_for_each_average():
         "published": 82.16,
         "published_sem": 0.77,
         "difference": pytest.approx(-1.66),
-        "standard_errors": pytest.approx(-1.66 / math.hypot(0.5 / 2**0.5, 0.77)),
+        "standard_errors": pytest.approx(-1.66 / math.hypot(0.5, 0.77)),
     }

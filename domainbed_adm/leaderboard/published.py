@@ -42,10 +42,15 @@ class PublishedRow:
 
     @property
     def standard_errors(self) -> float | None:
-        """(ours - published) / sqrt(sem_ours^2 + sem_published^2); without sem_ours where there is one trial."""
+        """(ours - published) / sqrt(s^2 + sem_published^2), s^2 = sem_ours^2 n / (n - 1); s = 0 where n = 1.
+
+        sem_ours has DomainBed's divisor n, too small for few trials; s is the standard error with divisor n - 1.
+        """
         if self.difference is None:
             return None
-        return self.difference / math.hypot(self.ours.sem or 0.0, self.published.sem or 0.0)
+        n = self.ours.n
+        ours = self.ours.sem * math.sqrt(n / (n - 1)) if self.ours.sem is not None and n > 1 else 0.0
+        return self.difference / math.hypot(ours, self.published.sem or 0.0)
 
 
 def source() -> str:

@@ -41,16 +41,15 @@ def _cells(row: PublishedRow) -> tuple[str, ...]:
 
 
 def _note(board: Board, selection: SelectionMethod, rows: list[PublishedRow]) -> str:
-    single = (
-        "; one trial has no sem_ours: there, by sem_published alone" if any(row.ours.n == 1 for row in rows) else ""
-    )
+    single = "; one trial has none: there, by sem_published alone" if any(row.ours.n == 1 for row in rows) else ""
     absent = ", ".join(algorithm for algorithm in board.algorithms if algorithm not in published())
     return (
         f"Published: {source()}. It names no backbone, number of steps or model selection method, and does not say "
         f"what ± is: taken as the standard error over {rows[0].published.n} trials, as in DomainBed's tables. "
         "Ours: the mean over n trials that have every test environment, ± std / sqrt(n), std with divisor n. "
         "Difference: ours - published, in percentage points, and in standard errors divided by "
-        f"sqrt(sem_ours^2 + sem_published^2){single}. {f'Not published: {absent}. ' if absent else ''}"
+        "sqrt(sem_ours^2 + sem_published^2), where sem_ours, unlike ± of ours, is of std with divisor n - 1 and "
+        f"sem_published is as published{single}. {f'Not published: {absent}. ' if absent else ''}"
         f"{selection_line(selection)} {sweep_line(board)}"
     )
 
