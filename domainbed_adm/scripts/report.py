@@ -16,14 +16,19 @@ from domainbed_adm.model_selection import SELECTION_METHODS
 
 EXAMPLES = """\
   domainbed-adm report results/smoke
-  domainbed-adm report results/smoke --selection training-domain --title "Digits, five methods" --output digits.html"""
+  domainbed-adm report results/smoke --selection training-domain --title "Digits, five methods" --output digits.html
+  domainbed-adm analyze hessian results/smoke
+  domainbed-adm analyze landscape results/smoke --algorithms ERM SAM --test_envs 0 --trial_seed 0
+  domainbed-adm report results/smoke"""
 
 
 def build_parser() -> Parser:
     """The flags."""
     about = (
-        "Write a sweep's leaderboards, accuracies, learning curves, costs, failures and settings as one HTML file\n"
-        "that needs no network. It may be written while the sweep runs."
+        "Write a sweep's leaderboards, accuracies, learning curves, costs, comparisons, failures and settings as one\n"
+        "HTML file that needs no network. It may be written while the sweep runs. It also shows what lies in the\n"
+        "runs: flatness and landscapes that `analyze hessian` and `analyze landscape` left of model.pkl, and the\n"
+        "difficulty of the samples that `train --trace_difficulty` traced. It measures nothing itself."
     )
     parser = Parser("domainbed-adm report", description=about, examples=EXAMPLES)
     parser.add_argument("sweep_dir", type=Path, help="output_dir of a sweep, DomainBed's or ours, or of one run")

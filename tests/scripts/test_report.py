@@ -76,3 +76,19 @@ def test_without_matplotlib_the_extra_is_named(sweep: Path, capsys, monkeypatch:
 def test_no_torch_is_loaded_where_nothing_was_traced(sweep: Path) -> None:
     code = "import sys; from domainbed_adm.cli import main; main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code, "report", str(sweep)], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_help_names_what_the_page_takes_from_the_runs(capsys) -> None:
+    with pytest.raises(SystemExit):
+        cli(["report", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for part in (
+        "comparisons",
+        "flatness",
+        "landscapes",
+        "difficulty",
+        "`analyze hessian`",
+        "`train --trace_difficulty`",
+    ):
+        assert part in text
+    assert "analyze landscape results/smoke" in text
