@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from domainbed_adm.console import warn
 from domainbed_adm.figures import inline
 from domainbed_adm.report.charts import Chart
 from domainbed_adm.report.tables import UNKNOWN, Table
@@ -15,6 +20,8 @@ from domainbed_adm.report.tables import UNKNOWN, Table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+#: Results of ``--checkpoint``; those of model.pkl have no suffix.
+_OF_CHECKPOINT = re.compile(r"hessian_\w+\.json|landscape_\w+\.npz")
 #: The poster compares Adam with SAM.
 _COMPARED = ("ERM", "SAM")
 
@@ -53,6 +60,14 @@ def parts(found: Sequence[Any], settings: Callable[[Any], Hashable]) -> list[tup
     return named
 
 
+def of_checkpoints(root: Path) -> str:
+    """Which results of single checkpoints lie in the runs below ``root``, and in how many; "" where none does."""
+    names = (path.name for pattern in ("*_*.*", "*/*_*.*") for path in root.glob(pattern))
+    counts = Counter(name for name in names if _OF_CHECKPOINT.fullmatch(name))
+    by_step = sorted(counts.items(), key=lambda item: (item[0].partition("_")[0], len(item[0]), item[0]))
+    return ", ".join(f"{name} ({count} {'run' if count == 1 else 'runs'})" for name, count in by_step)
+
+
 def pair(found: Sequence[Any]) -> list[Any]:
     """The first of each of the two that are compared; where one is not there, the first two methods."""
     first = {one.algorithm: one for one in reversed(found)}
@@ -67,7 +82,19 @@ def drawn(pair: Sequence[Any]) -> str:
     return f"Drawn: {' and '.join(one.algorithm for one in pair)}."
 
 
-def chart_of(figure: Figure) -> Chart:
+def charts(title: str, panels: Callable[[], Sequence[Figure]]) -> list[Chart]:
+    """The figures that ``panels`` draws; none, and a warning, where values are beyond what can be drawn."""
+    with warnings.catch_warnings():
+        for kind in (RuntimeWarning, UserWarning):  # of overflow, and of what is then done
+            warnings.simplefilter("ignore", kind)
+        try:
+            return [_chart(figure) for figure in panels()]
+        except (ArithmeticError, TypeError, ValueError) as error:
+            warn(f"{title}: figures left out, they cannot be drawn ({' '.join(str(error).split())[:100]})")
+            return []
+
+
+def _chart(figure: Figure) -> Chart:
     """A figure with its titles and axis labels as what is said of it."""
     said = []
     for axes in figure.axes:

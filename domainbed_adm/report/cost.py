@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
@@ -56,4 +56,4 @@ def _peak(records: list[Record]) -> float | None:
 
 
 def _positive(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) and value > 0 else None
+    return float(value) if isinstance(value, int | float) and 0 < value <= sys.float_info.max else None

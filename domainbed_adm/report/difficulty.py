@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from domainbed_adm.analysis.runs import find_runs
 from domainbed_adm.console import warn
 from domainbed_adm.errors import UserError
-from domainbed_adm.report.analyses import Analysis, chart_of, datasets, drawn, ordered, pair
+from domainbed_adm.report.analyses import Analysis, charts, datasets, drawn, ordered, pair
 from domainbed_adm.report.tables import Row, Table, number
 
 #: ``training.difficulty_trace.FILE_NAME``; that module loads torch, which a sweep without a trace does not ask for.
@@ -54,4 +55,4 @@ def _traced(dataset: str, methods: list[Any]) -> Analysis:
     ]
     table = Table(f"{dataset}, last checkpoint", ["Difficulty", "Method"], [one for one, _ in _TRACED.values()], lines)
     shown = pair(methods)
-    return Analysis(dataset, drawn(shown), [chart_of(figure) for figure in difficulty_panels(shown)], table)
+    return Analysis(dataset, drawn(shown), charts(dataset, partial(difficulty_panels, shown)), table)

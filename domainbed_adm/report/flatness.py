@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
 from domainbed_adm.analysis.flatness import DomainFlatness, Flatness, load_flatness
 from domainbed_adm.analysis.flatness_figures import flatness_panels
-from domainbed_adm.report.analyses import Analysis, chart_of, ordered, parts
+from domainbed_adm.report.analyses import Analysis, charts, ordered, parts
 from domainbed_adm.report.tables import Row, Table, number
 
 #: Attribute of ``DomainFlatness``, heading.
@@ -30,9 +31,10 @@ def flatness(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
     By dataset, and where they differ by the settings that change the numbers.
     """
     measured = ordered(load_flatness(root), algorithms)
+    alike = parts(measured, lambda one: (one.rho, one.seed, one.samples, one.batch_size, one.dtype))
     return [
-        Analysis(title, _how(found), [chart_of(figure) for figure in flatness_panels(found)], _means(title, found))
-        for title, found in parts(measured, lambda one: (one.rho, one.seed, one.samples, one.batch_size, one.dtype))
+        Analysis(title, _how(found), charts(title, partial(flatness_panels, found)), _means(title, found))
+        for title, found in alike
     ]
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from domainbed_adm.analysis.landscape import Landscape, load_landscapes
 from domainbed_adm.analysis.landscape_figures import landscape_panels
-from domainbed_adm.report.analyses import Analysis, chart_of, datasets, drawn, ordered, pair, parts
+from domainbed_adm.report.analyses import Analysis, charts, datasets, drawn, ordered, pair, parts
 
 #: What ``Landscape.about`` may say of it, as it is told: what must be equal where landscapes are compared.
 _SETTINGS = {"seed": "seed", "samples": "images of each environment", "batch_size": "batch size", "dtype": "precision"}
@@ -29,7 +30,7 @@ def landscape(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
         place, there = max(places.items(), key=lambda group: len({one.algorithm for one in group[1]}))
         shown = pair(there)
         note = f"{drawn(shown)} With {place}.{f' {_how(shown[0])}' if several else ''}"
-        analyses.append(Analysis(title, note, [chart_of(figure) for figure in landscape_panels(shown)]))
+        analyses.append(Analysis(title, note, charts(title, partial(landscape_panels, shown))))
     return analyses
 
 

@@ -17,6 +17,7 @@ from domainbed_adm.leaderboard.facts import missing_line
 from domainbed_adm.leaderboard.missing import missing_runs
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.report import cost, difficulty, flatness, landscape, learning, making, statistics, tables
+from domainbed_adm.report.analyses import of_checkpoints
 from domainbed_adm.report.baseline import BASELINES
 from domainbed_adm.report.reading import Reading, heard
 from domainbed_adm.sweeping.jobs import DONE, FAILED
@@ -59,6 +60,7 @@ def page(reading: Reading, selections: Sequence[SelectionMethod], title: str, co
         costs=cost.cost_tables(reading.records, board),
         baselines=BASELINES,
         **found,
+        checkpoints=of_checkpoints(reading.root),
         main=main.name,
         statistics=statistics.section(board, main),
         troubles=_troubles(reading, board, selections),

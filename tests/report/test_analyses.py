@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ pytest.importorskip("matplotlib")
 from domainbed_adm.analysis.flatness import DomainFlatness, Flatness, save_flatness
 from domainbed_adm.analysis.landscape import Landscape, save_landscape
 from domainbed_adm.report import difficulty, flatness, landscape
+from domainbed_adm.report.analyses import charts
 from domainbed_adm.report.tables import Table
 from domainbed_adm.training.difficulty_trace import FILE_NAME, MEASURES, Trace
 from tests.report.sweeps import HOSTILE
@@ -120,6 +122,25 @@ def test_eigenvalues_that_did_not_converge_are_marked_and_not_counted(tmp_path: 
     ]
     assert found.table.note.startswith("* not over the runs whose eigenvalues did not converge")
     assert found.table.rows[2].cells[1].value == 3
+
+
+def test_values_whose_sum_is_no_float_have_a_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i, loss in enumerate((1.7e308, 1.7e308, 10**300)):
+        domains = [domain(role, [1e308], loss=loss, trace=(-1) ** i * 1.7e308) for role in ("pooled", "test")]
+        flat(tmp_path / f"{i}", "ERM", 0, domains=domains)
+    (found,) = flatness.flatness(tmp_path, ORDER)
+    assert [(row[4], row[8]) for row in shown(found.table)] == [("1e+308", "1.133e+308")] * 2
+    assert "Warning" not in capsys.readouterr().err
+
+
+def test_figures_that_cannot_be_drawn_are_left_out_with_one_warning(capsys: pytest.CaptureFixture[str]) -> None:
+    def panels() -> list[Any]:
+        warnings.warn("overflow", RuntimeWarning, stacklevel=1)
+        raise ValueError("Axis limits cannot be NaN\nor Inf")
+
+    assert charts("Mine", panels) == []
+    said = "warning: Mine: figures left out, they cannot be drawn (Axis limits cannot be NaN or Inf)\n"
+    assert capsys.readouterr() == ("", said)
 
 
 def around(folder: Path, algorithm: str, radius: float = 1.0, **more: Any) -> None:

@@ -52,3 +52,8 @@ def test_devices_and_datasets_are_not_mixed() -> None:
 
 def test_without_step_times_there_is_no_table() -> None:
     assert tables([record((0.5, 0.5))]) == []
+
+
+def test_a_time_that_is_no_float_is_not_known() -> None:
+    assert tables(timed("ERM", 10**400)) == []
+    assert shown(tables(timed("ERM", 0.1, mem_gb=10**400))[0]) == [["ERM", "1.00", "100.0", "–"]]

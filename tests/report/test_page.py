@@ -144,6 +144,22 @@ def test_what_failed_is_open_or_missing_is_told(tmp_path: Path) -> None:
     assert "6 done1 failed0 running1 incomplete" in re.sub(r"\s+(?=\d)|\n", "", text)
 
 
+def test_results_of_single_checkpoints_are_told(tmp_path: Path, small_page: str) -> None:
+    write_sweep(tmp_path, ["ERM"], {"Mine": ["ink", "oil"]})
+    first, second = sorted(tmp_path.iterdir())
+    for path in (first / "hessian_step1200.json", first / "hessian_step300.json", second / "hessian_step300.json"):
+        path.touch()
+    (first / "landscape_step300.npz").touch()
+    text = " ".join(Outline(html(tmp_path)).text.split())
+    assert "Not measured at the last model of any run: domainbed-adm analyze hessian" in text
+    assert (
+        "Results of --checkpoint are there too, and not shown: hessian_step300.json (2 runs), hessian_step1200.json "
+        "(1 run), landscape_step300.npz (1 run)."
+    ) in text
+    assert "Not measured: <code>" in small_page
+    assert "--checkpoint" not in small_page
+
+
 def test_pairs_of_test_environments_are_missing_only_where_there_are_some(tmp_path: Path) -> None:
     runs = sorted(write_sweep(tmp_path, ["ERM"], {"Mine": "abc"}).iterdir())
     assert "Nothing: every run that the records ask for is done" in html(tmp_path).replace("\n", " ")
