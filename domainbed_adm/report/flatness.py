@@ -12,7 +12,7 @@ from statistics import mean
 from domainbed_adm.analysis.flatness import DomainFlatness, Flatness, load_flatness
 from domainbed_adm.analysis.flatness_figures import flatness_panels
 from domainbed_adm.report.analyses import Analysis, charts, ordered, parts
-from domainbed_adm.report.tables import Row, Table, number
+from domainbed_adm.report.tables import Cell, Row, Table, number
 
 #: Attribute of ``DomainFlatness``, heading.
 _FLATNESS = {
@@ -58,16 +58,22 @@ def _means(title: str, found: Sequence[Flatness]) -> Table:
     for one in found:
         methods.setdefault(one.algorithm, []).append(one)
     held_out = {name: _held_out(runs) for name, runs in methods.items()}
-    rows = [_row(name, held_out[name], runs, role) for name, runs in methods.items() for role in _ROLES]
-    notes = []
+    counted = {name: _counted(counts) for name, counts in held_out.items()}
     shares = [{env: count / len(methods[name]) for env, count in own.items()} for name, own in held_out.items()]
+    notes, labels = [], ["Method", "Domains"]
+    if len(set(counted.values())) == 1:
+        notes.append(f"Test environments of each method (runs): {counted[found[0].algorithm]}.")
+    else:
+        labels.append("Test environments (runs)")
     if any(one != shares[0] for one in shares):
-        notes.append(
-            "The methods do not hold out the same test environments in equal shares: their means do not compare."
-        )
+        notes.append("The methods hold out test environments in different shares: their means do not compare.")
     if any(not _is_known(one, role) for one in found for role in _ROLES):
         notes.append("* not over the runs whose eigenvalues did not converge; the other columns are over all runs.")
-    labels = ["Method", "Domains", "Test environments (runs)"]
+    rows = [
+        Row([name, domains, counted[name]][: len(labels)], _cells(runs, role))
+        for name, runs in methods.items()
+        for role, domains in _ROLES.items()
+    ]
     columns = ["measured", "largest eigenvalue", *_FLATNESS.values()]
     return Table(f"{title}, means over runs", labels, columns, rows, " ".join(notes))
 
@@ -78,14 +84,14 @@ def _held_out(found: Sequence[Flatness]) -> dict[str, int]:
     return dict(Counter(" and ".join(domain.name for domain in one.of("test")) for one in by_index))
 
 
-def _row(method: str, held_out: dict[str, int], found: Sequence[Flatness], role: str) -> Row:
+def _cells(found: Sequence[Flatness], role: str) -> list[Cell]:
     """One method on the domains of one role."""
     known = [one for one in found if _is_known(one, role)]
     largest = number(_mean([domain.eigenvalues[0] for domain in _domains(known, role)]), ".4g")
     if len(known) < len(found):
         largest = replace(largest, text=f"{largest.text} *")
     others = [number(_mean([getattr(domain, name) for domain in _domains(found, role)]), ".4g") for name in _FLATNESS]
-    return Row([method, _ROLES[role], _counted(held_out)], [number(len(known), "d"), largest, *others])
+    return [number(len(known), "d"), largest, *others]
 
 
 def _counted(held_out: dict[str, int]) -> str:
