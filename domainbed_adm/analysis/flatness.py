@@ -15,6 +15,8 @@ from domainbed_adm.disk import replacing
 from domainbed_adm.training.measured import HESSIAN
 
 Kind = TypeVar("Kind")
+#: Beyond it no number is a measurement, and an axis would overflow.
+_LARGEST = 1e100
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ def load_flatness(folder: Path, checkpoint: str = MODEL) -> list[Flatness]:
         if file.is_file():
             try:
                 found.append(_flatness(json.loads(file.read_bytes())))
-            except (ValueError, KeyError, TypeError, OSError, OverflowError, RecursionError) as error:
+            except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
                 warn(f"{file} left out: no result of analyze hessian ({' '.join(str(error).split())[:100]})")
     return found
 
@@ -126,7 +128,6 @@ def _flatness(contents: Any) -> Flatness:
     Raises:
         TypeError: a value is of another type than it should be.
         KeyError: one is missing.
-        OverflowError: a number is too large.
         ValueError: the sources pooled or the test domains are not there.
     """
     if not isinstance(contents["domains"], list):
@@ -139,7 +140,15 @@ def _flatness(contents: Any) -> Flatness:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) < _LARGEST
+
+
+def _is_int(value: object) -> bool:
+    return type(value) is int and abs(value) < _LARGEST
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value.isprintable()
 
 
 def _is_list(items: Callable[[object], bool]) -> Callable[[object], bool]:
@@ -148,14 +157,14 @@ def _is_list(items: Callable[[object], bool]) -> Callable[[object], bool]:
 
 #: What a field's annotation asks of its value.
 _CHECKS: dict[str, Callable[[Any], bool]] = {
-    "str": lambda value: isinstance(value, str),
-    "int": lambda value: isinstance(value, int),
-    "int | None": lambda value: value is None or isinstance(value, int),
+    "str": _is_text,
+    "int": _is_int,
+    "int | None": lambda value: value is None or _is_int(value),
     "bool": lambda value: isinstance(value, bool),
     "float": _is_number,
     "list[float]": _is_list(_is_number),
-    "list[int]": _is_list(lambda value: isinstance(value, int)),
-    "dict[str, str]": lambda value: isinstance(value, dict) and all(isinstance(v, str) for v in value.values()),
+    "list[int]": _is_list(_is_int),
+    "dict[str, str]": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
     "list[DomainFlatness]": lambda value: True,  # made of checked ones
 }
 

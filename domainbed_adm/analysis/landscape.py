@@ -103,4 +103,9 @@ def _read(file: Path) -> Landscape:
         raise ValueError("arrays are not of numbers")
     if not isinstance(about, dict) or not all(isinstance(about.get(name), kind) for name, kind in _FACTS.items()):
         raise ValueError("it does not say which run it is of")
+    if not all(str(about[name]).isprintable() for name in _FACTS):
+        raise ValueError("its names cannot be printed")
+    arrays = {name: array.astype(np.float64) for name, array in arrays.items()}
+    if not all(np.abs(arrays[name]).max() < 1e100 for name in ("alphas", "alphas_2d")):
+        raise ValueError("positions are no numbers that can be drawn")
     return Landscape(**arrays, about=about)

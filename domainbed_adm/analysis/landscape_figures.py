@@ -81,7 +81,7 @@ def _lines(axes: Axes, found: Sequence[Landscape], kind: str) -> None:
         logarithmic(axes, "y")
         axes.set_ylim(low / 1.1, high * 1.1)
     else:
-        margin = 0.05 * (high - low) or 1.0
+        margin = max(0.05 * (high - low), 1e-9 * abs(low)) or 1.0
         axes.set_ylim(low - margin, high + margin)
     axes.axvline(0, color="gray", linewidth=0.8, linestyle=":")
     axes.set(title=_title(found, kind), xlabel="step along a random direction", ylabel="loss (nats)")

@@ -112,5 +112,4 @@ def _is_known(one: Flatness, role: str) -> bool:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    """Exact: as floats, the sum of large values could overflow."""
     return mean(values) if values else None

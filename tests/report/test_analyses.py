@@ -125,15 +125,6 @@ def test_eigenvalues_that_did_not_converge_are_marked_and_not_counted(tmp_path: 
     assert found.table.rows[2].cells[1].value == 3
 
 
-def test_values_whose_sum_is_no_float_have_a_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for i, loss in enumerate((1.7e308, 1.7e308, 10**300)):
-        domains = [domain(role, [1e308], loss=loss, trace=(-1) ** i * 1.7e308) for role in ("pooled", "test")]
-        flat(tmp_path / f"{i}", "ERM", 0, domains=domains)
-    (found,) = flatness.flatness(tmp_path, ORDER)
-    assert [(row[3], row[7]) for row in shown(found.table)] == [("1e+308", "1.133e+308")] * 2
-    assert "Warning" not in capsys.readouterr().err
-
-
 def test_figures_that_cannot_be_drawn_are_left_out_with_one_warning(capsys: pytest.CaptureFixture[str]) -> None:
     def panels() -> list[Any]:
         warnings.warn("overflow", RuntimeWarning, stacklevel=1)
