@@ -73,7 +73,7 @@ def _panel(axes: Axes, found: Sequence[Flatness], quantity: str) -> None:
         rows = [(-methods.index(one.algorithm) + shift, value(domain)) for one in found for domain in one.of(role)]
         shown += [x for _, x in rows if math.isfinite(x)]
         axes.plot(
-            [x for _, x in rows], [y for y, _ in rows], marker, color=colour, alpha=0.7, markersize=5,
+            [x for _, x in rows], [y for y, _ in rows], marker, color=colour, alpha=0.85, markersize=5,
             markeredgewidth=0, label=name,
         )  # fmt: skip
     axes.set_yticks(range(0, -len(methods), -1), labels=methods)
