@@ -58,9 +58,11 @@ def download(
             files = _given(source, archives) or [
                 Transfer(archive, stage, tick, retries, backoff).run() for archive in source.archives
             ]
-            with TemporaryDirectory(dir=stage, prefix=_SCRATCH) as scratch:
-                _unpack(files, Path(scratch), fetched=not archives)
-                _place(_arranged(source, Path(scratch)), target)
+            with TemporaryDirectory(dir=stage, prefix=_SCRATCH) as private:
+                scratch = Path(private) / "all"
+                scratch.mkdir()  # the umask's mode, where a temporary folder is its owner's alone
+                _unpack(files, scratch, fetched=not archives)
+                _place(_arranged(source, scratch), target)
             shutil.rmtree(stage)
     except Timeout as error:
         raise UserError(f"another process is fetching {source.dataset} into {target.parent}") from error

@@ -37,6 +37,13 @@ def test_a_dataset_is_put_in_place_and_nothing_else(tmp_path: Path) -> None:
     assert list(contents(tmp_path / STAGE).values()) in ([], [b""])
 
 
+def test_a_dataset_that_is_its_whole_archive_has_the_umasks_mode(tmp_path: Path) -> None:
+    (tmp_path / "usual").mkdir()
+    get(tmp_path, Page(ZIP), root=".")
+    assert contents(tmp_path / "PACS") == FILES
+    assert (tmp_path / "PACS").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
 def test_an_empty_folder_is_filled_and_a_full_one_is_left(tmp_path: Path) -> None:
     (tmp_path / "PACS").mkdir()
     get(tmp_path, Page(ZIP))
