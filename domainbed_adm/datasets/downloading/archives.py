@@ -81,7 +81,7 @@ def unpack(archive: Path, folder: Path) -> None:
     """
     try:
         budget = Budget(archive, max(RATIO * archive.stat().st_size, SMALL), MEMBERS)
-        with contextlib.closing(members_of(archive)) as members:
+        with contextlib.closing(members_of(archive, budget.take)) as members:
             for member in members:
                 _write(member, folder, budget)
     except UserError:

@@ -17,8 +17,10 @@ from typing import IO, Any, cast
 
 from domainbed_adm.errors import UserError
 
-#: A tar archive's headers are read whole; none that names an image is longer.
+#: Bytes of all headers of one tar member, which are read whole; none that names an image has more.
 _HEADER = 1 << 20
+#: Entries of a tar archive's global headers, which tarfile copies to every member.
+_GLOBALS = 1000
 
 
 class Refused(UserError):
@@ -37,11 +39,16 @@ class Member:
     link: str | None = None
 
 
-def members_of(archive: Path) -> Generator[Member, None, None]:
+def members_of(archive: Path, take: Callable[[int], None]) -> Generator[Member, None, None]:
     """The members of an archive, whose kind shows in its first bytes.
 
+    Args:
+        archive: the file.
+        take: called with the bytes that come out of it beside its members' content; it raises where they are too many.
+
     Raises:
-        Refused: one is encrypted, or no folder, file or link; or the errors of the modules that read archives.
+        Refused: one cannot be read within bounds, or is no folder, file or link; or the errors of the modules that
+            read archives.
     """
     with archive.open("rb") as file:
         start = file.read(6)
@@ -49,14 +56,15 @@ def members_of(archive: Path) -> Generator[Member, None, None]:
         yield from _zip_members(archive)
     else:
         openers: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-        yield from _tar_members(archive, next((openers[magic] for magic in openers if start.startswith(magic)), open))
+        opener = next((openers[magic] for magic in openers if start.startswith(magic)), open)
+        yield from _tar_members(archive, opener, take)
 
 
 def _zip_members(archive: Path) -> Iterator[Member]:
     """The members of a zip archive.
 
     Raises:
-        Refused: one is encrypted, or a link or device.
+        Refused: one is encrypted, a link or device, or packed so that zipfile unpacks it without bound.
     """
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
@@ -65,48 +73,72 @@ def _zip_members(archive: Path) -> Iterator[Member]:
                 raise Refused(archive, f"its member {info.filename!r} is encrypted")
             if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
                 raise Refused(archive, f"its member {info.filename!r} is a link or a device")
+            if info.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                why = f"its member {info.filename!r} is not deflated: unpack it, and pack it anew as an ordinary zip"
+                raise Refused(archive, why)
             yield Member(info.filename, None if info.is_dir() else partial(file.open, info))
 
 
-def _tar_members(archive: Path, opener: Any) -> Iterator[Member]:
+def _tar_members(archive: Path, opener: Any, take: Callable[[int], None]) -> Iterator[Member]:
     """The members of a tar archive.
 
     Raises:
-        Refused: one is neither folder, file nor link.
+        Refused: one is neither folder, file nor link, or sparse; or its headers are too long.
         ReadError: the archive ends before its end.
     """
     with opener(archive, "rb") as file:
-        plain = _Bounded(file, archive)
+        plain = _Bounded(file, archive, take)
         with tarfile.open(fileobj=cast(Any, plain), mode="r:") as tar:
-            for info in tar:
-                if info.isdir():
-                    yield Member(info.name)
-                elif info.isreg():
-                    yield Member(info.name, partial(cast(Any, tar.extractfile), info))
-                elif info.islnk():
-                    yield Member(info.name, link=posixpath.normpath(info.linkname))
-                elif info.issym():
-                    target = posixpath.join(posixpath.dirname(info.name), info.linkname)
-                    yield Member(info.name, link=posixpath.normpath(target))
-                else:
-                    raise Refused(archive, f"its member {info.name!r} is a device")
+            for info in iter(tar.next, None):
+                if len(tar.pax_headers) > _GLOBALS:
+                    raise Refused(archive, "its global headers have too many entries")
+                plain.header = None
+                yield _tar_member(archive, tar, info)
+                plain.header = _HEADER
+                cast(Any, tar).members.clear()  # tarfile keeps all that it has read
         if plain.last.strip(b"\0"):  # tarfile takes a header it cannot read for the end
             raise tarfile.ReadError("it breaks off in a header")
 
 
+def _tar_member(archive: Path, tar: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
+    if info.issparse():
+        raise Refused(archive, f"its member {info.name!r} is sparse: unpack it, and pack it anew without --sparse")
+    if info.isdir():
+        return Member(info.name)
+    if info.isreg():
+        return Member(info.name, partial(cast(Any, tar.extractfile), info))
+    if info.islnk():
+        return Member(info.name, link=posixpath.normpath(info.linkname))
+    if info.issym():
+        target = posixpath.join(posixpath.dirname(info.name), info.linkname)
+        return Member(info.name, link=posixpath.normpath(target))
+    raise Refused(archive, f"its member {info.name!r} is a device")
+
+
 class _Bounded:
-    """A file whose single reads are bounded: tarfile reads a header's text at once, whatever length it claims.
+    """A file that only goes forward and counts: tarfile reads headers whole, whatever length and number they claim.
 
     Attributes:
         last: what was read last.
+        header: bytes that the next member's headers may still have; None while content is read, which others count.
     """
 
-    def __init__(self, file: IO[bytes], archive: Path) -> None:
-        self._file, self._archive, self.last = file, archive, b""
-        self.seek, self.tell = file.seek, file.tell
+    def __init__(self, file: IO[bytes], archive: Path, take: Callable[[int], None]) -> None:
+        self._file, self._archive, self._take = file, archive, take
+        self.last, self.header, self.tell = b"", cast("int | None", _HEADER), file.tell
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= _HEADER:
+        if not 0 <= size <= (_HEADER if self.header is None else self.header):
             raise Refused(self._archive, "one of its headers is longer than a header can be")
         self.last = self._file.read(size)
+        if self.header is not None:
+            self.header -= len(self.last)
+            self._take(len(self.last))
         return self.last
+
+    def seek(self, position: int) -> None:
+        skipped = position - self.tell()
+        if skipped < 0:  # a compressed file would be read from its start again
+            raise Refused(self._archive, "one of its members lies within another")
+        self._take(skipped)
+        self._file.seek(position)
