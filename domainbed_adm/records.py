@@ -18,7 +18,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -133,13 +133,16 @@ def _without_doubles(records: list[Record], path: Path) -> list[Record]:
     return list(last.values())
 
 
-def keep_first(path: Path, count: int) -> None:
-    """Cut ``results.jsonl`` down to its first ``count`` records, a torn line gone too; the file is replaced whole.
+def keep_steps(path: Path, steps: Sequence[int]) -> None:
+    """Leave one record of each of these steps in a run's ``results.jsonl``, in this order; of doubles the last.
+
+    What else it holds, torn lines too, is gone; the file is replaced whole.
 
     Raises:
         UserError: the system refuses; the file is as it was.
     """
-    kept = read_file(path)[:count]
+    last = {record["step"]: record for record in read_file(path)}
+    kept = [last[step] for step in steps if step in last]
     with replacing(path) as file:
         file.writelines(json.dumps(record, sort_keys=True).encode() + b"\n" for record in kept)
 

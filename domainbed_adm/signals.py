@@ -25,7 +25,10 @@ def held_back(*numbers: signal.Signals) -> Iterator[None]:
 
 @contextlib.contextmanager
 def terminate_as_interrupt() -> Iterator[None]:
-    """While open, SIGTERM and SIGHUP raise KeyboardInterrupt, so that files are closed and children ended."""
+    """While open, SIGTERM and SIGHUP raise KeyboardInterrupt, so that files are closed and children ended.
+
+    One that the parent has ignored stays ignored: under ``nohup`` a run outlives the logout.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -33,7 +36,8 @@ def terminate_as_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    heard = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interrupt) for number in heard}
     try:
         yield
     finally:

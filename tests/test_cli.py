@@ -19,6 +19,15 @@ from domainbed_adm.sweeping.jobs import Sweep
 from tests.runs import record
 
 ODD = "caf\udce9\x1b[2J"
+TOO_LONG = "a" * 300
+#: Command lines that end in a path; one that the system takes would do.
+PATHS = [
+    *("train --output_dir", "predict --images . --model", "report", "analyze hessian", "collect_results --input_dir"),
+    "sweep launch --sweep smoke --skip_confirmation --output_dir",
+    "sweep status --sweep smoke --output_dir",
+    *("verify_data --data_dir . --dataset", "verify_data --dataset PACS --data_dir"),
+    *("train --data_dir . --dataset", "train --dataset PACS --data_dir"),
+]
 #: Command lines with one place for the odd name; no file of that name is there.
 LINES = [
     *("train --dataset", "train --algorithm", "train --hparams", "train --seed", "train --task", "train --test_envs"),
@@ -57,10 +66,12 @@ def called(*words: str) -> tuple[int, str, str]:
     return code, printed, told
 
 
-@pytest.mark.parametrize("line", LINES)
-def test_an_odd_name_of_nothing_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+@pytest.mark.parametrize(("line", "name"), [(line, ODD) for line in LINES] + [(line, TOO_LONG) for line in PATHS])
+def test_an_odd_name_of_nothing_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, name: str
+) -> None:
     monkeypatch.chdir(tmp_path)
-    code, _, told = called(*line.split(), ODD)
+    code, _, told = called(*line.split(), name)
     assert (code, told.count("\n")) == (2, 1)
     assert "\x1b" not in told
     assert not list(tmp_path.rglob("*.jsonl"))

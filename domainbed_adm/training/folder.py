@@ -37,9 +37,9 @@ def find_position(run: Setup, output_dir: Path) -> Position:
     """
     checkpoint, path = output_dir / resume.FILE_NAME, output_dir / records.FILE_NAME
     position = resume.load_position(checkpoint, run) if checkpoint.exists() else Position()
-    n_records = _check_recorded(run, path, position.next_step, "the checkpoint counts")
+    _check_recorded(run, path, position.next_step, "the checkpoint counts")
     if path.exists():
-        records.keep_first(path, n_records)
+        records.keep_steps(path, checkpoints_before(run, position.next_step))
     return position
 
 
@@ -49,11 +49,8 @@ def checkpoints_before(run: Setup, next_step: int) -> list[int]:
     return [step for step in range(next_step) if schedule.is_checkpoint(step)]
 
 
-def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> int:
+def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> None:
     """Refuse records of another run or of other data, and a file that lacks one of a checkpoint before ``next_step``.
-
-    Returns:
-        How many these are.
 
     Raises:
         UserError: the message names what differs, or how many there are.
@@ -73,4 +70,3 @@ def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> int
         raise UserError(
             f"{path} has {len(kept)} of the {len(expected)} records that {counted}: put the file back, or --restart"
         )
-    return len(expected)

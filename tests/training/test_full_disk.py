@@ -58,7 +58,7 @@ def test_records_that_do_not_fit_are_not_cut(tmp_path: Path) -> None:
     path = write(tmp_path, *(record((0.5, 0.5), step=step) for step in range(9))) / "results.jsonl"
     before = path.read_bytes()
     with no_file_larger_than(0), pytest.raises(UserError, match="results.jsonl: File too large"):
-        records.keep_first(path, 5)
+        records.keep_steps(path, range(5))
     assert path.read_bytes() == before
     assert [left.name for left in tmp_path.iterdir()] == ["results.jsonl"]
 

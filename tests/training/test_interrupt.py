@@ -12,6 +12,7 @@ import pytest
 
 import domainbed_adm
 from domainbed_adm.cli import main
+from domainbed_adm.signals import terminate_as_interrupt
 from domainbed_adm.training import loop
 
 FLAGS = ["--dataset", "Debug28", "--algorithm", "SAM", "--steps", "100000", "--checkpoint_freq", "100000"]
@@ -47,3 +48,16 @@ def test_interrupted_with_workers(tmp_path, monkeypatch, capsys, moment):
     monkeypatch.setattr(loop, "_step", stop)
     assert main(["train", *FLAGS, "--output_dir", str(tmp_path), "--workers", "0"]) == 130
     assert ("resumed at step" in capsys.readouterr().out) == (moment == "workers load")
+
+
+@pytest.mark.parametrize("ignored", [signal.SIGHUP, signal.SIGTERM])
+def test_what_the_parent_ignores_as_nohup_does_stays_ignored(ignored):
+    before = signal.signal(ignored, signal.SIG_IGN)
+    try:
+        with terminate_as_interrupt():
+            signal.raise_signal(ignored)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGTERM if ignored is signal.SIGHUP else signal.SIGHUP)
+        assert signal.getsignal(ignored) == signal.SIG_IGN
+    finally:
+        signal.signal(ignored, before)

@@ -106,7 +106,7 @@ def test_records_beyond_the_checkpoint_and_a_torn_line_are_dropped(tmp_path, mon
     train_killed(monkeypatch, 4, tmp_path / "broken", "SAM")
     path = tmp_path / "broken/results.jsonl"
     lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines, lines[-1], lines[-1][:40]]))
+    path.write_text("\n".join([lines[0], *lines, lines[-1], lines[-1][:40]]))  # doubles before and behind
     assert train(tmp_path / "broken", "SAM") == 0
     assert "resumed at step 3" in capsys.readouterr().out
     assert train(tmp_path / "whole", "SAM") == 0
