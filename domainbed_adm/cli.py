@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from domainbed_adm import __version__
 from domainbed_adm.console import Parser, printable
 from domainbed_adm.entry_points import load_extensions
-from domainbed_adm.errors import NonFiniteError, UserError
+from domainbed_adm.errors import LoadingError, NonFiniteError, UserError
 
 COMMANDS = {
     "train": "train one method on one dataset, one environment held out",
@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """Run a script's ``main``; one line and an exit code for what can go wrong.
 
-    A user's mistake, and a file that may not be read or written, is 2, a number that is not finite 3, an interruption
-    130, a closed pipe 141. What the output's encoding lacks, as of a file name that is not UTF-8, is escaped.
+    A user's mistake, and a file that the system does not give, is 2, a number that is not finite 3, a loading
+    process that was killed 1, an interruption 130, a closed pipe 141. What the output's encoding lacks, as of a file name that is not UTF-8, is escaped.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -66,12 +66,16 @@ def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     except PermissionError as error:
         print(f"domainbed-adm: error: no permission: {printable(str(error.filename or error))}", file=sys.stderr)
         return 2
-    except NonFiniteError as error:
+    except (NonFiniteError, LoadingError) as error:
         print(f"domainbed-adm: error: {printable(str(error))}", file=sys.stderr)
-        return 3
+        return 3 if isinstance(error, NonFiniteError) else 1
     except BrokenPipeError:  # the reader, head perhaps, has enough: nothing more can be written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        told = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+        print(f"domainbed-adm: error: {printable(told)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("domainbed-adm: interrupted", file=sys.stderr)
         return 130

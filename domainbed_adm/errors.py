@@ -17,6 +17,10 @@ class NonFiniteError(ArithmeticError):
     """A loss, gradient or score that is infinite or no number; commands print its line and exit with code 3."""
 
 
+class LoadingError(RuntimeError):
+    """A process that loads data was killed; commands print its line and exit with code 1: another try may do."""
+
+
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
     """Return ``table[name]``, or explain which names there are.
 
