@@ -13,7 +13,7 @@ from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.disk import replacing
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import POSITIVE, Choice, Number, every_hparam
-from domainbed_adm.training.archive import archive_fault
+from domainbed_adm.training.archive import check_archive
 from domainbed_adm.training.schema import PLAIN, TEXT, WEIGHTS, Listed, Maybe, Named, Spec, fault
 
 _COUNT, _PIXELS = Number(1, 10**6, integer=True), Number(1, 1024, integer=True)
@@ -94,9 +94,7 @@ def load_plain(path: Path, needed: Sequence[str], advice: str | None = None) -> 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            wrong = archive_fault(path)
-            if wrong:
-                raise ValueError(wrong)
+            check_archive(path)
             contents = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what bytes of a stranger make torch raise is open-ended; its text may advise to load
         # them all the same, code and all, so it is not told
