@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,6 @@ from domainbed_adm.training import difficulty_trace, tensorboard
 from domainbed_adm.training.difficulty_trace import DifficultyTracer, choose_sample, load_trace
 from domainbed_adm.training.folder import checkpoints_before
 from domainbed_adm.training.setup import Setup
-from domainbed_adm.training.tensorboard import TensorBoard
 
 #: Called with each record, once it is written.
 Observer = Callable[[Record], None]
@@ -89,9 +88,9 @@ def watching(run: Setup, output_dir: Path, watch: Watch, next_step: int) -> Iter
     """Within the block, an observer that does what ``watch`` asks; a run that goes on goes on being watched.
 
     Raises:
-        UserError: a library or the images for it are missing, or the trace there is another's.
+        UserError: a library or the images for it are missing, the trace there is another's, or the disk is full.
     """
-    tracer, events = None, None
+    tracer = None
     path = output_dir / difficulty_trace.FILE_NAME
     if watch.traces:
         tracer = DifficultyTracer(run, path, watch.sample_size, next_step)
@@ -99,13 +98,12 @@ def watching(run: Setup, output_dir: Path, watch: Watch, next_step: int) -> Iter
             warn(f"{path} lacks checkpoints before step {next_step}, {_LEFT_OUT}; --restart traces all")
     elif path.exists():
         warn(f"{path} ends, as the run goes on without --trace_difficulty, {_LEFT_OUT}: give the flag to go on with it")
-    if watch.tensorboard:
-        events = TensorBoard(run, output_dir / tensorboard.FOLDER_NAME, next_step)
+    folder = output_dir / tensorboard.FOLDER_NAME
+    with tensorboard.opened(run, folder, next_step) if watch.tensorboard else nullcontext() as events:
 
-    def observe(record: Record) -> None:
-        scores = tracer.observe(record["step"]) if tracer else {}
-        if events:
-            events.write(record, scores)
+        def observe(record: Record) -> None:
+            scores = tracer.observe(record["step"]) if tracer else {}
+            if events:
+                events.write(record, scores)
 
-    with closing(events) if events else nullcontext():
         yield observe
