@@ -24,6 +24,7 @@ def explained(run: Setup, step: int, output_dir: Path) -> Iterator[None]:
     Raises:
         NonFiniteError: a number was not finite; ``diverged.json`` says at which step, with which method and hparams.
         UserError: the memory was not enough.
+        LoadingError: a process that loads data was killed.
     """
     try:
         with enough_memory(run.in_words(f", step {step}")):

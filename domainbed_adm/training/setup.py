@@ -167,7 +167,7 @@ def _build(
     what = _in_words(vars(args), hparams, dataset, device)
     if device.type == "cpu":
         batch = (sources * hparams["batch_size"], *dataset.input_shape)
-        by_inputs = get_method(args.algorithm).difficulty in {"GDM", "ADM"}
+        by_inputs = get_method(args.algorithm).difficulty in {"GDM", "ADM"} and hparams.get("weighting") == "both"
         check_fits(lambda: make({**hparams, "pretrained": False}), batch, by_inputs, what)
     with enough_memory(what):
         return make(hparams).to(device)

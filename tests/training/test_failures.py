@@ -2,8 +2,11 @@
 
 import json
 import math
+import random
 import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,9 +15,10 @@ from hypothesis import strategies as st
 from domainbed_adm import hparams_registry, machine
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.cli import main
+from domainbed_adm.errors import LoadingError
 from domainbed_adm.hparams_registry import Number
 from domainbed_adm.methods import METHODS
-from domainbed_adm.training import capacity
+from domainbed_adm.training import capacity, failures, setup
 from domainbed_adm.training.checkpoint import load_plain
 
 
@@ -185,10 +189,58 @@ def test_what_a_step_needs_at_the_least():
             self.predict = self.network
 
     params, inputs, hidden = 4 * 10 + 10 + 10 * 3 + 3, 4, 10
-    before = torch.get_rng_state()
     assert capacity.least_memory(Small, (7, 4)) == 4 * (4 * params + 7 * (inputs + hidden))
-    assert torch.equal(torch.get_rng_state(), before)
+    assert capacity.least_memory(Small, (7, 4), peak=1.5) == 4 * (4 * params + 1.5 * 7 * (inputs + hidden))
     assert capacity.least_memory(torch.nn.Linear, (7, 4)) == 0
+
+
+def test_the_check_draws_from_no_generator():
+    def states():
+        return torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1:]
+
+    def make():
+        torch.randn(3), random.random(), np.random.rand()  # an extension's own way to begin
+        return torch.nn.Linear(2, 2)
+
+    before = states()
+    capacity.check_fits(make, (1, 2), False, "a run")
+    for old, new in zip(before, states(), strict=True):
+        np.testing.assert_equal(new, old)
+
+
+@pytest.mark.parametrize(
+    ("flags", "differentiates"),
+    [
+        (("SPL_GDM", "both"), True),
+        (("SPL_ADM", "both"), True),
+        (("SPL_ADM", "memory"), False),
+        (("SPL_Loss", "both"), False),
+    ],
+)
+def test_inputs_that_are_not_differentiated_apart_take_no_room(tmp_path, monkeypatch, flags, differentiates):
+    seen = []
+    monkeypatch.setattr(setup, "check_fits", lambda make, batch, by_inputs, what: seen.append(by_inputs))
+    algorithm, weighting = flags
+    assert train(tmp_path, "--algorithm", algorithm, "--steps", "1", "--skip_model_save", weighting=weighting) == 0
+    assert seen == [differentiates]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "DataLoader worker (pid(s) 5215) exited unexpectedly",
+        "DataLoader worker (pid 5215) is killed by signal: Killed. ",
+        "DataLoader worker (pid 5215) is killed by signal: Bus error. ... out of shared memory.",
+        "unable to write to file </torch_5215_1>: No space left on device (28)",
+    ],
+)
+def test_a_loading_process_that_was_killed_is_told_and_may_be_tried_again(tmp_path, said):
+    run = SimpleNamespace(in_words=lambda moment: f"SAM on PACS{moment}")
+    advice = (
+        "^a process that loads data was killed, perhaps for want of memory: SAM on PACS, step 3: try --workers 0, or"
+    )
+    with pytest.raises(LoadingError, match=advice), failures.explained(run, 3, tmp_path):
+        raise RuntimeError(said)
 
 
 @pytest.mark.parametrize(("name", "value"), [("lr", 1e38), ("weight_decay", 1e300), ("spl_threshold", 1e300)])
