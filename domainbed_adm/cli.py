@@ -51,8 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """Run a script's ``main``; one line and an exit code for what can go wrong.
 
-    A user's mistake, and a file that the system does not give, is 2, a number that is not finite 3, a loading
-    process that was killed 1, an interruption 130, a closed pipe 141. What the output's encoding lacks, as of a file name that is not UTF-8, is escaped.
+    A user's mistake, and a file that the system does not give, is 2, a number that is not finite 3, a loading process
+    that was killed 1, an interruption 130, a closed pipe 141. What the output's encoding lacks, as of a file name that
+    is not UTF-8, is escaped.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
