@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from domainbed_adm.disk import writing
-from domainbed_adm.errors import NonFiniteError, UserError
+from domainbed_adm.errors import LoadingError, NonFiniteError, UserError
 
 
 class _Tee:
@@ -53,6 +53,6 @@ def teed(output_dir: Path) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            expected = isinstance(error, (UserError, NonFiniteError))
+            expected = isinstance(error, (UserError, NonFiniteError, LoadingError))
             err.log(f"{error}\n" if expected else traceback.format_exc())
             raise
