@@ -1,6 +1,7 @@
 """Fixtures that several tests share."""
 
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,11 @@ from PIL import Image
 # Tests run beside each other, a thread each: more would fight over the cores. Child processes read the variable.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Under nohup, or behind a shell's &, a process ignores these, and so do its children: what ends a run must be heard.
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 DOMAINS = ("dark", "light", "tinted")
 CLASSES = ("circle", "square")
