@@ -7,6 +7,7 @@ as unknown.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,11 +22,11 @@ from domainbed_adm.leaderboard.comparison import paired_difference
 
 EXAMPLES = "  python -m benchmarks.flatness results/flatness ERM SAM"
 
-#: Value of a domain; None where it is not known.
-FIGURES: dict[str, Callable[[DomainFlatness], float | None]] = {
+#: Value of a domain; NaN where it is not known.
+FIGURES: dict[str, Callable[[DomainFlatness], float]] = {
     "loss": lambda domain: domain.loss,
     "accuracy (%)": lambda domain: 100 * domain.accuracy,
-    "largest eigenvalue": lambda domain: domain.eigenvalues[0] if domain.converged and domain.eigenvalues else None,
+    "largest eigenvalue": lambda domain: domain.largest_eigenvalue,
     "trace": lambda domain: domain.trace,
     "rho-sharpness": lambda domain: domain.sharpness,
     "mean rise at random directions": lambda domain: domain.random_rise,
@@ -85,9 +86,8 @@ def _check_alike(found: Sequence[Flatness]) -> None:
 
 def _value(found: Flatness, role: str, name: str) -> float | None:
     """Mean over the run's domains of this role; None where one is not known."""
-    values = [FIGURES[name](domain) for domain in found.of(role)]
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None
+    value = float(np.mean([FIGURES[name](domain) for domain in found.of(role)]))
+    return None if math.isnan(value) else value
 
 
 def _how(found: Flatness) -> str:

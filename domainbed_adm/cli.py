@@ -64,9 +64,6 @@ def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"domainbed-adm: error: {printable(str(error))}", file=sys.stderr)
         return 2
-    except PermissionError as error:
-        print(f"domainbed-adm: error: no permission: {printable(str(error.filename or error))}", file=sys.stderr)
-        return 2
     except (NonFiniteError, LoadingError) as error:
         print(f"domainbed-adm: error: {printable(str(error))}", file=sys.stderr)
         return 3 if isinstance(error, NonFiniteError) else 1

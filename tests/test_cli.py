@@ -100,7 +100,7 @@ def test_what_may_not_be_read_is_one_line(capsys: pytest.CaptureFixture[str]) ->
         raise PermissionError(13, "Permission denied", "/there/\udce9")
 
     assert run(refuse, []) == 2
-    assert capsys.readouterr().err == "domainbed-adm: error: no permission: /there/\\udce9\n"
+    assert capsys.readouterr().err == "domainbed-adm: error: /there/\\udce9: Permission denied\n"
 
 
 @pytest.fixture

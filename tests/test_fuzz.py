@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from domainbed_adm import hparams_registry
@@ -19,15 +19,10 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.methods import METHODS
 from domainbed_adm.sweeping.jobs import Sweep
 from domainbed_adm.training.checkpoint import load_plain
+from tests.fuzzing import repeatable
 from tests.runs import record
 
-bounded = settings(
-    max_examples=150,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+bounded = repeatable(150)
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 values = st.recursive(scalars, lambda one: st.lists(one, max_size=3) | st.dictionaries(st.text(), one, max_size=3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ class TracedMethod:
 
     def separability(self, measure: str) -> Separability:
         """Each figure's mean over runs."""
-        found = [separability(trace.scores[measure], trace.correct) for trace in self.traces]
+        found = self._by_run[measure]
         return Separability(
             _mean([one.variation for one in found]),
             _mean([one.self_correlation for one in found]),
@@ -69,9 +70,13 @@ class TracedMethod:
 
     def correctness_runs(self, measure: str) -> np.ndarray:
         """How many runs have a correlation with correctness, shape (T,); with all images right in the end none has."""
-        found = [separability(trace.scores[measure], trace.correct).correctness_correlation for trace in self.traces]
-        return np.isfinite(found).sum(axis=0)
+        return np.isfinite([one.correctness_correlation for one in self._by_run[measure]]).sum(axis=0)
 
+    @cached_property
+    def _by_run(self) -> dict[str, list[Separability]]:
+        return {name: [separability(one.scores[name], one.correct) for one in self.traces] for name in COMPARED}
+
+    @cached_property
     def linear(self) -> LinearEstimator:
         """Each figure's mean over runs."""
         found = [linear_estimator(trace) for trace in self.traces]
@@ -165,7 +170,7 @@ def rows(methods: Iterable[TracedMethod]) -> list[dict[str, Any]]:
     """One row for each method, measure and checkpoint, numbers None where they are not known."""
     found = []
     for method in methods:
-        linear = method.linear()
+        linear = method.linear
         for measure in COMPARED:
             figures, scores = method.separability(measure), method.scores(measure)
             counted = method.correctness_runs(measure)

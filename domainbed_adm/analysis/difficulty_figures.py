@@ -92,7 +92,7 @@ def statistic(axes: Axes, methods: Sequence[TracedMethod], what: str) -> None:
     for j, method in enumerate(methods):
         line = _LINES[j % len(_LINES)]
         if what == "linear":
-            axes.plot(method.step, method.linear().share, line, color=figures.COLOURS[3])
+            axes.plot(method.step, method.linear.share, line, color=figures.COLOURS[3])
             continue
         for i, measure in enumerate(COMPARED):
             axes.plot(method.step, getattr(method.separability(measure), what), line, color=figures.COLOURS[i])

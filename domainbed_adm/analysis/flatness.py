@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from domainbed_adm.analysis.runs import MODEL, result_path
-from domainbed_adm.console import warn
+from domainbed_adm.analysis.runs import MODEL, load_results, result_path
 from domainbed_adm.disk import replacing
 from domainbed_adm.training.measured import HESSIAN
 
@@ -111,15 +110,8 @@ def load_flatness(folder: Path, checkpoint: str = MODEL) -> list[Flatness]:
 
     A file that is damaged or another's gets a warning and is left out.
     """
-    found = []
-    for path in (place for place in (folder, *sorted(folder.glob("*/"))) if place.is_dir()):
-        file = result_path(path, checkpoint, *HESSIAN)
-        if file.is_file():
-            try:
-                found.append(_flatness(json.loads(file.read_bytes())))
-            except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-                warn(f"{file} left out: no result of analyze hessian ({' '.join(str(error).split())[:100]})")
-    return found
+    faults = (ValueError, KeyError, TypeError, OSError, RecursionError)
+    return load_results(folder, checkpoint, *HESSIAN, lambda file: _flatness(json.loads(file.read_bytes())), faults)
 
 
 def _flatness(contents: Any) -> Flatness:

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from domainbed_adm.analysis.runs import MODEL, result_path
-from domainbed_adm.console import warn
+from domainbed_adm.analysis.runs import MODEL, load_results, result_path
 from domainbed_adm.disk import replacing
 from domainbed_adm.training.measured import LANDSCAPE
 
@@ -73,15 +72,8 @@ def load_landscapes(folder: Path, checkpoint: str = MODEL) -> list[Landscape]:
 
     A file that is damaged or another's gets a warning and is left out.
     """
-    found = []
-    for path in (place for place in (folder, *sorted(folder.glob("*/"))) if place.is_dir()):
-        file = result_path(path, checkpoint, *LANDSCAPE)
-        if file.is_file():
-            try:
-                found.append(_read(file))
-            except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-                warn(f"{file} left out: no result of analyze landscape ({' '.join(str(error).split())[:100]})")
-    return found
+    faults = (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile)
+    return load_results(folder, checkpoint, *LANDSCAPE, _read, faults)
 
 
 def _read(file: Path) -> Landscape:

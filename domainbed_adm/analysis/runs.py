@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from domainbed_adm import records
 from domainbed_adm.console import warn
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from domainbed_adm.datasets.base import MultipleDomainDataset
     from domainbed_adm.training.splits import Splits
 
+Result = TypeVar("Result")
 MODEL = "model.pkl"
 #: What tells one run of a sweep from another, beside its hparams.
 _FACTS = ("algorithm", "dataset", "test_envs", "trial_seed")
@@ -109,6 +110,35 @@ def result_path(folder: Path, checkpoint: str, kind: str, ending: str) -> Path:
         UserError: ``checkpoint`` is no name of a model's file.
     """
     return folder / f"{kind}{_suffix(checkpoint)}.{ending}"
+
+
+def load_results(
+    folder: Path,
+    checkpoint: str,
+    kind: str,
+    ending: str,
+    read: Callable[[Path], Result],
+    faults: tuple[type[Exception], ...],
+) -> list[Result]:
+    """What lies at :func:`result_path` in the run in ``folder``, or in the runs of the sweep there, by folder.
+
+    Args:
+        folder: of a run or of a sweep.
+        checkpoint: name of the model's file.
+        kind: of result.
+        ending: of its files.
+        read: reads one.
+        faults: what it raises of a file that is damaged or another's, which gets a warning and is left out.
+    """
+    found = []
+    for path in (place for place in (folder, *sorted(folder.glob("*/"))) if place.is_dir()):
+        file = result_path(path, checkpoint, kind, ending)
+        if file.is_file():
+            try:
+                found.append(read(file))
+            except faults as error:
+                warn(f"{file} left out: no result of analyze {kind} ({' '.join(str(error).split())[:100]})")
+    return found
 
 
 def labels(args: Sequence[Mapping[str, Any]]) -> list[str]:

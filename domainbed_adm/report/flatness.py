@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -87,7 +88,7 @@ def _held_out(found: Sequence[Flatness]) -> dict[str, int]:
 def _cells(found: Sequence[Flatness], role: str) -> list[Cell]:
     """One method on the domains of one role."""
     known = [one for one in found if _is_known(one, role)]
-    largest = number(_mean([domain.eigenvalues[0] for domain in _domains(known, role)]), ".4g")
+    largest = number(_mean([domain.largest_eigenvalue for domain in _domains(known, role)]), ".4g")
     if len(known) < len(found):
         largest = replace(largest, text=f"{largest.text} *")
     others = [number(_mean([getattr(domain, name) for domain in _domains(found, role)]), ".4g") for name in _FLATNESS]
@@ -108,7 +109,7 @@ def _domains(found: Sequence[Flatness], role: str) -> list[DomainFlatness]:
 
 def _is_known(one: Flatness, role: str) -> bool:
     """Whether the largest eigenvalue is there: one that is left of several need not be the largest."""
-    return all(domain.converged and domain.eigenvalues for domain in one.of(role))
+    return not any(math.isnan(domain.largest_eigenvalue) for domain in one.of(role))
 
 
 def _mean(values: Sequence[float]) -> float | None:

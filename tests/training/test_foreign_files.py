@@ -8,20 +8,15 @@ import json
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
 from domainbed_adm.cli import main
 from domainbed_adm.training import loop, provenance
+from tests.fuzzing import repeatable
 
-bounded = settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+bounded = repeatable(60)
 
 
 @pytest.fixture(autouse=True)
