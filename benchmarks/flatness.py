@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from domainbed_adm.analysis.flatness import DomainFlatness, Flatness, load_flatness
+from domainbed_adm.analysis.hessian_file import DomainFlatness, Flatness, load_flatness
 from domainbed_adm.cli import run
-from domainbed_adm.console import Parser
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard.comparison import paired_difference
+from domainbed_adm.system.console import Parser
 
 EXAMPLES = "  python -m benchmarks.flatness results/flatness ERM SAM"
 

@@ -20,10 +20,10 @@ import torch
 
 from domainbed_adm import __version__
 from domainbed_adm.algorithms import get_algorithm_class
-from domainbed_adm.console import Parser, ProgressBar
 from domainbed_adm.hparams_registry import default_hparams
-from domainbed_adm.methods import get_method
-from domainbed_adm.tables import show
+from domainbed_adm.method.cards import get_method
+from domainbed_adm.system.console import Parser, ProgressBar
+from domainbed_adm.system.tables import show
 
 LINEAR = {"weighting": "descent", "adm_estimator": "linear"}
 

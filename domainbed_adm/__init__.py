@@ -6,25 +6,26 @@ The flow, which is also the layout::
          -> records -> selection -> leaderboard
 
 ==========================  ================================================================
-``methods``                 the grid of 28 methods as data: names, sources, costs
-``difficulty``              clean losses and inputs -> scores[B]: Loss, GDM, ADM
-``curriculum``              scores[B] and progress -> weights[B]: SPL, SSPL
-``flatness``                gradient function -> gradient for the optimizer: SAM, SAGM, F-SAM
-``step``                    the three wired into one training step of any PyTorch loop, with
-                            ``gradients``, ``side_effects``, ``memory`` and ``state`` below it
+``datasets``                what is trained on: environments over one set of classes
+``method``                  pure PyTorch, no files and no flags. ``cards``: the grid of 28 methods
+                            as data; ``difficulty``: losses and inputs -> scores[B];
+                            ``curriculum``: scores[B] and progress -> weights[B]; ``flatness``:
+                            gradient function -> gradient for the optimizer; ``step``: the three
+                            wired into one training step of any PyTorch loop
 ``algorithms``              the grid as DomainBed ``Algorithm`` classes
 ``hparams_registry``        their defaults, random ranges and valid ranges
-``networks``, ``datasets``  what is trained, on what; ``backbones``: pretrained networks
-``training``                one run: splits, data stream, loop, evaluation, resume
-``records``                 ``results.jsonl``: write, read; ``disk``: files whole or not at all
+``networks``                what is trained
+``training``                one run: set-up, batches, splits, loop, evaluation, resume
+``records``                 ``results.jsonl``: write, read
 ``model_selection``         records -> the accuracy each selection method reports
-``leaderboard``             records -> tables, paired comparisons, the published numbers beside ours
-``sweeping``                many runs: jobs, locks, launchers, named sweeps; ``machine``: CPUs and memory there are
-``analysis``                models -> Hessian, sharpness, landscape; traces -> how difficulties tell apart
-``report``                  a sweep as one HTML page; ``figures``: the one style of all figures
+``leaderboard``             records -> tables, paired comparisons, published numbers beside ours
+``sweeping``                many runs: jobs, command launchers, named sweeps, status
+``analysis``                models -> Hessian, sharpness, landscape; traces -> separability
+``report``                  a sweep as one HTML page, a file for each ``section_*``
 ``upstream``                the same methods in a DomainBed checkout
 ``extensions``              parts of other packages; ``testing`` checks them
 ``scripts``, ``cli``        the command line
+``system``                  the terminal, the disk, locks, signals, the machine, seeds
 ==========================  ================================================================
 
 Importing the package loads no torch.
@@ -38,16 +39,16 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "ADM": "difficulty",
-    "GDM": "difficulty",
-    "Loss": "difficulty",
-    "SPL": "curriculum",
-    "SSPL": "curriculum",
-    "SAM": "flatness",
-    "SAGM": "flatness",
-    "FSAM": "flatness",
-    "TrainingStep": "step",
-    "METHODS": "methods",
+    "ADM": "method.difficulty",
+    "GDM": "method.difficulty",
+    "Loss": "method.difficulty",
+    "SPL": "method.curriculum",
+    "SSPL": "method.curriculum",
+    "SAM": "method.flatness",
+    "SAGM": "method.flatness",
+    "FSAM": "method.flatness",
+    "TrainingStep": "method.step",
+    "METHODS": "method.cards",
     "get_algorithm_class": "algorithms",
     "default_hparams": "hparams_registry",
     "random_hparams": "hparams_registry",

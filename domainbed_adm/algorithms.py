@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from domainbed_adm import curriculum, difficulty, flatness, networks
-from domainbed_adm.entry_points import load_extensions
+from domainbed_adm import networks
 from domainbed_adm.errors import UserError
-from domainbed_adm.methods import METHODS, Method, OwnMethod, get_method
-from domainbed_adm.state import StepState
-from domainbed_adm.step import TrainingStep
+from domainbed_adm.method import curriculum, difficulty, flatness
+from domainbed_adm.method.cards import METHODS, Method, OwnMethod, get_method
+from domainbed_adm.method.state import StepState
+from domainbed_adm.method.step import TrainingStep
+from domainbed_adm.system.entry_points import load_extensions
 
 Hparams = dict[str, Any]
 

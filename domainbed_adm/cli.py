@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from domainbed_adm import __version__
-from domainbed_adm.console import Parser, printable
-from domainbed_adm.entry_points import load_extensions
 from domainbed_adm.errors import LoadingError, NonFiniteError, UserError
+from domainbed_adm.system.console import Parser, printable
+from domainbed_adm.system.entry_points import load_extensions
 
 COMMANDS = {
     "train": "train one method on one dataset, one environment held out",

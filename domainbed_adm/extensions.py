@@ -20,11 +20,11 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from domainbed_adm import methods
 from domainbed_adm.datasets.cards import BUILDERS, CARDS, DatasetCard, Normalization, folder_card
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import ADDED, Choice, Hparam, Number, every_hparam
-from domainbed_adm.methods import CURRICULA, DIFFICULTIES, METHODS, Card, Method, OwnMethod
+from domainbed_adm.method import cards as methods
+from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, METHODS, Card, Method, OwnMethod
 
 __all__ = [
     "Card",

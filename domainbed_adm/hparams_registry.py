@@ -17,8 +17,8 @@ import numpy as np
 
 from domainbed_adm.datasets.cards import IMAGENET, DatasetCard, get_card
 from domainbed_adm.errors import UserError, unknown_name
-from domainbed_adm.methods import METHODS, WEIGHTINGS, Method, get_method
-from domainbed_adm.seeding import seed_hash
+from domainbed_adm.method.cards import METHODS, WEIGHTINGS, Method, get_method
+from domainbed_adm.system.seeding import seed_hash
 
 Draw = Callable[[np.random.RandomState], Any]
 

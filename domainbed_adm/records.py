@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from domainbed_adm.console import printable, warn
-from domainbed_adm.disk import replacing, writing
 from domainbed_adm.errors import UserError
+from domainbed_adm.system.console import printable, warn
+from domainbed_adm.system.disk import replacing, writing
 
 Record = dict[str, Any]
 FILE_NAME = "results.jsonl"
@@ -83,7 +83,7 @@ def load_records(input_dir: str | Path) -> list[Record]:
 
     A line that is no record gets a warning with its file and number, and is left out. Of several records of one step of
     one run (DomainBed appends to a file where a run is started again), the last counts. In names and other texts, what
-    a terminal would obey is escaped (see :func:`~domainbed_adm.console.printable`).
+    a terminal would obey is escaped (see :func:`~domainbed_adm.system.console.printable`).
 
     Raises:
         UserError: there is no such folder, no record in it, or it cannot be read.

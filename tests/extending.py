@@ -7,8 +7,10 @@ import os
 import sys
 from pathlib import Path
 
-from domainbed_adm import algorithms, entry_points, hparams_registry, methods
+from domainbed_adm import algorithms, hparams_registry
 from domainbed_adm.datasets import cards
+from domainbed_adm.method import cards as methods
+from domainbed_adm.system import entry_points
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "tests/extensions/example"

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from domainbed_adm import algorithms, curriculum, difficulty, flatness, hparams_registry, methods
+from domainbed_adm import algorithms, hparams_registry
 from domainbed_adm.errors import UserError
+from domainbed_adm.method import cards as methods
+from domainbed_adm.method import curriculum, difficulty, flatness
 from tests import cases
 
 FAMILIES = {

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from domainbed_adm.flatness import FSAM, SAGM, SAM
-from domainbed_adm.step import TrainingStep
+from domainbed_adm.method.flatness import FSAM, SAGM, SAM
+from domainbed_adm.method.step import TrainingStep
 
 RULES = {"SAM": SAM(0.05), "SAGM": SAGM(0.05, 0.001), "FSAM": FSAM(0.05, 1.0, 0.9)}
 TOLERANCE = 1e-10

@@ -5,8 +5,8 @@ import torch
 
 from domainbed_adm.algorithms import get_algorithm_class, training_step
 from domainbed_adm.hparams_registry import default_hparams
-from domainbed_adm.methods import METHODS, WEIGHTINGS
-from domainbed_adm.state import StepState
+from domainbed_adm.method.cards import METHODS, WEIGHTINGS
+from domainbed_adm.method.state import StepState
 from tests.toys import batch, network, parameters_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

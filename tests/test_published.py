@@ -9,7 +9,7 @@ from domainbed_adm.leaderboard import Board, tidy
 from domainbed_adm.leaderboard.board import Entry
 from domainbed_adm.leaderboard.published import PublishedRow, published, published_rows, unpublished_lines
 from domainbed_adm.leaderboard.published_sheet import published_sheet, with_published
-from domainbed_adm.methods import METHODS
+from domainbed_adm.method.cards import METHODS
 from domainbed_adm.model_selection import SELECTION_METHODS
 from domainbed_adm.records import load_records
 from tests.runs import DATA, record

@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from domainbed_adm import figures
-from domainbed_adm.analysis.flatness import Flatness, save_flatness
-from domainbed_adm.analysis.flatness_measuring import Effort, common_rho, measure_flatness
-from domainbed_adm.analysis.landscape import save_landscape
+from domainbed_adm.analysis.hessian_file import Flatness, save_flatness
+from domainbed_adm.analysis.hessian_measuring import Effort, common_rho, measure_flatness
+from domainbed_adm.analysis.landscape_file import save_landscape
 from domainbed_adm.analysis.landscape_measuring import Grid, check_same_shapes, measure_landscape
 from domainbed_adm.analysis.runs import Run, labels, with_checkpoint
 from domainbed_adm.analysis.subject import Settings
-from domainbed_adm.console import warn
-from domainbed_adm.tables import show
-from domainbed_adm.training.checkpoint import load_model
+from domainbed_adm.system import figures
+from domainbed_adm.system.console import warn
+from domainbed_adm.system.tables import show
+from domainbed_adm.training.model_file import load_model
 
 
 def analyze_hessian(
@@ -60,7 +60,7 @@ def analyze_hessian(
                 f"{name}: eigenvalues of {', '.join(lacking)} not all converged: more --max_restarts, or a --tolerance"
             )
     if output:
-        from domainbed_adm.analysis.flatness_figures import draw_flatness
+        from domainbed_adm.analysis.hessian_figures import draw_flatness
 
         figures.save(draw_flatness(found), output)
         print(f"figure: {output}", file=sys.stderr)

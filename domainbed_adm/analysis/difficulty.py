@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from domainbed_adm import figures, records
+from domainbed_adm import records
 from domainbed_adm.analysis.runs import Run
 from domainbed_adm.analysis.separability import COMPARED, LinearEstimator, Separability, linear_estimator, separability
-from domainbed_adm.console import warn
 from domainbed_adm.errors import UserError
-from domainbed_adm.tables import show
+from domainbed_adm.system import figures
+from domainbed_adm.system.console import warn
+from domainbed_adm.system.tables import show
 from domainbed_adm.training.difficulty_trace import FILE_NAME, Trace, load_trace
 
 #: What is printed, by its name in a row.

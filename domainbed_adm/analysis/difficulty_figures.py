@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from domainbed_adm import figures
 from domainbed_adm.analysis.difficulty import TracedMethod
 from domainbed_adm.analysis.separability import COMPARED
+from domainbed_adm.system import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from domainbed_adm.analysis.mean_loss import MeanLoss
-from domainbed_adm.flatness import displaced
-from domainbed_adm.seeding import seed_hash
+from domainbed_adm.method.flatness import displaced
+from domainbed_adm.system.seeding import seed_hash
 
 
 def filter_normalised(params: Sequence[Tensor], seed: int, number: int) -> list[Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from domainbed_adm.analysis.mean_loss import MeanLoss
 from domainbed_adm.errors import UserError
-from domainbed_adm.seeding import seed_hash
+from domainbed_adm.system.seeding import seed_hash
 
 #: Vectors that the trace takes at least: fewer say too little of their own spread.
 _MIN_VECTORS = 10

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from domainbed_adm import figures
-from domainbed_adm.analysis.flatness_figures import logarithmic
-from domainbed_adm.analysis.landscape import Landscape
+from domainbed_adm.analysis.hessian_figures import logarithmic
+from domainbed_adm.analysis.landscape_file import Landscape
 from domainbed_adm.analysis.runs import labels
+from domainbed_adm.system import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

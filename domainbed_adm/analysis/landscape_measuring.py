@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domainbed_adm.analysis.directions import filter_normalised, loss_along, loss_over_plane, symmetric_grid
-from domainbed_adm.analysis.landscape import Landscape
+from domainbed_adm.analysis.landscape_file import Landscape
 from domainbed_adm.analysis.runs import Run
 from domainbed_adm.analysis.subject import Settings, open_subject
-from domainbed_adm.console import ProgressBar
 from domainbed_adm.errors import UserError
-from domainbed_adm.training.checkpoint import load_model, restore_algorithm
+from domainbed_adm.system.console import ProgressBar
+from domainbed_adm.training.model_file import load_model, restore_algorithm
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from domainbed_adm import records
-from domainbed_adm.console import warn
 from domainbed_adm.errors import UserError
-from domainbed_adm.methods import METHODS
+from domainbed_adm.method.cards import METHODS
+from domainbed_adm.system.console import warn
 
 if TYPE_CHECKING:
     import torch
@@ -168,7 +168,7 @@ def open_run(run: Run, checkpoint: str = MODEL, data_dir: str | None = None) -> 
     import torch
 
     from domainbed_adm.datasets import get_dataset_class
-    from domainbed_adm.training.checkpoint import load_model, restore_algorithm
+    from domainbed_adm.training.model_file import load_model, restore_algorithm
     from domainbed_adm.training.setup import check_test_envs
     from domainbed_adm.training.splits import split_environments
 

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from domainbed_adm.analysis.runs import OpenRun
 from domainbed_adm.datasets.base import Environment
-from domainbed_adm.disk import writing
 from domainbed_adm.errors import UserError
-from domainbed_adm.seeding import seed_hash
+from domainbed_adm.system.disk import writing
+from domainbed_adm.system.seeding import seed_hash
 
 #: Images of each domain where the user does not say.
 DEFAULT_SIZE = 256

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from domainbed_adm.analysis.mean_loss import MeanLoss
 from domainbed_adm.errors import NonFiniteError
-from domainbed_adm.flatness import NORM_EPSILON, displaced
-from domainbed_adm.gradients import Gradients, joint_norm
-from domainbed_adm.seeding import seed_hash
+from domainbed_adm.method.flatness import NORM_EPSILON, displaced
+from domainbed_adm.method.gradients import Gradients, joint_norm
+from domainbed_adm.system.seeding import seed_hash
 
 
 def sam_rise(loss: MeanLoss, value: float, rho: float) -> float:

@@ -18,7 +18,7 @@ from domainbed_adm.analysis.mean_loss import MeanLoss, exact_arithmetic
 from domainbed_adm.analysis.runs import MODEL, OpenRun, Run, open_run
 from domainbed_adm.analysis.sample import Sample, Samples, draw_samples
 from domainbed_adm.errors import UserError
-from domainbed_adm.side_effects import as_trained, has_moving_batch_norm
+from domainbed_adm.method.side_effects import as_trained, has_moving_batch_norm
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from domainbed_adm.datasets.cards import BUILDERS, CARDS, get_card
-from domainbed_adm.entry_points import load_extensions
+from domainbed_adm.system.entry_points import load_extensions
 
 if TYPE_CHECKING:
     from domainbed_adm.datasets.base import MultipleDomainDataset

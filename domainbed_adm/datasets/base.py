@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from domainbed_adm.console import printable
 from domainbed_adm.datasets.cards import DatasetCard, Normalization
+from domainbed_adm.system.console import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from domainbed_adm.entry_points import load_extensions
+from domainbed_adm.system.entry_points import load_extensions
 
 
 @dataclass(frozen=True)

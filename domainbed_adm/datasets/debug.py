@@ -9,7 +9,7 @@ import torch
 
 from domainbed_adm.datasets.base import MultipleDomainDataset, TensorEnvironment, class_of_card
 from domainbed_adm.datasets.cards import DatasetCard
-from domainbed_adm.seeding import seed_hash
+from domainbed_adm.system.seeding import seed_hash
 
 _IMAGES = 16
 

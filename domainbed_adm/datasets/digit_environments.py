@@ -14,7 +14,7 @@ from torchvision.transforms.functional import InterpolationMode, rotate
 
 from domainbed_adm.datasets.base import MultipleDomainDataset, TensorEnvironment, class_of_card
 from domainbed_adm.datasets.cards import DatasetCard
-from domainbed_adm.seeding import seed_hash
+from domainbed_adm.system.seeding import seed_hash
 
 #: Grey images in [0, 1], float32 (n, 28, 28), and their digits, int64 (n,), of a dataset's card and data_dir.
 Load = Callable[[DatasetCard, "str | None"], "tuple[torch.Tensor, np.ndarray]"]

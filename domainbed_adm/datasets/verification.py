@@ -20,7 +20,7 @@ from domainbed_adm.datasets.cards import DatasetCard
 from domainbed_adm.datasets.images import load_image
 from domainbed_adm.datasets.inventory import Problem, take_inventory
 from domainbed_adm.errors import UserError
-from domainbed_adm.machine import cpu_count
+from domainbed_adm.system.machine import cpu_count
 
 #: Below so many images worker processes cost more than they save.
 FEW = 200

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from domainbed_adm.datasets.cards import CARDS
-from domainbed_adm.methods import DOMAINBED_ALGORITHMS, METHODS
+from domainbed_adm.method.cards import DOMAINBED_ALGORITHMS, METHODS
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.records import Record, environment_count
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from domainbed_adm.leaderboard.board import Board, Entry
 from domainbed_adm.leaderboard.facts import provenance_line
-from domainbed_adm.methods import METHODS, OwnMethod
+from domainbed_adm.method.cards import METHODS, OwnMethod
 from domainbed_adm.model_selection import SelectionMethod
 
 #: How the published tables name the flatness part; without one, the base optimizer is what runs.

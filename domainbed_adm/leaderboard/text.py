@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from domainbed_adm.leaderboard.board import Entry
 from domainbed_adm.leaderboard.sheets import Listing, Sheet
-from domainbed_adm.tables import show
+from domainbed_adm.system.tables import show
 
 
 def written(entry: Entry, digits: int, plus_minus: str) -> str:

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from domainbed_adm.console import warn
-from domainbed_adm.figures import inline
 from domainbed_adm.report.charts import Chart
-from domainbed_adm.report.tables import UNKNOWN, Table
+from domainbed_adm.report.section_leaderboard import UNKNOWN, Table
+from domainbed_adm.system.console import warn
+from domainbed_adm.system.figures import inline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

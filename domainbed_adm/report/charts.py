@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from domainbed_adm.figures import inline, style
 from domainbed_adm.report.curves import Curve
 from domainbed_adm.report.looks import Looks
+from domainbed_adm.system.figures import inline, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from domainbed_adm.figures import COLOURS
 from domainbed_adm.leaderboard.sheets import OPTIMIZERS
-from domainbed_adm.methods import CURRICULA, DIFFICULTIES, METHODS, Method, OwnMethod
+from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, METHODS, Method, OwnMethod
+from domainbed_adm.system.figures import COLOURS
 
 #: Of the first, second, ... curriculum; in widths of the line.
 _DASHES: tuple[tuple[float, ...], ...] = ((2.5, 1), (), (1, 1), (6, 1.5, 1, 1.5))

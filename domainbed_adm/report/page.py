@@ -16,7 +16,14 @@ from domainbed_adm.leaderboard import Board, domainbed_sheets, paper_sheet
 from domainbed_adm.leaderboard.facts import missing_line
 from domainbed_adm.leaderboard.missing import missing_runs
 from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.report import cost, difficulty, flatness, landscape, learning, making, statistics, tables
+from domainbed_adm.report import section_comparison as statistics
+from domainbed_adm.report import section_cost as cost
+from domainbed_adm.report import section_difficulty as difficulty
+from domainbed_adm.report import section_flatness as flatness
+from domainbed_adm.report import section_landscape as landscape
+from domainbed_adm.report import section_leaderboard as tables
+from domainbed_adm.report import section_learning as learning
+from domainbed_adm.report import section_provenance as making
 from domainbed_adm.report.analyses import of_checkpoints
 from domainbed_adm.report.baseline import BASELINES
 from domainbed_adm.report.reading import Reading, heard

@@ -16,7 +16,7 @@ from domainbed_adm.leaderboard.missing import last_step
 from domainbed_adm.records import Record, load_records
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, state_of
-from domainbed_adm.training import lock
+from domainbed_adm.system import lock
 
 #: Any of them makes a folder a run's.
 _RUN_FILES = (record_files.FILE_NAME, failures.FILE_NAME, lock.FILE_NAME, "done", "err.txt")

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from domainbed_adm.analysis.runs import find_runs
 from domainbed_adm.cli import run
-from domainbed_adm.console import Parser
 from domainbed_adm.errors import UserError
+from domainbed_adm.system.console import Parser
 
 if TYPE_CHECKING:
     from domainbed_adm.analysis.subject import Settings
@@ -168,7 +168,7 @@ def _hessian(args: argparse.Namespace) -> int:
     _check_positive(args, "tolerance", "trace_tolerance", "rho")
     settings, runs = _settings(args), find_runs(args.runs, args)
     from domainbed_adm.analysis.commands import analyze_hessian
-    from domainbed_adm.analysis.flatness_measuring import Effort
+    from domainbed_adm.analysis.hessian_measuring import Effort
 
     effort = Effort(**{name: getattr(args, name) for name in Effort.__dataclass_fields__})
     analyze_hessian(runs, settings, effort, args.rho, args.output, args.json)

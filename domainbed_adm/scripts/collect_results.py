@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 
 from domainbed_adm.cli import run
-from domainbed_adm.console import Parser, warn
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard import Board, domainbed_sheets, latex, paper_sheet, text, tidy
 from domainbed_adm.leaderboard.comparison_sheet import comparison_rows, comparison_sheet
@@ -19,6 +18,7 @@ from domainbed_adm.leaderboard.published_sheet import published_sheet, with_publ
 from domainbed_adm.leaderboard.sheets import Listing
 from domainbed_adm.model_selection import SELECTION_METHODS, SelectionMethod
 from domainbed_adm.records import load_records
+from domainbed_adm.system.console import Parser, warn
 
 EXAMPLES = """\
   domainbed-adm collect_results --input_dir results/smoke

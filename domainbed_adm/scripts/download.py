@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed_adm.cli import run
-from domainbed_adm.console import Parser, ProgressBar
 from domainbed_adm.datasets import layout
 from domainbed_adm.datasets.downloading import download
 from domainbed_adm.datasets.downloading.mirrors import TABLE, Source, load_sources
 from domainbed_adm.datasets.downloading.transfer import RETRIES
 from domainbed_adm.errors import UserError, lookup
-from domainbed_adm.machine import cpu_count
 from domainbed_adm.scripts.verify_data import folder_dataset, print_report, verify_with_bar
+from domainbed_adm.system.console import Parser, ProgressBar
+from domainbed_adm.system.machine import cpu_count
 
 _MIB = 1 << 20
 

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from domainbed_adm.cli import run
-from domainbed_adm.console import Parser
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.hparams_registry import RUN_FACTS, Hparam, hparams_of
-from domainbed_adm.methods import CURRICULA, DIFFICULTIES, FLATNESS, METHODS, WEIGHTINGS, get_method
+from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, METHODS, WEIGHTINGS, get_method
 from domainbed_adm.scripts.sweep import default_datasets
 from domainbed_adm.sweeping import named
 from domainbed_adm.sweeping.jobs import Sweep
-from domainbed_adm.tables import fits, show
+from domainbed_adm.system.console import Parser
+from domainbed_adm.system.tables import fits, show
 
 EXAMPLES = """\
   domainbed-adm list algorithms

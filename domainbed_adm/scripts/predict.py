@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TextIO
 
 from domainbed_adm.cli import run
-from domainbed_adm.console import Parser, ProgressBar
-from domainbed_adm.disk import replacing
+from domainbed_adm.system.console import Parser, ProgressBar
+from domainbed_adm.system.disk import replacing
 
 BATCH = 64
 
@@ -37,7 +37,7 @@ def build_parser() -> Parser:
 def main(argv: Sequence[str]) -> int:
     """Run with these flags; returns the exit code."""
     args = build_parser().parse_args(argv)
-    from domainbed_adm.training.checkpoint import load_model, restore_algorithm
+    from domainbed_adm.training.model_file import load_model, restore_algorithm
     from domainbed_adm.training.prediction import find_images, predictions
 
     contents = load_model(args.model)

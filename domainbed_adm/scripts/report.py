@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 
-from domainbed_adm import figures
 from domainbed_adm.cli import run
-from domainbed_adm.console import Parser
-from domainbed_adm.disk import replacing
 from domainbed_adm.model_selection import SELECTION_METHODS
+from domainbed_adm.system import figures
+from domainbed_adm.system.console import Parser
+from domainbed_adm.system.disk import replacing
 
 EXAMPLES = """\
   domainbed-adm report results/smoke

@@ -10,10 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from domainbed_adm.cli import run
-from domainbed_adm.console import Parser, flag
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.errors import UserError, lookup
-from domainbed_adm.methods import METHODS
+from domainbed_adm.method.cards import METHODS
 from domainbed_adm.sweeping import named
 from domainbed_adm.sweeping.checks import check_sweep, check_writable, make_folder
 from domainbed_adm.sweeping.deletion import delete_incomplete
@@ -21,6 +20,7 @@ from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, 
 from domainbed_adm.sweeping.launch import Launch
 from domainbed_adm.sweeping.launchers import LAUNCHERS, gpus
 from domainbed_adm.sweeping.status import show_status, summary
+from domainbed_adm.system.console import Parser, flag
 
 EXAMPLES = """\
   domainbed-adm sweep launch --sweep smoke --output_dir results/smoke --jobs 2 --skip_confirmation

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed_adm.cli import run
-from domainbed_adm.console import Parser
-from domainbed_adm.signals import terminate_as_interrupt
-from domainbed_adm.training.lock import LOCKED, LockedError, run_lock_if_any
+from domainbed_adm.system.console import Parser
+from domainbed_adm.system.lock import LOCKED, LockedError, run_lock_if_any
+from domainbed_adm.system.signals import terminate_as_interrupt
 
 EXAMPLES = """\
   domainbed-adm train --dataset RotatedDigits --algorithm SAM_SSPL_ADM --test_envs 0 --output_dir results/one
@@ -83,8 +83,8 @@ def main(argv: Sequence[str]) -> int:
 
 def _train(args: argparse.Namespace) -> None:
     from domainbed_adm.training.loop import train  # after parsing and locking: --help loads no torch
+    from domainbed_adm.training.observers import Watch
     from domainbed_adm.training.setup import set_up
-    from domainbed_adm.training.watching import Watch
 
     restart, watch = args.restart, Watch(args.trace_difficulty, args.tensorboard)
     del args.restart, args.trace_difficulty, args.tensorboard  # how to start and what to show, not what the run is

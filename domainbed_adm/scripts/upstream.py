@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from domainbed_adm.cli import run
-from domainbed_adm.console import Parser
-from domainbed_adm.training.lock import LOCKED, LockedError
+from domainbed_adm.system.console import Parser
+from domainbed_adm.system.lock import LOCKED, LockedError
 
 SCRIPTS = {
     "train": "train one algorithm",

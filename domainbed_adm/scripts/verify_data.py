@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed_adm.cli import run
-from domainbed_adm.console import Parser, ProgressBar
 from domainbed_adm.datasets import layout
 from domainbed_adm.datasets.cards import DatasetCard, get_card
 from domainbed_adm.datasets.inventory import take_inventory
 from domainbed_adm.datasets.verification import Report, verify
 from domainbed_adm.errors import UserError
-from domainbed_adm.machine import cpu_count
-from domainbed_adm.tables import show
+from domainbed_adm.system.console import Parser, ProgressBar
+from domainbed_adm.system.machine import cpu_count
+from domainbed_adm.system.tables import show
 
 EXAMPLES = """\
   domainbed-adm verify_data --dataset PACS VLCS --data_dir data

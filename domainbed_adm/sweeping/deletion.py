@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from domainbed_adm.sweeping.jobs import FAILED, INCOMPLETE, Job
-from domainbed_adm.training.lock import FILE_NAME, LockedError, run_lock
+from domainbed_adm.system.lock import FILE_NAME, LockedError, run_lock
 
 
 def delete_incomplete(jobs: Iterable[Job]) -> int:

@@ -11,8 +11,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from domainbed_adm.console import printable
-from domainbed_adm.disk import replacing
+from domainbed_adm.system.console import printable
+from domainbed_adm.system.disk import replacing
 
 FILE_NAME = "failed.json"
 #: An error as Python or a command of this package prints it.

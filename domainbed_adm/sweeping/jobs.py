@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from domainbed_adm.console import flag
 from domainbed_adm.datasets.cards import CARDS, get_card
 from domainbed_adm.datasets.layout import dataset_root, environments
-from domainbed_adm.seeding import seed_hash
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.failures import Failure
-from domainbed_adm.training.lock import is_locked
+from domainbed_adm.system.console import flag
+from domainbed_adm.system.lock import is_locked
+from domainbed_adm.system.seeding import seed_hash
 
 DONE, RUNNING, INCOMPLETE, FAILED, NOT_LAUNCHED = STATES = ("done", "running", "incomplete", "failed", "not launched")
 

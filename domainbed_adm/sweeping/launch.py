@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from domainbed_adm.console import warn
 from domainbed_adm.errors import UserError
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, FAILED, RUNNING, Job
 from domainbed_adm.sweeping.launchers import Launcher
 from domainbed_adm.sweeping.processes import Outcome
-from domainbed_adm.training.lock import LOCKED
+from domainbed_adm.system.console import warn
+from domainbed_adm.system.lock import LOCKED
 
 #: Seconds between two looks at jobs that other processes run.
 POLL = 1.0

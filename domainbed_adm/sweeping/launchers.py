@@ -13,11 +13,11 @@ from typing import Protocol
 
 from rich.console import Console
 
-from domainbed_adm.console import ProgressBar
 from domainbed_adm.errors import UserError
-from domainbed_adm.machine import cpu_count
 from domainbed_adm.sweeping.processes import Outcome, Pool
-from domainbed_adm.training.lock import LOCKED
+from domainbed_adm.system.console import ProgressBar
+from domainbed_adm.system.lock import LOCKED
+from domainbed_adm.system.machine import cpu_count
 
 Skip = Callable[[int], bool]
 OnEnd = Callable[[int, Outcome], None]

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, NamedTuple
 
-from domainbed_adm.signals import terminate_as_interrupt
-from domainbed_adm.training.lock import LOCKED
+from domainbed_adm.system.lock import LOCKED
+from domainbed_adm.system.signals import terminate_as_interrupt
 
 #: Seconds that a child has to end after SIGTERM.
 GRACE = 10.0

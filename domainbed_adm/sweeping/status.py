@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from domainbed_adm import records
-from domainbed_adm.console import printable
 from domainbed_adm.sweeping.jobs import DONE, FAILED, NOT_LAUNCHED, RUNNING, STATES, Job
 from domainbed_adm.sweeping.launch import failure_line
-from domainbed_adm.tables import show
+from domainbed_adm.system.console import printable
+from domainbed_adm.system.tables import show
 
 #: Seconds.
 _CENTURY = 100 * 365.25 * 86400

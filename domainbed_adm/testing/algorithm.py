@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from domainbed_adm.hparams_registry import default_hparams
-from domainbed_adm.methods import METHODS
+from domainbed_adm.method.cards import METHODS
 from domainbed_adm.testing.common import BATCH, CLASSES, same_state
 
 INPUT_SHAPE = (3, 28, 28)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from domainbed_adm.curriculum import Curriculum
-from domainbed_adm.difficulty import Difficulty, Probe
-from domainbed_adm.step import TrainingStep
+from domainbed_adm.method.curriculum import Curriculum
+from domainbed_adm.method.difficulty import Difficulty, Probe
+from domainbed_adm.method.step import TrainingStep
 from domainbed_adm.testing.common import BATCH, CLASSES, same_state
 
 

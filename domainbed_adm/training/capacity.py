@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from domainbed_adm import machine
 from domainbed_adm.errors import LoadingError, UserError
+from domainbed_adm.system import machine
 
 #: Numbers kept for each parameter: its value, its gradient, Adam's two means.
 _COPIES = 4

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from domainbed_adm.difficulty import ADM, GDM, Probe
-from domainbed_adm.disk import replacing
 from domainbed_adm.errors import UserError
-from domainbed_adm.seeding import raw_stream
-from domainbed_adm.side_effects import RandomState, as_trained
-from domainbed_adm.step import cross_entropy
+from domainbed_adm.method.difficulty import ADM, GDM, Probe
+from domainbed_adm.method.side_effects import RandomState, as_trained
+from domainbed_adm.method.step import cross_entropy
+from domainbed_adm.system.disk import replacing
+from domainbed_adm.system.seeding import raw_stream
 from domainbed_adm.training.setup import Setup
 
 FILE_NAME = "difficulty.npz"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from domainbed_adm.training.stream import Batch, EvaluateTask
+from domainbed_adm.training.batches import Batch, EvaluateTask
 
 
 def accuracies(

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from domainbed_adm.disk import replacing
 from domainbed_adm.errors import NonFiniteError
+from domainbed_adm.system.disk import replacing
 from domainbed_adm.training.capacity import enough_memory
 from domainbed_adm.training.setup import Setup
 

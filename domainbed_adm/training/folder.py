@@ -6,10 +6,10 @@ from pathlib import Path
 
 from domainbed_adm import records
 from domainbed_adm.errors import UserError
-from domainbed_adm.training import resume
-from domainbed_adm.training.resume import Position
+from domainbed_adm.training import checkpoint_file as resume
+from domainbed_adm.training.batches import Schedule
+from domainbed_adm.training.checkpoint_file import Position
 from domainbed_adm.training.setup import Setup
-from domainbed_adm.training.stream import Schedule
 
 
 def is_finished(run: Setup, output_dir: Path) -> bool:

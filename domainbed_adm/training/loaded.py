@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from domainbed_adm import memory
 from domainbed_adm.hparams_registry import Choice, Number
-from domainbed_adm.state import StepState
+from domainbed_adm.method import memory
+from domainbed_adm.method.state import StepState
 from domainbed_adm.training.schema import Counter, Like, Spec, fault
 
 

@@ -13,20 +13,21 @@ import numpy as np
 import torch
 
 from domainbed_adm import records
-from domainbed_adm.console import ProgressBar
-from domainbed_adm.disk import replacing
 from domainbed_adm.errors import UserError
-from domainbed_adm.training import difficulty_trace, failures, resume, tensorboard
-from domainbed_adm.training.checkpoint import save_model
+from domainbed_adm.system.console import ProgressBar
+from domainbed_adm.system.disk import replacing
+from domainbed_adm.training import checkpoint_file as resume
+from domainbed_adm.training import difficulty_trace, failures, tensorboard
+from domainbed_adm.training.batches import Batch, Schedule, TaskDataset, evaluation_tasks, open_stream
+from domainbed_adm.training.checkpoint_file import Position
 from domainbed_adm.training.evaluation import accuracies
 from domainbed_adm.training.folder import find_position, is_finished
 from domainbed_adm.training.measured import measured
+from domainbed_adm.training.model_file import save_model
+from domainbed_adm.training.observers import UNWATCHED, Observer, Watch, warn_of_trace, watching
 from domainbed_adm.training.output import teed
 from domainbed_adm.training.provenance import provenance
-from domainbed_adm.training.resume import Position
 from domainbed_adm.training.setup import Setup
-from domainbed_adm.training.stream import Batch, Schedule, TaskDataset, evaluation_tasks, open_stream
-from domainbed_adm.training.watching import UNWATCHED, Observer, Watch, warn_of_trace, watching
 
 #: What a run leaves in its folder, beside models of single checkpoints and what was measured at models.
 FILES = (

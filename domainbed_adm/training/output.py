@@ -9,8 +9,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from pathlib import Path
 from typing import Any, TextIO
 
-from domainbed_adm.disk import writing
 from domainbed_adm.errors import LoadingError, NonFiniteError, UserError
+from domainbed_adm.system.disk import writing
 
 
 class _Tee:

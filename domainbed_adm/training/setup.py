@@ -14,13 +14,13 @@ import torch
 
 from domainbed_adm import hparams_registry
 from domainbed_adm.algorithms import get_algorithm_class
-from domainbed_adm.console import warn
 from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.errors import UserError
-from domainbed_adm.machine import cpu_count
-from domainbed_adm.methods import get_method
-from domainbed_adm.seeding import seed_hash
+from domainbed_adm.method.cards import get_method
+from domainbed_adm.system.console import warn
+from domainbed_adm.system.machine import cpu_count
+from domainbed_adm.system.seeding import seed_hash
 from domainbed_adm.training.capacity import check_fits, enough_memory
 from domainbed_adm.training.splits import Splits, split_environments
 

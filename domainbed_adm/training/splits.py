@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from domainbed_adm.seeding import seed_hash
+from domainbed_adm.system.seeding import seed_hash
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from domainbed_adm.disk import writing
 from domainbed_adm.errors import UserError
+from domainbed_adm.system.disk import writing
 from domainbed_adm.training.setup import Setup
 
 FOLDER_NAME = "tensorboard"

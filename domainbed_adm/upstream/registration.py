@@ -9,10 +9,10 @@ from domainbed_adm import hparams_registry as registry
 from domainbed_adm.algorithms import algorithm_class
 from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.cards import CARDS, get_card
-from domainbed_adm.entry_points import load_extensions
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import RUN_FACTS
-from domainbed_adm.methods import METHODS, Method
+from domainbed_adm.method.cards import METHODS, Method
+from domainbed_adm.system.entry_points import load_extensions
 from domainbed_adm.upstream import jobs
 from domainbed_adm.upstream.facts import watch
 from domainbed_adm.upstream.host import Host, find, missing_door, open_host

@@ -7,7 +7,7 @@ from typing import Any
 from domainbed_adm import hparams_registry as registry
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import RUN_FACTS
-from domainbed_adm.methods import Method
+from domainbed_adm.method.cards import Method
 from domainbed_adm.upstream import facts
 
 Hparams = dict[str, Any]

@@ -12,8 +12,8 @@ from typing import Any
 
 from domainbed_adm import hparams_registry
 from domainbed_adm.errors import UserError, unknown_name
-from domainbed_adm.methods import METHODS
-from domainbed_adm.training.lock import run_lock_if_any
+from domainbed_adm.method.cards import METHODS
+from domainbed_adm.system.lock import run_lock_if_any
 from domainbed_adm.upstream.host import check_script, missing_import
 from domainbed_adm.upstream.registration import Registration
 from domainbed_adm.upstream.run import check_weighting

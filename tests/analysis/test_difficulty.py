@@ -9,7 +9,7 @@ from domainbed_adm.analysis.difficulty import load_traces, rows
 from domainbed_adm.analysis.difficulty_figures import difficulty_panels, draw_difficulty
 from domainbed_adm.analysis.runs import find_runs
 from domainbed_adm.cli import main
-from domainbed_adm.figures import inline
+from domainbed_adm.system.figures import inline
 from domainbed_adm.training.difficulty_trace import MEASURES, Trace, load_trace
 
 HPARAMS = '{"cnn_width": 8, "batch_size": 4}'

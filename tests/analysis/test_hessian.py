@@ -7,7 +7,7 @@ from torch import nn
 from domainbed_adm.analysis.hessian import Eigenpairs, HessianOperator, hutchinson_trace, largest_eigenvalues
 from domainbed_adm.analysis.mean_loss import MeanLoss
 from domainbed_adm.errors import UserError
-from domainbed_adm.side_effects import as_trained
+from domainbed_adm.method.side_effects import as_trained
 from tests.analysis.test_mean_loss import loss_of, split
 from tests.reference.hessian import Quadratic, dense_hessian
 from tests.toys import batch, network

@@ -5,9 +5,9 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from domainbed_adm.analysis.landscape import Landscape, load_landscapes, save_landscape
 from domainbed_adm.analysis.landscape_figures import draw_landscape, landscape_panels
-from domainbed_adm.figures import inline
+from domainbed_adm.analysis.landscape_file import Landscape, load_landscapes, save_landscape
+from domainbed_adm.system.figures import inline
 
 ALPHAS = np.linspace(-1, 1, 5)
 ABOUT = {"model": "model.pkl", "dataset": "PACS", "test_envs": [0], "trial_seed": 0, "hparams_seed": 0}

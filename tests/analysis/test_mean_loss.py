@@ -6,7 +6,7 @@ from torch import nn
 from benchmarks.memory import PeakMemory
 from domainbed_adm.analysis.mean_loss import MeanLoss, exact_arithmetic
 from domainbed_adm.errors import NonFiniteError
-from domainbed_adm.side_effects import as_trained
+from domainbed_adm.method.side_effects import as_trained
 from tests.reference import hessian as reference
 from tests.toys import batch, buffers_of, network, parameters_of, seeded
 

@@ -7,9 +7,8 @@ import sys
 import pytest
 import torch
 
-from domainbed_adm import algorithms, datasets, extensions, methods
+from domainbed_adm import algorithms, datasets, extensions
 from domainbed_adm.cli import main
-from domainbed_adm.entry_points import load_extensions
 from domainbed_adm.errors import UserError
 from domainbed_adm.extensions import (
     Card,
@@ -24,6 +23,8 @@ from domainbed_adm.extensions import (
 )
 from domainbed_adm.hparams_registry import default_hparams, random_hparams
 from domainbed_adm.leaderboard.sheets import _paper_labels
+from domainbed_adm.method import cards as methods
+from domainbed_adm.system.entry_points import load_extensions
 from domainbed_adm.testing import check_algorithm, check_difficulty
 from tests.extending import EXAMPLE, environment, install, installed
 

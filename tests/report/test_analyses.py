@@ -12,11 +12,13 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from domainbed_adm.analysis.flatness import DomainFlatness, Flatness, save_flatness
-from domainbed_adm.analysis.landscape import Landscape, save_landscape
-from domainbed_adm.report import difficulty, flatness, landscape
+from domainbed_adm.analysis.hessian_file import DomainFlatness, Flatness, save_flatness
+from domainbed_adm.analysis.landscape_file import Landscape, save_landscape
+from domainbed_adm.report import section_difficulty as difficulty
+from domainbed_adm.report import section_flatness as flatness
+from domainbed_adm.report import section_landscape as landscape
 from domainbed_adm.report.analyses import charts
-from domainbed_adm.report.tables import Table
+from domainbed_adm.report.section_leaderboard import Table
 from domainbed_adm.training.difficulty_trace import FILE_NAME, MEASURES, Trace
 from tests.report.sweeps import HOSTILE
 from tests.runs import record, write

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from domainbed_adm.methods import DOMAINBED_ALGORITHMS, METHODS
+from domainbed_adm.method.cards import DOMAINBED_ALGORITHMS, METHODS
 from domainbed_adm.report.charts import draw
 from domainbed_adm.report.looks import Looks, looks
 from tests.report.sweeps import HOSTILE

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from domainbed_adm.leaderboard import Board
-from domainbed_adm.report.cost import cost_tables
-from domainbed_adm.report.tables import Table
+from domainbed_adm.report.section_cost import cost_tables
+from domainbed_adm.report.section_leaderboard import Table
 from tests.runs import record
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from domainbed_adm.report.making import differing_settings, facts, shared_settings
+from domainbed_adm.report.section_provenance import differing_settings, facts, shared_settings
 from tests.runs import record
 
 

@@ -9,7 +9,7 @@ import pytest
 from domainbed_adm.errors import UserError
 from domainbed_adm.report.reading import read
 from domainbed_adm.sweeping import failures
-from domainbed_adm.training.lock import run_lock
+from domainbed_adm.system.lock import run_lock
 from tests.runs import DATA, record, write
 
 

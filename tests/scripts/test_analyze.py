@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("matplotlib")
 import numpy as np
 
-from domainbed_adm.analysis.flatness import load_flatness
-from domainbed_adm.analysis.landscape import load_landscapes
+from domainbed_adm.analysis.hessian_file import load_flatness
+from domainbed_adm.analysis.landscape_file import load_landscapes
 from domainbed_adm.cli import main
 from tests.analysis.trained import train
 

@@ -9,7 +9,7 @@ import pytest
 from domainbed_adm.cli import main as cli
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.hparams_registry import hparams_of
-from domainbed_adm.methods import METHODS
+from domainbed_adm.method.cards import METHODS
 from domainbed_adm.sweeping import named
 
 NAMES = {

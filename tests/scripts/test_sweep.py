@@ -14,7 +14,7 @@ from domainbed_adm.scripts import sweep, train
 from domainbed_adm.sweeping import failures, launch
 from domainbed_adm.sweeping.jobs import Job, Sweep
 from tests.runs import record
-from tests.training.test_lock import held_elsewhere
+from tests.system.test_lock import held_elsewhere
 
 SMALL = ["--datasets", "RotatedDigits", "--n_trials", "1", "--n_hparams", "1", "--single_test_envs"]
 

@@ -17,7 +17,8 @@ from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, Sweep
 from domainbed_adm.sweeping.launchers import LAUNCHERS
 from domainbed_adm.sweeping.processes import Outcome
-from domainbed_adm.training import loop, resume
+from domainbed_adm.training import checkpoint_file as resume
+from domainbed_adm.training import loop
 
 HPARAMS = json.dumps({"image_size": 28, "cnn_width": 8, "batch_size": 4})
 

@@ -14,7 +14,7 @@ from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.checks import check_sweep, check_writable, make_folder
 from domainbed_adm.sweeping.deletion import delete_incomplete
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, NOT_LAUNCHED, RUNNING, Job, Sweep, held_out
-from tests.training.test_lock import held_elsewhere
+from tests.system.test_lock import held_elsewhere
 
 MNIST = Sweep(
     ["RotatedMNIST", "PACS", "VLCS"],

@@ -17,7 +17,7 @@ from domainbed_adm.sweeping import jobs, launch
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, Job, Sweep
 from domainbed_adm.sweeping.launch import Launch
 from domainbed_adm.sweeping.launchers import LAUNCHERS, local
-from domainbed_adm.training.lock import is_locked
+from domainbed_adm.system.lock import is_locked
 from tests.torture import launchers as torture
 
 SMALL = Sweep(["RotatedDigits"], ["ERM"], n_hparams=1, n_trials=1, single_test_envs=True)
@@ -184,7 +184,7 @@ def test_runs_that_are_killed_end_like_their_twins() -> None:
 def test_waiting_for_a_job_takes_it_over_where_its_process_dies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tests.training.test_lock import held_elsewhere
+    from tests.system.test_lock import held_elsewhere
 
     job = SMALL.jobs(tmp_path)[0]
     commands(monkeypatch, "(folder / 'done').touch()")

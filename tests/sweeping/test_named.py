@@ -7,7 +7,7 @@ import pytest
 
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.errors import UserError
-from domainbed_adm.methods import METHODS
+from domainbed_adm.method.cards import METHODS
 from domainbed_adm.scripts.sweep import build_parser
 from domainbed_adm.sweeping import named
 from domainbed_adm.sweeping.checks import check_sweep

@@ -11,7 +11,7 @@ from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, NOT_LAUNCHED, RUNNING, Job, Sweep
 from domainbed_adm.sweeping.status import Progress, duration, eta, show_status
 from tests.runs import record, write
-from tests.training.test_lock import held_elsewhere
+from tests.system.test_lock import held_elsewhere
 
 
 def job(state: str, left: int, *times: float, algorithm: str = "ERM", dataset: str = "PACS") -> Progress:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from domainbed_adm.training.checkpoint import load_plain
+from domainbed_adm.training.model_file import load_plain
 from tests.torture.kills import SAMPLE, flags, fork, same, twins, wait
 
 ROUNDS = 22

@@ -19,8 +19,9 @@ import torch
 
 from domainbed_adm import records
 from domainbed_adm.cli import main as command
-from domainbed_adm.training import loop, resume
-from domainbed_adm.training.checkpoint import load_model
+from domainbed_adm.training import checkpoint_file as resume
+from domainbed_adm.training import loop
+from domainbed_adm.training.model_file import load_model
 
 #: Method and weighting: every family of flatness, curriculum, difficulty and weighting.
 SAMPLE = [

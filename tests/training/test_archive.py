@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.training import checkpoint
+from domainbed_adm.training import model_file as checkpoint
 from domainbed_adm.training.archive import check_archive
-from domainbed_adm.training.checkpoint import load_plain
+from domainbed_adm.training.model_file import load_plain
 
 
 class Call:

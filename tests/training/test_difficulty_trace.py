@@ -62,7 +62,7 @@ def test_a_trace_scores_distinct_training_images_of_every_source_in_equal_shares
 
 def test_scores_are_those_of_the_model_at_the_checkpoint(traced):
     from domainbed_adm.datasets import get_dataset_class
-    from domainbed_adm.training.checkpoint import load_model, restore_algorithm
+    from domainbed_adm.training.model_file import load_model, restore_algorithm
 
     trace = load_trace(traced / "difficulty.npz")
     contents = load_model(traced / "model_step2.pkl")

@@ -12,14 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domainbed_adm import hparams_registry, machine
+from domainbed_adm import hparams_registry
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.cli import main
 from domainbed_adm.errors import LoadingError
 from domainbed_adm.hparams_registry import Number
-from domainbed_adm.methods import METHODS
+from domainbed_adm.method.cards import METHODS
+from domainbed_adm.system import machine
 from domainbed_adm.training import capacity, failures, setup
-from domainbed_adm.training.checkpoint import load_plain
+from domainbed_adm.training.model_file import load_plain
 
 
 def train(folder, *flags, **hparams):

@@ -12,7 +12,7 @@ import torch
 
 from domainbed_adm import records
 from domainbed_adm.errors import UserError
-from domainbed_adm.training.checkpoint import load_plain, save_model
+from domainbed_adm.training.model_file import load_plain, save_model
 from tests.runs import record, write
 from tests.training.test_resume import assert_same, train
 

@@ -12,7 +12,7 @@ import pytest
 
 import domainbed_adm
 from domainbed_adm.cli import main
-from domainbed_adm.signals import terminate_as_interrupt
+from domainbed_adm.system.signals import terminate_as_interrupt
 from domainbed_adm.training import loop
 
 FLAGS = ["--dataset", "Debug28", "--algorithm", "SAM", "--steps", "100000", "--checkpoint_freq", "100000"]

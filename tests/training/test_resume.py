@@ -8,9 +8,9 @@ import torch
 
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.cli import main
-from domainbed_adm.methods import METHODS, WEIGHTINGS
+from domainbed_adm.method.cards import METHODS, WEIGHTINGS
 from domainbed_adm.training import loop
-from domainbed_adm.training.checkpoint import load_model
+from domainbed_adm.training.model_file import load_model
 
 STEPS = 5
 EVERY = [(name, weighting) for name, m in METHODS.items() for weighting in (WEIGHTINGS if m.curriculum else ("both",))]

@@ -11,9 +11,9 @@ import torch
 
 import domainbed_adm
 from domainbed_adm.cli import main
-from domainbed_adm.methods import METHODS
+from domainbed_adm.method.cards import METHODS
 from domainbed_adm.records import load_records
-from domainbed_adm.training.checkpoint import load_model
+from domainbed_adm.training.model_file import load_model
 from domainbed_adm.training.setup import worker_budget
 
 TINY = {"cnn_width": 8, "batch_size": 4}

@@ -10,7 +10,7 @@ from torch import nn
 from domainbed_adm import algorithms
 from domainbed_adm.cli import main
 from domainbed_adm.hparams_registry import RUN_FACTS, default_hparams, random_hparams
-from domainbed_adm.methods import METHODS
+from domainbed_adm.method.cards import METHODS
 from tests.upstream_real.conftest import REAL
 
 pytestmark = REAL

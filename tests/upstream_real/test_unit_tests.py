@@ -8,7 +8,7 @@ import torchvision
 from torch import nn
 
 from domainbed_adm import upstream
-from domainbed_adm.methods import DOMAINBED_ALGORITHMS, METHODS
+from domainbed_adm.method.cards import DOMAINBED_ALGORITHMS, METHODS
 from tests.upstream_real.conftest import REAL
 
 pytestmark = REAL

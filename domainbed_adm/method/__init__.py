@@ -1,0 +1,1 @@
+"""Difficulty, curriculum and flatness as pure PyTorch: no files, no flags, no DomainBed."""

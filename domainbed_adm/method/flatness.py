@@ -1,0 +1,237 @@
+"""Flatness: from the gradient of a weighted loss to the gradient handed to the base optimizer.
+
+A rule is called with the parameters, the gradient there, a function that returns the gradient of the same loss wherever
+the parameters are then, and a mapping for what it keeps from step to step. It moves the parameters, asks, and puts them
+back, bit for bit, also when asking raises. ||.||_2 is over all parameters jointly and is never read by the host.
+Parameters whose gradient is None are left alone. Names and sources are in ``methods.FLATNESS``.
+
+SAGM's alpha and F-SAM's mean depend on the gradient's scale: unscale gradients first under fp16 loss scaling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from domainbed_adm.errors import UserError
+from domainbed_adm.method.gradients import Gradients, joint_norm
+
+#: Added to ||g||, as the authors of SAM, SAGM and F-SAM do: a zero gradient moves nothing.
+NORM_EPSILON = 1e-12
+
+
+class Flatness(Protocol):
+    """A rule: ``flatness(params, gradient, gradient_here, state) -> gradient for the optimizer``."""
+
+    #: forward-backward passes a step takes, the first gradient's included
+    passes: int
+
+    def __call__(
+        self,
+        params: Sequence[Tensor],
+        gradient: Gradients,
+        gradient_here: Callable[[], Gradients],
+        state: MutableMapping[str, Tensor],
+    ) -> Gradients:
+        """Gradient to hand to the base optimizer; consumes ``gradient`` (its tensors may change, the list empty)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Plain:
+    """No flatness: the gradient at the parameters. Cost: 1 forward-backward pass."""
+
+    passes = 1
+
+    def __call__(
+        self,
+        params: Sequence[Tensor],
+        gradient: Gradients,
+        gradient_here: Callable[[], Gradients],
+        state: MutableMapping[str, Tensor],
+    ) -> Gradients:
+        """The gradient as it is."""
+        return gradient
+
+
+@dataclass(frozen=True)
+class SAM:
+    """Sharpness-aware minimization: the gradient at theta + rho g / ||g||_2 (Foret et al., ICLR 2021, eq. 2 and 3).
+
+    Cost: 2 forward-backward passes, one extra copy of the parameters.
+
+    Args:
+        rho: radius, >= 0; 0 gives the base optimizer.
+
+    Raises:
+        UserError: ``rho`` is out of its range.
+    """
+
+    rho: float = 0.05
+
+    passes = 2
+
+    def __post_init__(self) -> None:
+        _check_at_least_zero("SAM", rho=self.rho)
+
+    def __call__(
+        self,
+        params: Sequence[Tensor],
+        gradient: Gradients,
+        gradient_here: Callable[[], Gradients],
+        state: MutableMapping[str, Tensor],
+    ) -> Gradients:
+        """The gradient at the top of the ball."""
+        present = _present(gradient)
+        if present:
+            torch._foreach_mul_(present, self.rho / (joint_norm(present) + NORM_EPSILON))
+        del present
+        with displaced(params, gradient):
+            return gradient_here()
+
+
+@dataclass(frozen=True)
+class SAGM:
+    """Sharpness-aware gradient matching: (g + grad L(theta + (rho / ||g||_2 - alpha) g)) / 2 (Wang et al., CVPR 2023).
+
+    Cost: 2 forward-backward passes, two extra copies of the parameters.
+
+    Args:
+        rho: radius, >= 0.
+        alpha: the paper's step against the gradient, >= 0; with rho 0 and alpha 0 this is the base optimizer.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    rho: float = 0.05
+    alpha: float = 1e-3
+
+    passes = 2
+
+    def __post_init__(self) -> None:
+        _check_at_least_zero("SAGM", rho=self.rho, alpha=self.alpha)
+
+    def __call__(
+        self,
+        params: Sequence[Tensor],
+        gradient: Gradients,
+        gradient_here: Callable[[], Gradients],
+        state: MutableMapping[str, Tensor],
+    ) -> Gradients:
+        """The mean of the two gradients."""
+        present = _present(gradient)
+        if not present:
+            return gradient
+        scale = self.rho / (joint_norm(present) + NORM_EPSILON) - self.alpha
+        with displaced(params, _like(gradient, torch._foreach_mul(present, scale))):
+            there = gradient_here()
+        return [_mean(here, far) for here, far in zip(gradient, there, strict=True)]
+
+
+@dataclass(frozen=True)
+class FSAM:
+    """Friendly SAM: SAM along d = g - sigma m, m a running mean of g (Li et al., CVPR 2024, algorithm 1).
+
+    m <- lambda m + (1 - lambda) g with the *raw* g, after d is taken; a parameter's first step has d = g, m = g. The
+    mean is kept in ``state`` under ``fsam_momentum_<position of the parameter>``.
+    Cost: 2 forward-backward passes, two extra copies of the parameters (one of them the mean).
+
+    Args:
+        rho: radius, >= 0; 0 gives the base optimizer.
+        sigma: share of the mean taken out, >= 0; 0 gives SAM.
+        momentum: the paper's lambda, in [0, 1).
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    rho: float = 0.05
+    sigma: float = 1.0
+    momentum: float = 0.9
+
+    passes = 2
+
+    def __post_init__(self) -> None:
+        _check_at_least_zero("F-SAM", rho=self.rho, sigma=self.sigma)
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"F-SAM's momentum must be in [0, 1), not {self.momentum}")
+
+    def __call__(
+        self,
+        params: Sequence[Tensor],
+        gradient: Gradients,
+        gradient_here: Callable[[], Gradients],
+        state: MutableMapping[str, Tensor],
+    ) -> Gradients:
+        """The gradient at the top of the ball along the minibatch's own direction."""
+        for position, raw in enumerate(gradient):
+            if raw is not None:
+                gradient[position] = self._without_mean(f"fsam_momentum_{position}", raw, state)
+        return SAM(self.rho)(params, gradient, gradient_here, state)
+
+    def _without_mean(self, key: str, raw: Tensor, state: MutableMapping[str, Tensor]) -> Tensor:
+        if key not in state:
+            state[key] = raw.clone()
+            return raw
+        mean = state[key]
+        if mean.device != raw.device:  # a checkpoint from another device
+            mean = state[key] = mean.to(raw.device)
+        direction = raw - self.sigma * mean
+        mean.mul_(self.momentum).add_(raw, alpha=1 - self.momentum)
+        return direction
+
+
+@contextmanager
+def displaced(params: Sequence[Tensor], offsets: Gradients) -> Iterator[None]:
+    """Within the block the parameters are ``params + offsets``; after it, bit for bit what they were.
+
+    ``offsets`` is emptied once added, so that its memory is free for the block's own gradients.
+    """
+    moved = [param for param, offset in zip(params, offsets, strict=True) if offset is not None]
+    with torch.no_grad():
+        kept = [param.clone() for param in moved]
+    try:
+        with torch.no_grad():
+            if moved:
+                torch._foreach_add_(moved, _present(offsets))
+        offsets.clear()
+        yield
+    finally:
+        with torch.no_grad():
+            if moved:
+                torch._foreach_copy_(moved, kept)
+
+
+def _present(gradient: Gradients) -> list[Tensor]:
+    return [part for part in gradient if part is not None]
+
+
+def _like(gradient: Gradients, present: Sequence[Tensor]) -> Gradients:
+    remaining = iter(present)
+    return [None if part is None else next(remaining) for part in gradient]
+
+
+def _mean(here: Tensor | None, there: Tensor | None) -> Tensor | None:
+    if here is None:
+        return None if there is None else 0.5 * there
+    return 0.5 * here if there is None else here.add_(there).mul_(0.5)
+
+
+def _check_at_least_zero(rule: str, **values: float) -> None:
+    for name, value in values.items():
+        if not value >= 0:
+            raise UserError(f"{rule}'s {name} must be >= 0, not {value}")
+
+
+#: The rules by the names of ``methods.FLATNESS``; each builds one from hparams.
+FROM_HPARAMS: dict[str, Callable[[dict[str, Any]], Flatness]] = {
+    "SAM": lambda hparams: SAM(hparams["rho"]),
+    "SAGM": lambda hparams: SAGM(hparams["rho"], hparams["sagm_alpha"]),
+    "FSAM": lambda hparams: FSAM(hparams["rho"], hparams["fsam_sigma"], hparams["fsam_lambda"]),
+}

@@ -1,0 +1,44 @@
+"""Is a method better than the baseline, and how far from the published numbers: tables under one selection method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from domainbed_adm.leaderboard import Board
+from domainbed_adm.leaderboard.comparison_sheet import comparison_sheet
+from domainbed_adm.leaderboard.paired import comparisons
+from domainbed_adm.leaderboard.published_sheet import published_sheet
+from domainbed_adm.model_selection import SelectionMethod
+from domainbed_adm.report.baseline import BASELINES, baseline
+from domainbed_adm.report.section_leaderboard import Table, of_listing
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The section: its tables, and a line for each that is not there."""
+
+    tables: list[Table]
+    absent: list[str]
+
+
+def section(board: Board, selection: SelectionMethod) -> Statistics:
+    """Paired comparisons of all methods with the baseline, and ours beside the published numbers."""
+    found = Statistics([], [])
+    base = baseline(board.algorithms)
+    methods = [name for name in board.algorithms if name != base]
+    if base is None:
+        found.absent.append(f"No comparison: none of {', '.join(BASELINES)} is among the methods.")
+    elif not methods:
+        found.absent.append(f"No comparison: {base} is the only method.")
+    else:
+        compared = [one for one in comparisons(board, selection, base, methods) if one.difference.n]
+        if compared:
+            found.tables.append(of_listing(comparison_sheet(board, selection, compared), without=("Baseline",)))
+        else:
+            found.absent.append(f"No comparison: no method shares a trial and test environment with {base}.")
+    listing = published_sheet(board, selection)
+    if listing:
+        found.tables.append(of_listing(listing))
+    else:
+        found.absent.append("Nothing here has a published number to stand beside.")
+    return found

@@ -1,0 +1,58 @@
+"""How hard the samples were over training: what ``train --trace_difficulty`` left in the runs' folders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from domainbed_adm.analysis.runs import find_runs
+from domainbed_adm.errors import UserError
+from domainbed_adm.report.analyses import Analysis, charts, datasets, drawn, ordered, pair
+from domainbed_adm.report.section_leaderboard import Row, Table, number
+from domainbed_adm.system.console import warn
+
+#: ``training.difficulty_trace.FILE_NAME``; that module loads torch, which a sweep without a trace does not ask for.
+FILE_NAME = "difficulty.npz"
+#: Name in a row of ``analysis.difficulty.rows``, heading and format.
+_TRACED = {
+    "runs": ("runs", "d"),
+    "median": ("median", ".3g"),
+    "variation": ("variation", ".3f"),
+    "self_correlation": ("corr. previous", ".3f"),
+    "correctness_correlation": ("corr. correct", ".3f"),
+    "linear_share": ("pairs linear keeps", ".3f"),
+}
+
+
+def difficulty(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
+    """The difficulty traces below ``root``, by dataset; none where no run has one."""
+    folders = [folder for folder in (root, *sorted(root.iterdir())) if (folder / FILE_NAME).is_file()]
+    if not folders:
+        return []
+    from domainbed_adm.analysis.difficulty import load_traces
+
+    runs = []
+    for folder in folders:
+        try:
+            runs += find_runs([folder])
+        except UserError as error:
+            warn(f"{folder / FILE_NAME} left out: {error}")
+    methods = ordered(load_traces(runs), algorithms)
+    return [_traced(dataset, [one for one in methods if one.dataset == dataset]) for dataset in datasets(methods)]
+
+
+def _traced(dataset: str, methods: list[Any]) -> Analysis:
+    from domainbed_adm.analysis.difficulty import rows
+    from domainbed_adm.analysis.difficulty_figures import difficulty_panels
+
+    last = {method.algorithm: int(method.step[-1]) for method in methods}
+    lines = [
+        Row([row["measure"], row["algorithm"]], [number(row[name], form) for name, (_, form) in _TRACED.items()])
+        for row in rows(methods)
+        if row["step"] == last[row["algorithm"]]
+    ]
+    table = Table(f"{dataset}, last checkpoint", ["Difficulty", "Method"], [one for one, _ in _TRACED.values()], lines)
+    shown = pair(methods)
+    return Analysis(dataset, drawn(shown), charts(dataset, partial(difficulty_panels, shown)), table)

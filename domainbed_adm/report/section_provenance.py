@@ -1,0 +1,82 @@
+"""How a sweep was made: versions, devices, seeds, flags and hyperparameters, as its records say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from domainbed_adm.leaderboard.facts import seeds, spoken, versions
+from domainbed_adm.records import Record
+from domainbed_adm.report.section_leaderboard import Row, Table, number, text
+
+#: Flags that tell runs apart, or say where one lies.
+_IDENTITY = {"dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed", "seed", "output_dir"}
+#: A setting with more values is told by their number and, where they are numbers, the lowest and highest.
+_MOST_LISTED = 5
+
+
+def facts(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """What made the sweep, as (term, what is known of it)."""
+    provenances = [record.get("provenance") or {} for record in records]
+    devices = sorted({str(found["device"]) for found in provenances if found.get("device")})
+    training = {seed for record in records if isinstance(seed := record["args"].get("seed"), int)}
+    return [
+        ("Versions", versions(records)),
+        ("Devices", ", ".join(devices) or "not recorded"),
+        ("Trial seeds", spoken(seeds(records, "trial_seed"))),
+        ("Hyperparameter seeds", f"{spoken(seeds(records, 'hparams_seed'))} (0 means the defaults)"),
+        ("Training seeds", _few(sorted(training))),
+    ]
+
+
+def _few(numbers: list[int]) -> str:
+    """The numbers, or how many they are."""
+    if len(numbers) > _MOST_LISTED:
+        return f"{len(numbers)} different; each record names its run's"
+    return spoken(numbers) if numbers else "not recorded"
+
+
+def shared_settings(records: Iterable[Record], kind: str) -> list[str]:
+    """``name = value`` of each flag ("args") or hyperparameter ("hparams") with one value in all runs that have it."""
+    return [f"{name} = {next(iter(values))}" for name, values in _settings(records, kind).items() if len(values) == 1]
+
+
+def differing_settings(records: Iterable[Record]) -> Table | None:
+    """The flags and hyperparameters with several values, and in how many runs each."""
+    records = list(records)
+    rows = []
+    for kind in ("args", "hparams"):
+        for name, values in _settings(records, kind).items():
+            if len(values) > 1:
+                label = f"--{name}" if kind == "args" else name
+                rows.append(Row([label], [text(_told(values)), number(sum(values.values()), "d")]))
+    return Table("Settings that differ between runs", ["Setting"], ["Values", "Runs"], rows) if rows else None
+
+
+def _settings(records: Iterable[Record], kind: str) -> dict[str, dict[str, int]]:
+    """Of each setting, the number of runs with each value."""
+    runs = {json.dumps(record["args"], sort_keys=True): record.get(kind, {}) for record in records}
+    found: dict[str, dict[str, int]] = {}
+    for values in runs.values():
+        for name, value in values.items():
+            if not (kind == "args" and name in _IDENTITY):
+                written = value if isinstance(value, str) else json.dumps(value)
+                counts = found.setdefault(name, {})
+                counts[written] = counts.get(written, 0) + 1
+    return dict(sorted(found.items()))
+
+
+def _told(values: dict[str, int]) -> str:
+    if len(values) <= _MOST_LISTED:
+        return ", ".join(f"{value} ({count})" for value, count in sorted(values.items()))
+    numbers = [value for value in map(_number, values) if value is not None]
+    between = f", {min(numbers):.3g} to {max(numbers):.3g}" if len(numbers) == len(values) else ""
+    return f"{len(values)} values{between}"
+
+
+def _number(value: Any) -> float | None:
+    try:
+        return float(value)
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""The terminal, the disk, the machine: what every other room builds on."""

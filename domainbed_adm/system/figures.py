@@ -1,0 +1,119 @@
+"""Figures: one style for files and for pages, drawn without a display.
+
+A figure is built inside ``with style():`` from ``matplotlib.figure.Figure`` (not pyplot, which keeps global state).
+Names are drawn as they are, a dollar sign included. What is black becomes the page's own text colour where a figure is
+put into a page, so that one drawing serves light and dark.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from domainbed_adm.errors import UserError
+from domainbed_adm.system.disk import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: Okabe and Ito's colours, told apart by colour-blind readers and on light and dark ground.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D31", "#7F7F7F")
+FORMATS = ("svg", "png", "pdf")
+
+_INK = "#102030"
+#: Of an SVG: nothing that says when or by what it was drawn, so that the same data give the same file.
+_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_STYLE: dict[str, Any] = {
+    "text.parse_math": False,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": "medium",
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": "small",
+    "figure.constrained_layout.use": True,
+    "font.size": 9,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "domainbed_adm",
+    "savefig.dpi": 150,
+}
+
+
+def check_available() -> None:
+    """Refuse to begin where figures cannot be drawn.
+
+    Raises:
+        UserError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise UserError("figures need matplotlib: pip install matplotlib") from error
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Within the block figures are built and drawn in the project's style."""
+    import matplotlib
+
+    settings: Any = {**matplotlib.rcParamsDefault} | _STYLE
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script that the font lacks
+        yield
+
+
+def check_output(path: Path) -> None:
+    """Check, before the work is done, that a figure can be drawn into this file.
+
+    Raises:
+        UserError: matplotlib is not installed, the file's ending is none of ``FORMATS``, its folder does not exist.
+    """
+    check_available()
+    _format(path)
+    if not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure, whole or not at all; the file's ending says the format.
+
+    Raises:
+        UserError: the ending is none of ``FORMATS``, or the system refuses.
+    """
+    kind = _format(path)
+    with style(), replacing(path) as file:
+        figure.savefig(file, format=kind, facecolor="white", metadata=_NO_METADATA if kind == "svg" else None)
+
+
+def _format(path: Path) -> str:
+    """The format that a file's ending names.
+
+    Raises:
+        UserError: it names none.
+    """
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in FORMATS:
+        raise UserError(f"{path} names no figure format: end it in {', '.join('.' + name for name in FORMATS)}")
+    return kind
+
+
+def inline(figure: Figure) -> str:
+    """The figure as an ``<svg>`` element for a page: no ground of its own, the page's text colour, no ids to clash."""
+    text = io.StringIO()
+    with style():
+        figure.savefig(text, format="svg", transparent=True, metadata=_NO_METADATA)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    return re.sub(r' id="[\w.]+_\d+"', "", svg).replace(_INK, "currentColor")
