@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 
 from domainbed_adm import __version__
 from domainbed_adm.errors import LoadingError, NonFiniteError, UserError
+from domainbed_adm.run_files import ExitCode
 from domainbed_adm.system.console import Parser, printable
 from domainbed_adm.system.entry_points import load_extensions
 
@@ -63,20 +64,20 @@ def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
         return script(argv)
     except UserError as error:
         print(f"domainbed-adm: error: {printable(str(error))}", file=sys.stderr)
-        return 2
+        return ExitCode.USER_ERROR
     except (NonFiniteError, LoadingError) as error:
         print(f"domainbed-adm: error: {printable(str(error))}", file=sys.stderr)
-        return 3 if isinstance(error, NonFiniteError) else 1
+        return ExitCode.NOT_FINITE if isinstance(error, NonFiniteError) else ExitCode.RETRY
     except BrokenPipeError:  # the reader, head perhaps, has enough: nothing more can be written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return ExitCode.CLOSED_PIPE
     except OSError as error:
         told = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
         print(f"domainbed-adm: error: {printable(told)}", file=sys.stderr)
-        return 2
+        return ExitCode.USER_ERROR
     except KeyboardInterrupt:
         print("domainbed-adm: interrupted", file=sys.stderr)
-        return 130
+        return ExitCode.INTERRUPTED
 
 
 if __name__ == "__main__":

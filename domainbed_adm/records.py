@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 
 from domainbed_adm.errors import UserError
+from domainbed_adm.run_files import RESULTS
 from domainbed_adm.system.console import printable, warn
 from domainbed_adm.system.disk import replacing, writing
 
 Record = dict[str, Any]
-FILE_NAME = "results.jsonl"
 
 #: What a record's ``args`` must hold for a run to be found again, and the type of each.
 _REQUIRED_ARGS = {"trial_seed": int, "dataset": str, "algorithm": str, "test_envs": list, "hparams_seed": int}
@@ -93,11 +93,11 @@ def load_records(input_dir: str | Path) -> list[Record]:
         if not root.is_dir():
             raise UserError(f"no folder {root}: --input_dir is the output_dir of a sweep or of one run")
         # no glob, which passes over folders that may not be read
-        files = [folder / FILE_NAME for folder in (root, *sorted(root.iterdir())) if (folder / FILE_NAME).is_file()]
+        files = [folder / RESULTS for folder in (root, *sorted(root.iterdir())) if (folder / RESULTS).is_file()]
         held = ", ".join(sorted(printable(path.name) for path in root.iterdir())[:5]) or "nothing"
     records = [record for path in files for record in _without_doubles(read_file(path), path)]
     if not records:
-        looked = "record" if files else FILE_NAME
+        looked = "record" if files else RESULTS
         raise UserError(f"found no {looked} in {root} or its folders; {root} holds: {held}")
     return [_printable(record) for record in records]
 

@@ -15,10 +15,11 @@ from domainbed_adm import records
 from domainbed_adm.analysis.runs import Run
 from domainbed_adm.analysis.separability import COMPARED, LinearEstimator, Separability, linear_estimator, separability
 from domainbed_adm.errors import UserError
+from domainbed_adm.run_files import DIFFICULTY, DONE, RESULTS
 from domainbed_adm.system import figures
 from domainbed_adm.system.console import warn
 from domainbed_adm.system.tables import show
-from domainbed_adm.training.difficulty_trace import FILE_NAME, Trace, load_trace
+from domainbed_adm.training.difficulty_trace import Trace, load_trace
 
 #: What is printed, by its name in a row.
 _COLUMNS = {
@@ -100,18 +101,18 @@ def load_traces(runs: Iterable[Run]) -> list[TracedMethod]:
     """
     found: dict[tuple[str, str], list[Trace]] = {}
     for run in runs:
-        path = run.folder / FILE_NAME
+        path = run.folder / DIFFICULTY
         if not path.is_file():
             continue
-        lag = 0 if (run.folder / "done").exists() else 1  # read before the trace, and the records after it
+        lag = 0 if (run.folder / DONE).exists() else 1  # read before the trace, and the records after it
         try:
             trace = load_trace(path)
-            recorded = sorted({record["step"] for record in records.read_file(run.folder / records.FILE_NAME)})
+            recorded = sorted({record["step"] for record in records.read_file(run.folder / RESULTS)})
         except UserError as error:
             warn(f"{error}: left out")
             continue
         if trace.step.tolist() != recorded[: len(trace.step)] or len(recorded) > len(trace.step) + lag:
-            warn(f"{path} has other steps than {records.FILE_NAME}, trained partly without a trace: left out")
+            warn(f"{path} has other steps than {RESULTS}, trained partly without a trace: left out")
         elif len(trace.step):
             found.setdefault((run.args["dataset"], run.args["algorithm"]), []).append(trace)
     return [_method(algorithm, dataset, traces) for (dataset, algorithm), traces in found.items()]
@@ -134,8 +135,8 @@ def analyze_difficulty(runs: Sequence[Run], output: Path, as_json: bool) -> None
     if not methods:
         where = str(runs[0].folder) if len(runs) == 1 else f"any of the {len(runs)} runs"
         raise UserError(
-            f"no {FILE_NAME} in {where}: train (or sweep launch) with --trace_difficulty, and --restart where the runs "
-            "are finished"
+            f"no {DIFFICULTY} in {where}: train (or sweep launch) with --trace_difficulty, and --restart where the "
+            "runs are finished"
         )
     if len({method.dataset for method in methods}) > 1:
         raise UserError(f"the runs are on {', '.join(sorted({m.dataset for m in methods}))}: choose one by --dataset")

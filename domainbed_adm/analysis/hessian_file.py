@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from domainbed_adm.analysis.runs import MODEL, load_results, result_path
+from domainbed_adm.run_files import HESSIAN
 from domainbed_adm.system.disk import replacing
-from domainbed_adm.training.measured import HESSIAN
 
 Kind = TypeVar("Kind")
 #: Beyond it no number is a measurement, and an axis would overflow.

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from domainbed_adm.analysis.runs import MODEL, load_results, result_path
+from domainbed_adm.run_files import LANDSCAPE
 from domainbed_adm.system.disk import replacing
-from domainbed_adm.training.measured import LANDSCAPE
 
 _FACTS = {"model": str, "algorithm": str, "dataset": str, "test_envs": list, "trial_seed": int, "test_name": str}
 

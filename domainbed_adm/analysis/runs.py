@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from domainbed_adm import records
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.cards import METHODS
+from domainbed_adm.run_files import MODEL, RESULTS, model_suffix
 from domainbed_adm.system.console import warn
 
 if TYPE_CHECKING:
@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     from domainbed_adm.training.splits import Splits
 
 Result = TypeVar("Result")
-MODEL = "model.pkl"
 #: What tells one run of a sweep from another, beside its hparams.
 _FACTS = ("algorithm", "dataset", "test_envs", "trial_seed")
-_MODEL_NAME = re.compile(r"model(?P<suffix>\w*)\.pkl")
 _KEEP = (
     "do not give --skip_model_save to train; --save_model_every_checkpoint keeps those of every checkpoint as "
     "model_step<step>.pkl"
@@ -91,7 +89,7 @@ def with_checkpoint(runs: Sequence[Run], checkpoint: str = MODEL) -> list[Run]:
     Raises:
         UserError: none does; the message says how to keep one. Or it is no name of a model's file.
     """
-    _suffix(checkpoint)
+    model_suffix(checkpoint)
     kept = [run for run in runs if (run.folder / checkpoint).is_file()]
     if not kept:
         where = str(runs[0].folder) if len(runs) == 1 else f"any of the {len(runs)} runs"
@@ -109,7 +107,7 @@ def result_path(folder: Path, checkpoint: str, kind: str, ending: str) -> Path:
     Raises:
         UserError: ``checkpoint`` is no name of a model's file.
     """
-    return folder / f"{kind}{_suffix(checkpoint)}.{ending}"
+    return folder / f"{kind}{model_suffix(checkpoint)}.{ending}"
 
 
 def load_results(
@@ -190,20 +188,6 @@ def open_run(run: Run, checkpoint: str = MODEL, data_dir: str | None = None) -> 
     return OpenRun(run.folder, args, hparams, restore_algorithm(contents).to(device), dataset, splits, device)
 
 
-def _suffix(checkpoint: str) -> str:
-    """What tells a model's file from the run's last one: "_step300" of model_step300.pkl.
-
-    Raises:
-        UserError: it is no name of a model's file.
-    """
-    matched = _MODEL_NAME.fullmatch(checkpoint)
-    if matched is None:
-        raise UserError(
-            f"--checkpoint is {MODEL} or model_step<step>.pkl, the name of a file in the run, not {checkpoint}"
-        )
-    return matched["suffix"]
-
-
 def _runs_of(path: Path) -> list[Run]:
     """The runs of one folder.
 
@@ -213,13 +197,11 @@ def _runs_of(path: Path) -> list[Run]:
     if not path.is_dir():
         kind = "is a file" if path.exists() else "does not exist"
         raise UserError(f"{path} {kind}: give the output_dir of a run or of a sweep")
-    files = [path / records.FILE_NAME, *sorted(path.glob(f"*/{records.FILE_NAME}"))]
+    files = [path / RESULTS, *sorted(path.glob(f"*/{RESULTS}"))]
     read = ((file.parent, records.read_file(file)) for file in files if file.is_file())
     runs = [Run(folder, found[0]) for folder, found in read if found]
     if not runs:
-        raise UserError(
-            f"no run in {path}: give the output_dir of a run, which holds {records.FILE_NAME}, or of a sweep"
-        )
+        raise UserError(f"no run in {path}: give the output_dir of a run, which holds {RESULTS}, or of a sweep")
     return sorted(runs, key=_place)
 
 

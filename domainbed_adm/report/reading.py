@@ -10,16 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from domainbed_adm import records as record_files
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard.missing import last_step
 from domainbed_adm.records import Record, load_records
+from domainbed_adm.run_files import RESULTS, RUN_MARKS
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, state_of
-from domainbed_adm.system import lock
 
-#: Any of them makes a folder a run's.
-_RUN_FILES = (record_files.FILE_NAME, failures.FILE_NAME, lock.FILE_NAME, "done", "err.txt")
 _WARNING = "warning: "
 
 
@@ -89,7 +86,7 @@ def heard(warnings: list[str]) -> Iterator[None]:
 
 
 def _is_run(folder: Path) -> bool:
-    return folder.is_dir() and any((folder / name).exists() for name in _RUN_FILES)
+    return folder.is_dir() and any((folder / name).exists() for name in RUN_MARKS)
 
 
 def _run(folder: Path, reached: dict[str, int]) -> Run:
@@ -105,7 +102,7 @@ def _run(folder: Path, reached: dict[str, int]) -> Run:
 
 
 def _last_record(folder: Path) -> Record | None:
-    if not (folder / record_files.FILE_NAME).is_file():
+    if not (folder / RESULTS).is_file():
         return None
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # its warnings were heard before

@@ -11,10 +11,9 @@ from domainbed_adm.analysis.runs import find_runs
 from domainbed_adm.errors import UserError
 from domainbed_adm.report.analyses import Analysis, charts, datasets, drawn, ordered, pair
 from domainbed_adm.report.section_leaderboard import Row, Table, number
+from domainbed_adm.run_files import DIFFICULTY
 from domainbed_adm.system.console import warn
 
-#: ``training.difficulty_trace.FILE_NAME``; that module loads torch, which a sweep without a trace does not ask for.
-FILE_NAME = "difficulty.npz"
 #: Name in a row of ``analysis.difficulty.rows``, heading and format.
 _TRACED = {
     "runs": ("runs", "d"),
@@ -28,7 +27,7 @@ _TRACED = {
 
 def difficulty(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
     """The difficulty traces below ``root``, by dataset; none where no run has one."""
-    folders = [folder for folder in (root, *sorted(root.iterdir())) if (folder / FILE_NAME).is_file()]
+    folders = [folder for folder in (root, *sorted(root.iterdir())) if (folder / DIFFICULTY).is_file()]
     if not folders:
         return []
     from domainbed_adm.analysis.difficulty import load_traces
@@ -38,7 +37,7 @@ def difficulty(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
         try:
             runs += find_runs([folder])
         except UserError as error:
-            warn(f"{folder / FILE_NAME} left out: {error}")
+            warn(f"{folder / DIFFICULTY} left out: {error}")
     methods = ordered(load_traces(runs), algorithms)
     return [_traced(dataset, [one for one in methods if one.dataset == dataset]) for dataset in datasets(methods)]
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed_adm.cli import run
+from domainbed_adm.run_files import ExitCode
 from domainbed_adm.system.console import Parser
-from domainbed_adm.system.lock import LOCKED, LockedError, run_lock_if_any
+from domainbed_adm.system.lock import LockedError, run_lock_if_any
 from domainbed_adm.system.signals import terminate_as_interrupt
 
 EXAMPLES = """\
@@ -77,8 +78,8 @@ def main(argv: Sequence[str]) -> int:
             _train(args)
     except LockedError as error:
         print(f"domainbed-adm: error: {error}", file=sys.stderr)
-        return LOCKED
-    return 0
+        return ExitCode.LOCKED
+    return ExitCode.DONE
 
 
 def _train(args: argparse.Namespace) -> None:

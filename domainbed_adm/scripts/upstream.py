@@ -6,8 +6,9 @@ import sys
 from collections.abc import Sequence
 
 from domainbed_adm.cli import run
+from domainbed_adm.run_files import ExitCode
 from domainbed_adm.system.console import Parser
-from domainbed_adm.system.lock import LOCKED, LockedError
+from domainbed_adm.system.lock import LockedError
 
 SCRIPTS = {
     "train": "train one algorithm",
@@ -76,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
         upstream.run_script(upstream.register(path), script, flags)
     except LockedError as error:
         print(f"domainbed-adm: error: {error}", file=sys.stderr)
-        return LOCKED
+        return ExitCode.LOCKED
     return 0
 
 

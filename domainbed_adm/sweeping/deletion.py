@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from domainbed_adm import run_files
 from domainbed_adm.sweeping.jobs import FAILED, INCOMPLETE, Job
-from domainbed_adm.system.lock import FILE_NAME, LockedError, run_lock
+from domainbed_adm.system.lock import LockedError, run_lock
 
 
 def delete_incomplete(jobs: Iterable[Job]) -> int:
@@ -24,12 +25,12 @@ def _delete(folder: Path) -> bool:
     """Remove a job's folder under its lock; False where it has begun to run, or is done, by now."""
     try:
         with run_lock(folder):
-            if (folder / "done").exists():
+            if (folder / run_files.DONE).exists():
                 return False
             for path in folder.iterdir():
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
-                elif path.name != FILE_NAME:
+                elif path.name != run_files.LOCK:
                     path.unlink()
     except LockedError:
         return False

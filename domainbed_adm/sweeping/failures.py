@@ -11,10 +11,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from domainbed_adm.run_files import FAILED
 from domainbed_adm.system.console import printable
 from domainbed_adm.system.disk import replacing
 
-FILE_NAME = "failed.json"
 #: An error as Python or a command of this package prints it.
 _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Exit)\b|\S+: error: ")
 
@@ -73,13 +73,13 @@ def write(folder: Path, code: int, stderr: Sequence[str], attempts: int, job: st
         OSError: it refuses the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / FILE_NAME) as file:
+    with replacing(folder / FAILED) as file:
         file.write(json.dumps(asdict(failure_of(code, stderr, attempts, job)), indent=1).encode() + b"\n")
 
 
 def read(folder: Path) -> Failure | None:
     """The failure in ``folder``, its texts made printable; None where there is none that can be read."""
-    path = folder / FILE_NAME
+    path = folder / FAILED
     try:
         failure = Failure(**json.loads(path.read_bytes())) if path.is_file() else None
     except (OSError, ValueError, TypeError, RecursionError):
@@ -105,7 +105,7 @@ def _is_sound(failure: Failure) -> bool:
 
 def clear(folder: Path) -> None:
     """Take ``failed.json`` away."""
-    (folder / FILE_NAME).unlink(missing_ok=True)
+    (folder / FAILED).unlink(missing_ok=True)
 
 
 def _exception(lines: Sequence[str]) -> str:

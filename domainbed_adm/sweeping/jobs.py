@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from domainbed_adm import run_files
 from domainbed_adm.datasets.cards import CARDS, get_card
 from domainbed_adm.datasets.layout import dataset_root, environments
 from domainbed_adm.sweeping import failures
@@ -124,7 +125,7 @@ def state_of(folder: Path) -> str:
     if not folder.exists():
         return NOT_LAUNCHED
     locked = is_locked(folder)  # asked first: a run that ends in between is done
-    if (folder / "done").exists():
+    if (folder / run_files.DONE).exists():
         return DONE
     if locked:
         return RUNNING

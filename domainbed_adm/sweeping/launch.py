@@ -12,18 +12,19 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from domainbed_adm import run_files
 from domainbed_adm.errors import UserError
+from domainbed_adm.run_files import ExitCode
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, FAILED, RUNNING, Job
 from domainbed_adm.sweeping.launchers import Launcher
 from domainbed_adm.sweeping.processes import Outcome
 from domainbed_adm.system.console import warn
-from domainbed_adm.system.lock import LOCKED
 
 #: Seconds between two looks at jobs that other processes run.
 POLL = 1.0
 #: Exit codes that a second attempt would end in as well: a mistake or a full disk, and a number that is not finite.
-_FINAL = {2, 3}
+_FINAL = {ExitCode.USER_ERROR, ExitCode.NOT_FINITE}
 
 
 class Launch:
@@ -93,7 +94,7 @@ class Launch:
     def _end(self, job: Job, outcome: Outcome) -> None:
         """Note how a job's attempt ended."""
         folder = job.output_dir
-        if outcome.code == LOCKED:
+        if outcome.code == ExitCode.LOCKED:
             return
         if outcome.code == 0:
             self._over.add(folder)
@@ -123,7 +124,7 @@ class Launch:
 
 def failure_line(job: Job) -> str:
     """A failed job and why, in one line."""
-    return f"{job.label}: {job.failure.reason if job.failure else 'unknown'} ({job.output_dir / failures.FILE_NAME})"
+    return f"{job.label}: {job.failure.reason if job.failure else 'unknown'} ({job.output_dir / run_files.FAILED})"
 
 
 def _attempts(job: Job) -> int:
@@ -133,5 +134,5 @@ def _attempts(job: Job) -> int:
 
 def _errors(job: Job) -> list[str]:
     """The last lines of a job's err.txt, for launchers that do not see its standard error."""
-    path = job.output_dir / "err.txt"
+    path = job.output_dir / run_files.ERR
     return path.read_text(encoding="utf-8", errors="replace").splitlines()[-20:] if path.is_file() else []

@@ -14,9 +14,9 @@ from typing import Protocol
 from rich.console import Console
 
 from domainbed_adm.errors import UserError
+from domainbed_adm.run_files import ExitCode
 from domainbed_adm.sweeping.processes import Outcome, Pool
 from domainbed_adm.system.console import ProgressBar
-from domainbed_adm.system.lock import LOCKED
 from domainbed_adm.system.machine import cpu_count
 
 Skip = Callable[[int], bool]
@@ -115,7 +115,7 @@ def dummy(
 
 
 #: What an exit code is called in progress lines; any other is a failure.
-_WORDS = {0: "done  ", LOCKED: "runs elsewhere:"}
+_WORDS = {0: "done  ", ExitCode.LOCKED: "runs elsewhere:"}
 
 #: Launchers by the name that ``--command_launcher`` takes.
 LAUNCHERS: dict[str, Launcher] = {"local": local, "multi_gpu": multi_gpu, "dummy": dummy}

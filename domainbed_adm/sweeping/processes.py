@@ -15,13 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, NamedTuple
 
-from domainbed_adm.system.lock import LOCKED
+from domainbed_adm.run_files import ExitCode
 from domainbed_adm.system.signals import terminate_as_interrupt
 
 #: Seconds that a child has to end after SIGTERM.
 GRACE = 10.0
-#: Exit code of a command that was not started, or that could not be.
-NOT_RUN = 127
 #: How many last lines of a child's standard error are kept, and of at most so many bytes.
 _LINES, _BYTES = 20, 20_000
 
@@ -75,7 +73,7 @@ class Pool:
         reporting = threading.Lock()
 
         def work(index: int) -> Outcome:
-            outcome = Outcome(LOCKED, [], 0.0) if skip(index) else self._run_one(commands[index])
+            outcome = Outcome(ExitCode.LOCKED, [], 0.0) if skip(index) else self._run_one(commands[index])
             with reporting:
                 if not self._stopped:
                     on_done(index, outcome)
@@ -97,13 +95,13 @@ class Pool:
             with tempfile.TemporaryFile() as stderr:
                 child = self._start(command, slot, stderr)
                 if child is None:
-                    return Outcome(NOT_RUN, ["not started"], 0.0)
+                    return Outcome(ExitCode.NOT_RUN, ["not started"], 0.0)
                 child.wait()
                 with self._lock:
                     self._running.discard(child)
                 return Outcome(child.returncode, _last_lines(stderr), time.monotonic() - start)
         except OSError as error:
-            return Outcome(NOT_RUN, [str(error)], time.monotonic() - start)
+            return Outcome(ExitCode.NOT_RUN, [str(error)], time.monotonic() - start)
         finally:
             self._slots.put(slot)
 

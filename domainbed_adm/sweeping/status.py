@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from domainbed_adm import records
+from domainbed_adm import records, run_files
 from domainbed_adm.sweeping.jobs import DONE, FAILED, NOT_LAUNCHED, RUNNING, STATES, Job
 from domainbed_adm.sweeping.launch import failure_line
 from domainbed_adm.system.console import printable
@@ -51,7 +51,7 @@ class Progress:
 
 
 def _progress(job: Job, state: str) -> Progress:
-    path = job.output_dir / records.FILE_NAME
+    path = job.output_dir / run_files.RESULTS
     found = records.read_file(path) if state != NOT_LAUNCHED and path.is_file() else []
     steps_done = max((int(record["step"]) + 1 for record in found), default=0)
     times = [records.finite(record.get("step_time")) for record in found]

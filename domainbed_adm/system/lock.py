@@ -17,11 +17,9 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from domainbed_adm.errors import UserError
+from domainbed_adm.run_files import LOCK
 from domainbed_adm.system.console import warn
 
-FILE_NAME = ".lock"
-#: Exit code of a ``train`` that found its folder locked: ``EX_TEMPFAIL`` of sysexits.h, "try again later".
-LOCKED = 75
 #: Seconds to wait for the lock, since whoever asks whether a run is alive holds it for an instant.
 _PATIENCE = 1.0
 
@@ -78,14 +76,14 @@ def is_locked(output_dir: Path) -> bool:
     Raises:
         PermissionError: the folder may not be looked into.
     """
-    if not (output_dir / FILE_NAME).exists():
+    if not (output_dir / LOCK).exists():
         return False
     try:
         _flock(output_dir, 0).release()
     except Timeout:
         return True
     except PermissionError:
-        return _is_locked_by_another_user(output_dir / FILE_NAME)
+        return _is_locked_by_another_user(output_dir / LOCK)
     except (OSError, NoLocksError):
         pass
     return False
@@ -118,7 +116,7 @@ def _acquire(output_dir: Path) -> BaseFileLock:
 
 
 def _flock(output_dir: Path, patience: float) -> BaseFileLock:
-    lock = FileLock(output_dir / FILE_NAME, timeout=patience)
+    lock = FileLock(output_dir / LOCK, timeout=patience)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # older versions raise where there is no flock, newer ones warn

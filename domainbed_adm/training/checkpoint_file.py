@@ -23,7 +23,6 @@ from domainbed_adm.training.model_file import load_plain, save_model
 from domainbed_adm.training.schema import DENSE, DICT, FLOAT, PLAIN, WEIGHTS, Listed, Maybe, Named, fault
 from domainbed_adm.training.setup import Setup
 
-FILE_NAME = "checkpoint.pkl"
 #: Flags that say how or where a run is done, not which run it is.
 _FREE_ARGS = ("output_dir", "data_dir", "workers", "checkpoint_every", "skip_model_save", "save_model_every_checkpoint")
 _ADVICE = "--restart redoes the run"

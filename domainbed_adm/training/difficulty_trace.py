@@ -32,7 +32,6 @@ from domainbed_adm.system.disk import replacing
 from domainbed_adm.system.seeding import raw_stream
 from domainbed_adm.training.setup import Setup
 
-FILE_NAME = "difficulty.npz"
 MEASURES = ("Loss", "GDM", "ADM", "ADM_linear")
 #: Images scored where the user names no number; fewer where there are fewer.
 DEFAULT_SIZE = 256

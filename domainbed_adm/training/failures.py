@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from domainbed_adm.errors import NonFiniteError
+from domainbed_adm.run_files import DIVERGED
 from domainbed_adm.system.disk import replacing
 from domainbed_adm.training.capacity import enough_memory
 from domainbed_adm.training.setup import Setup
-
-FILE_NAME = "diverged.json"
 
 
 @contextmanager
@@ -32,11 +31,11 @@ def explained(run: Setup, step: int, output_dir: Path) -> Iterator[None]:
     except NonFiniteError as error:
         about = {name: run.args[name] for name in ("algorithm", "dataset", "test_envs", "seed", "trial_seed")}
         report = {"step": step, "error": str(error), **about, "hparams": run.hparams}
-        with replacing(output_dir / FILE_NAME) as file:
+        with replacing(output_dir / DIVERGED) as file:
             file.write(json.dumps(report, indent=1, sort_keys=True).encode() + b"\n")
         raise NonFiniteError(
             f"{run.args['algorithm']} on {run.args['dataset']}, step {step}: {error} (lr {run.hparams['lr']:g}; "
-            f"see {output_dir / FILE_NAME})"
+            f"see {output_dir / DIVERGED})"
         ) from error
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from domainbed_adm import records
 from domainbed_adm.errors import UserError
+from domainbed_adm.run_files import CHECKPOINT, DONE, MODEL, RESULTS
 from domainbed_adm.training import checkpoint_file as resume
 from domainbed_adm.training.batches import Schedule
 from domainbed_adm.training.checkpoint_file import Position
@@ -18,10 +19,10 @@ def is_finished(run: Setup, output_dir: Path) -> bool:
     Raises:
         UserError: it is done, but its records or its model are lost; or another run is done.
     """
-    if not (output_dir / "done").exists():
+    if not (output_dir / DONE).exists():
         return False
-    _check_recorded(run, output_dir / records.FILE_NAME, run.n_steps, "the finished run had")
-    if not run.args["skip_model_save"] and not (output_dir / "model.pkl").exists():
+    _check_recorded(run, output_dir / RESULTS, run.n_steps, "the finished run had")
+    if not run.args["skip_model_save"] and not (output_dir / MODEL).exists():
         raise UserError(
             f"{output_dir} holds this run, finished, but no model.pkl (trained with --skip_model_save, or removed): "
             "--restart redoes the run; with --skip_model_save it is left as it is"
@@ -35,7 +36,7 @@ def find_position(run: Setup, output_dir: Path) -> Position:
     Raises:
         UserError: the checkpoint cannot be used, records are lost that it counts, or they are another run's.
     """
-    checkpoint, path = output_dir / resume.FILE_NAME, output_dir / records.FILE_NAME
+    checkpoint, path = output_dir / CHECKPOINT, output_dir / RESULTS
     position = resume.load_position(checkpoint, run) if checkpoint.exists() else Position()
     _check_recorded(run, path, position.next_step, "the checkpoint counts")
     if path.exists():

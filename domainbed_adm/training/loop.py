@@ -14,32 +14,20 @@ import torch
 
 from domainbed_adm import records
 from domainbed_adm.errors import UserError
+from domainbed_adm.run_files import CHECKPOINT, DONE, MODEL, RESULTS, TENSORBOARD, files_of_run, model_of_step
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.disk import replacing
 from domainbed_adm.training import checkpoint_file as resume
-from domainbed_adm.training import difficulty_trace, failures, tensorboard
+from domainbed_adm.training import failures
 from domainbed_adm.training.batches import Batch, Schedule, TaskDataset, evaluation_tasks, open_stream
 from domainbed_adm.training.checkpoint_file import Position
 from domainbed_adm.training.evaluation import accuracies
 from domainbed_adm.training.folder import find_position, is_finished
-from domainbed_adm.training.measured import measured
 from domainbed_adm.training.model_file import save_model
 from domainbed_adm.training.observers import UNWATCHED, Observer, Watch, warn_of_trace, watching
 from domainbed_adm.training.output import teed
 from domainbed_adm.training.provenance import provenance
 from domainbed_adm.training.setup import Setup
-
-#: What a run leaves in its folder, beside models of single checkpoints and what was measured at models.
-FILES = (
-    "done",
-    resume.FILE_NAME,
-    records.FILE_NAME,
-    "model.pkl",
-    failures.FILE_NAME,
-    difficulty_trace.FILE_NAME,
-    "out.txt",
-    "err.txt",
-)
 
 
 def train(run: Setup, output_dir: Path, restart: bool = False, watch: Watch = UNWATCHED) -> None:
@@ -74,7 +62,7 @@ def train(run: Setup, output_dir: Path, restart: bool = False, watch: Watch = UN
         _print_setup(run, position)
         _steps(run, output_dir, bar, position, observe)
         if not run.args["skip_model_save"]:
-            save_model(output_dir / "model.pkl", _model_contents(run))
+            save_model(output_dir / MODEL, _model_contents(run))
         _write_done(output_dir)
 
 
@@ -101,14 +89,14 @@ def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position, o
         if schedule.is_checkpoint(step):
             with failures.explained(run, step, output_dir):
                 record = _record(run, schedule, batches, position)
-            records.append(output_dir / records.FILE_NAME, record | {"provenance": origin})
+            records.append(output_dir / RESULTS, record | {"provenance": origin})
             position.since_record = {}
             with failures.explained(run, step, output_dir):
                 observe(record)
             if run.args["save_model_every_checkpoint"] and not run.args["skip_model_save"]:
-                save_model(output_dir / f"model_step{step}.pkl", _model_contents(run))
+                save_model(output_dir / model_of_step(step), _model_contents(run))
         if (step + 1) % save_every == 0 if save_every else schedule.is_checkpoint(step):
-            resume.save_position(output_dir / resume.FILE_NAME, run, position)
+            resume.save_position(output_dir / CHECKPOINT, run, position)
 
 
 def _record(run: Setup, schedule: Schedule, batches: Iterator[Batch], position: Position) -> records.Record:
@@ -133,9 +121,9 @@ def _mean(values: list[float]) -> float:
 
 def _write_done(output_dir: Path) -> None:
     """Say that the run is whole: last of all, when everything else is on the disk. Its checkpoint is of no more use."""
-    with replacing(output_dir / "done") as file:
+    with replacing(output_dir / DONE) as file:
         file.write(b"done")
-    (output_dir / resume.FILE_NAME).unlink(missing_ok=True)
+    (output_dir / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _step(run: Setup, batches: Iterator[Batch]) -> dict[str, float]:
@@ -192,10 +180,9 @@ def _claim(output_dir: Path, restart: bool) -> None:
         if shutil.disk_usage(output_dir).free < 2**20:
             raise UserError(f"--output_dir {output_dir}: the disk is full")
         if restart:
-            files = map(output_dir.joinpath, FILES)
-            for path in (*files, *output_dir.glob("model_step*.pkl"), *measured(output_dir)):
+            for path in files_of_run(output_dir):
                 path.unlink(missing_ok=True)
-            shutil.rmtree(output_dir / tensorboard.FOLDER_NAME, ignore_errors=True)
+            shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir} cannot be written: {error.strerror}") from error
 

@@ -10,8 +10,9 @@ from typing import Literal
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.records import Record
+from domainbed_adm.run_files import DIFFICULTY, TENSORBOARD
 from domainbed_adm.system.console import warn
-from domainbed_adm.training import difficulty_trace, tensorboard
+from domainbed_adm.training import tensorboard
 from domainbed_adm.training.difficulty_trace import DifficultyTracer, choose_sample, load_trace
 from domainbed_adm.training.folder import checkpoints_before
 from domainbed_adm.training.setup import Setup
@@ -64,7 +65,7 @@ _LEFT_OUT = "and analyze difficulty and report leave it out"
 
 def warn_of_trace(run: Setup, output_dir: Path, watch: Watch) -> None:
     """Say where a finished run has not the trace that ``watch`` asks for."""
-    fault = _fault(run, output_dir / difficulty_trace.FILE_NAME, watch.sample_size) if watch.traces else None
+    fault = _fault(run, output_dir / DIFFICULTY, watch.sample_size) if watch.traces else None
     if fault:
         warn(f"{fault}; --restart redoes the run with the trace asked for")
 
@@ -91,14 +92,14 @@ def watching(run: Setup, output_dir: Path, watch: Watch, next_step: int) -> Iter
         UserError: a library or the images for it are missing, the trace there is another's, or the disk is full.
     """
     tracer = None
-    path = output_dir / difficulty_trace.FILE_NAME
+    path = output_dir / DIFFICULTY
     if watch.traces:
         tracer = DifficultyTracer(run, path, watch.sample_size, next_step)
         if tracer.trace.step.tolist() != checkpoints_before(run, next_step):
             warn(f"{path} lacks checkpoints before step {next_step}, {_LEFT_OUT}; --restart traces all")
     elif path.exists():
         warn(f"{path} ends, as the run goes on without --trace_difficulty, {_LEFT_OUT}: give the flag to go on with it")
-    folder = output_dir / tensorboard.FOLDER_NAME
+    folder = output_dir / TENSORBOARD
     with tensorboard.opened(run, folder, next_step) if watch.tensorboard else nullcontext() as events:
 
         def observe(record: Record) -> None:

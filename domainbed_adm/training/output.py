@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from domainbed_adm.errors import LoadingError, NonFiniteError, UserError
+from domainbed_adm.run_files import ERR, OUT
 from domainbed_adm.system.disk import writing
 
 
@@ -45,8 +46,8 @@ class _Tee:
 def teed(output_dir: Path) -> Iterator[None]:
     """Within the block, what is printed also goes to out.txt and err.txt, an error to err.txt."""
     with (
-        _Tee(sys.stdout, output_dir / "out.txt") as out,
-        _Tee(sys.stderr, output_dir / "err.txt") as err,
+        _Tee(sys.stdout, output_dir / OUT) as out,
+        _Tee(sys.stderr, output_dir / ERR) as err,
         redirect_stdout(out),
         redirect_stderr(err),
     ):

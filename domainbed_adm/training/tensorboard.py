@@ -19,8 +19,6 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.system.disk import writing
 from domainbed_adm.training.setup import Setup
 
-FOLDER_NAME = "tensorboard"
-
 
 class TensorBoard:
     """Writes one run's events.

@@ -19,7 +19,7 @@ from domainbed_adm.report import section_flatness as flatness
 from domainbed_adm.report import section_landscape as landscape
 from domainbed_adm.report.analyses import charts
 from domainbed_adm.report.section_leaderboard import Table
-from domainbed_adm.training.difficulty_trace import FILE_NAME, MEASURES, Trace
+from domainbed_adm.training.difficulty_trace import MEASURES, Trace
 from tests.report.sweeps import HOSTILE
 from tests.runs import record, write
 
@@ -190,7 +190,7 @@ def traced(folder: Path, algorithm: str, steps: int = 3) -> None:
     for step in range(steps):
         scores = {name: random.random(6).astype(np.float32) for name in MEASURES}
         trace = trace.with_checkpoint(step, scores, random.random(6) < 0.5)
-    trace.save(folder / FILE_NAME)
+    trace.save(folder / "difficulty.npz")
 
 
 def test_traces_have_a_row_for_each_measure_and_method_at_the_last_checkpoint(tmp_path: Path) -> None:
@@ -205,10 +205,6 @@ def test_traces_have_a_row_for_each_measure_and_method_at_the_last_checkpoint(tm
     ]
 
 
-def test_the_name_of_the_traces_file() -> None:
-    assert difficulty.FILE_NAME == FILE_NAME
-
-
 def test_where_nothing_was_analysed_there_is_nothing(tmp_path: Path) -> None:
     write(tmp_path / "a", record((0.5, 0.5)))
     assert [analysis(tmp_path, ORDER) for analysis in ALL] == [[], [], []]
@@ -217,9 +213,9 @@ def test_where_nothing_was_analysed_there_is_nothing(tmp_path: Path) -> None:
 def test_damaged_files_are_left_out_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(tmp_path / "a", record((0.5, 0.5)))
     (folder / "hessian.json").write_text(json.dumps({"domains": HOSTILE}))
-    for name in ("landscape.npz", FILE_NAME):
+    for name in ("landscape.npz", "difficulty.npz"):
         (folder / name).write_bytes(b"PK")
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / FILE_NAME).write_bytes(b"PK")
+    (tmp_path / "b" / "difficulty.npz").write_bytes(b"PK")
     assert [analysis(tmp_path, ORDER) for analysis in ALL] == [[], [], []]
     assert capsys.readouterr().err.count("left out") == 4

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from domainbed_adm import run_files
 from domainbed_adm.cli import main
-from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, Sweep
 from domainbed_adm.sweeping.launchers import LAUNCHERS
 from domainbed_adm.sweeping.processes import Outcome
@@ -87,7 +87,7 @@ def test_the_job_fails_names_the_file_and_goes_on_when_it_is_mended(
     path.write_bytes(whole)
     assert main(launch) == 0
     assert [one.state for one in (job, *others)] == [DONE] * 3
-    assert not (job.output_dir / failures.FILE_NAME).exists()
+    assert not (job.output_dir / run_files.FAILED).exists()
     assert "resumed at step 1" in (job.output_dir / "out.txt").read_text()
     lines = (job.output_dir / "results.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [0, 2, 4]

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from domainbed_adm.errors import UserError
+from domainbed_adm.run_files import ExitCode
 from domainbed_adm.sweeping import processes
 from domainbed_adm.sweeping.launchers import LAUNCHERS, dummy, gpus, local, multi_gpu
-from domainbed_adm.sweeping.processes import NOT_RUN, Pool
+from domainbed_adm.sweeping.processes import Pool
 
 
 def python(code: str) -> str:
@@ -56,7 +57,9 @@ def test_local_returns_exit_codes_in_order_and_tells_how_each_ended(
 
 def test_a_command_that_cannot_start_is_a_failed_job() -> None:
     errors: list[str] = []
-    assert local(["/no/such/program --x"], on_end=lambda _, outcome: errors.extend(outcome.stderr)) == [NOT_RUN]
+    assert local(["/no/such/program --x"], on_end=lambda _, outcome: errors.extend(outcome.stderr)) == [
+        ExitCode.NOT_RUN
+    ]
     assert "No such file or directory" in errors[0]
 
 
@@ -150,7 +153,7 @@ def test_an_interruption_ends_running_children_and_starts_no_more(
     pool = Pool([{}, {}])
     with pytest.raises(KeyboardInterrupt):
         pool.run(commands[:2], interrupt)
-    assert pool.run(commands[2:], interrupt) == [(NOT_RUN, ["not started"], 0.0)]
+    assert pool.run(commands[2:], interrupt) == [(ExitCode.NOT_RUN, ["not started"], 0.0)]
     assert not (tmp_path / "late").exists()
     assert time.monotonic() - start < 20
     with pytest.raises(ProcessLookupError):

@@ -13,8 +13,9 @@ import filelock
 import pytest
 
 from domainbed_adm.cli import main
+from domainbed_adm.run_files import ExitCode
 from domainbed_adm.system import lock
-from domainbed_adm.system.lock import LOCKED, LockedError, NoLocksError, is_locked, run_lock, run_lock_if_any
+from domainbed_adm.system.lock import LockedError, NoLocksError, is_locked, run_lock, run_lock_if_any
 
 HOLDER = """
 import sys, time
@@ -49,7 +50,7 @@ def train(folder: Path, *flags: str) -> int:
 def test_a_locked_folder_is_not_trained_in_not_even_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with held_elsewhere(tmp_path):
         for flags in ([], ["--restart"]):
-            assert train(tmp_path, *flags) == LOCKED == 75
+            assert train(tmp_path, *flags) == ExitCode.LOCKED == 75
         errors = capsys.readouterr().err
     assert errors == f"domainbed-adm: error: {tmp_path} is being trained by another process\n" * 2
     assert [path.name for path in tmp_path.iterdir()] == [".lock"]

@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from domainbed_adm import records
+from domainbed_adm import records, run_files
 from domainbed_adm.sweeping.jobs import DONE, Job, Sweep
 
 STEPS = 4
@@ -49,7 +49,7 @@ def faults(jobs: list[Job], killed: int) -> list[str]:
     """What is not as it must be, with so many of the jobs' processes killed."""
     found = [f"{job.label}: {job.state}" for job in jobs if job.state != DONE]
     for job in jobs:
-        path = job.output_dir / records.FILE_NAME
+        path = job.output_dir / run_files.RESULTS
         steps = [record["step"] for record in records.read_file(path)] if path.exists() else []
         if steps != [0, STEPS - 1]:
             found.append(f"{job.label}: records of steps {steps}")

@@ -10,7 +10,7 @@ import pytest
 from domainbed_adm import upstream
 from domainbed_adm.cli import main
 from domainbed_adm.errors import UserError
-from domainbed_adm.system.lock import LOCKED
+from domainbed_adm.run_files import ExitCode
 from domainbed_adm.upstream.jobs import through_us
 from tests.extending import EXAMPLE, environment, install
 from tests.system.test_lock import held_elsewhere
@@ -65,7 +65,7 @@ def test_the_hosts_own_algorithms_run_as_before(tmp_path):
 
 def test_a_folder_that_another_process_trains_in_is_left_alone(tmp_path, capsys):
     with held_elsewhere(tmp_path / "run"):
-        assert train(tmp_path, "--steps", "2") == LOCKED == 75
+        assert train(tmp_path, "--steps", "2") == ExitCode.LOCKED == 75
         error = capsys.readouterr().err
         assert error == f"domainbed-adm: error: {tmp_path / 'run'} is being trained by another process\n"
         assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]

@@ -1,0 +1,77 @@
+"""Every file that a run or a sweep leaves in its folder, by name, and every exit code of a command. Loads no torch."""
+
+from __future__ import annotations
+
+import re
+from enum import IntEnum
+from pathlib import Path
+
+from domainbed_adm.errors import UserError
+
+#: DomainBed's files of a run.
+RESULTS, DONE, MODEL, OUT, ERR = "results.jsonl", "done", "model.pkl", "out.txt", "err.txt"
+#: What an unfinished run goes on from, and what holds its folder while a process trains there.
+CHECKPOINT, LOCK = "checkpoint.pkl", ".lock"
+#: How a job's last attempt failed, as its launcher saw it, and the step whose numbers were not finite.
+FAILED, DIVERGED = "failed.json", "diverged.json"
+#: What was asked for beside training: ``train --trace_difficulty`` and ``train --tensorboard``.
+DIFFICULTY, TENSORBOARD = "difficulty.npz", "tensorboard"
+#: What a sweep's folder should hold, as its launches wrote it.
+PLAN = "sweep.json"
+#: What ``analyze`` writes beside a model: kind and ending of the file's name.
+HESSIAN, LANDSCAPE = ("hessian", "json"), ("landscape", "npz")
+#: Any of these files makes a folder a run's.
+RUN_MARKS = (RESULTS, FAILED, LOCK, DONE, ERR)
+
+_OWN_FILES = (DONE, CHECKPOINT, RESULTS, MODEL, DIVERGED, DIFFICULTY, OUT, ERR)
+_MODEL_NAME = re.compile(r"model(?P<suffix>\w*)\.pkl")
+_ANALYSIS_NAME = re.compile("|".join(rf"{kind}(_step[0-9]+)?\.{ending}" for kind, ending in (HESSIAN, LANDSCAPE)))
+
+
+class ExitCode(IntEnum):
+    """How a command ended."""
+
+    DONE = 0
+    #: Jobs failed, or a loading process was killed: another try may succeed.
+    RETRY = 1
+    #: A mistake in a flag or a file, or a system that refuses: another try fails as well.
+    USER_ERROR = 2
+    #: A loss, gradient or score that is not finite: another try fails as well.
+    NOT_FINITE = 3
+    #: Another process trains in the folder (``EX_TEMPFAIL`` of sysexits.h, "try again later").
+    LOCKED = 75
+    #: A launcher did not start the command, or could not.
+    NOT_RUN = 127
+    INTERRUPTED = 130
+    #: Whoever read the output has closed it.
+    CLOSED_PIPE = 141
+
+
+def model_of_step(step: int) -> str:
+    """The model of one checkpoint, kept by ``train --save_model_every_checkpoint``."""
+    return f"model_step{step}.pkl"
+
+
+def model_suffix(checkpoint: str) -> str:
+    """What tells a model's file from the run's last one: "_step300" of model_step300.pkl, "" of model.pkl.
+
+    Raises:
+        UserError: ``checkpoint`` is no name of a model's file.
+    """
+    matched = _MODEL_NAME.fullmatch(checkpoint)
+    if matched is None:
+        raise UserError(
+            f"--checkpoint is {MODEL} or model_step<step>.pkl, the name of a file in the run, not {checkpoint}"
+        )
+    return matched["suffix"]
+
+
+def analysis_files(folder: Path) -> list[Path]:
+    """What ``analyze`` left in a run's folder: ``hessian.json`` of model.pkl, ``hessian_step300.json`` and so on."""
+    return [path for path in folder.iterdir() if _ANALYSIS_NAME.fullmatch(path.name)]
+
+
+def files_of_run(folder: Path) -> list[Path]:
+    """The files that a run and ``analyze`` may have left in ``folder``, there or not; TensorBoard's folder is apart."""
+    own = [folder / name for name in _OWN_FILES]
+    return [*own, *folder.glob("model_step*.pkl"), *analysis_files(folder)]
