@@ -287,8 +287,10 @@ def parse(text: str) -> dict[str, Any]:
     """
     try:
         given = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"--hparams is not JSON ({error}): write it as '{{\"rho\": 0.1}}', not {text!r}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f"--hparams is not JSON ({error}): write it as '{{\"rho\": 0.1}}', not {text[:200]!r}"
+        ) from error
     if not isinstance(given, dict):
         raise UserError(f"--hparams must be a JSON object such as '{{\"rho\": 0.1}}', not {text!r}")
     return given

@@ -18,13 +18,12 @@ import torch
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import Choice, Number
+from domainbed_adm.run_args import differences, identity
 from domainbed_adm.training.loaded import optimizer_fault, step_state_fault, weights_fault
 from domainbed_adm.training.model_file import load_plain, save_model
 from domainbed_adm.training.schema import DENSE, DICT, FLOAT, PLAIN, WEIGHTS, Listed, Maybe, Named, fault
 from domainbed_adm.training.setup import Setup
 
-#: Flags that say how or where a run is done, not which run it is.
-_FREE_ARGS = ("output_dir", "data_dir", "workers", "checkpoint_every", "skip_model_save", "save_model_every_checkpoint")
 _ADVICE = "--restart redoes the run"
 #: The states of Python's and NumPy's generators; a number beyond would have them read what is not theirs.
 _WORD = Number(0, 2**32 - 1, integer=True)
@@ -42,23 +41,6 @@ class Position:
 
     next_step: int = 0
     since_record: dict[str, list[float]] = field(default_factory=dict)
-
-
-def identity(args: Mapping[str, Any], hparams: Mapping[str, Any]) -> dict[str, Any]:
-    """What must be equal for two runs to be one: flags and hyperparameters by name."""
-    flags = {f"--{name}": value for name, value in args.items() if name not in _FREE_ARGS and name != "hparams"}
-    return flags | {f"hparam {name}": value for name, value in hparams.items()}
-
-
-def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
-    """Name what differs between two identities, "--steps (200 there, 300 here)"; None where nothing does."""
-    absent = object()
-    unlike = [
-        f"{name} ({theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} here)"
-        for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name, absent) != ours.get(name, absent)
-    ]
-    return " ".join(", ".join(unlike).split()) or None
 
 
 def run_identity(run: Setup) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from domainbed_adm import records
 from domainbed_adm.errors import UserError
+from domainbed_adm.run_args import differences, identity
 from domainbed_adm.run_files import CHECKPOINT, DONE, MODEL, RESULTS
 from domainbed_adm.training import checkpoint_file as resume
 from domainbed_adm.training.batches import Schedule
@@ -57,12 +58,12 @@ def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> Non
         UserError: the message names what differs, or how many there are.
     """
     found = records.read_file(path) if path.exists() else []
-    ours, our_data = resume.identity(run.args, run.hparams), resume.data_identity(run)
+    ours, our_data = identity(run.args, run.hparams), resume.data_identity(run)
     for record in found:
-        theirs = resume.identity(record["args"], record.get("hparams", {}))
+        theirs = identity(record["args"], record.get("hparams", {}))
         about = record.get("provenance", {})
         data = {name: about[name] for name in our_data if name in about}
-        unlike = resume.differences(theirs | data, ours | {name: our_data[name] for name in data})
+        unlike = differences(theirs | data, ours | {name: our_data[name] for name in data})
         if unlike:
             raise UserError(f"{path.parent} holds another run: {unlike}. Give another --output_dir, or --restart")
     expected = set(checkpoints_before(run, next_step))

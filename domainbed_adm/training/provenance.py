@@ -1,4 +1,4 @@
-"""Where a record comes from: versions, commit, device, seed, data."""
+"""Where a record comes from: versions, commit, device, threads, seed, data."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def provenance(device: torch.device, seed: int, data: dict[str, Any]) -> dict[st
         "git_commit": git_commit(Path(__file__).resolve().parents[2]),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
         "seed": seed,
         **data,
     }

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.cards import get_method
+from domainbed_adm.run_args import RunArgs
 from domainbed_adm.system.console import warn
 from domainbed_adm.system.machine import cpu_count
 from domainbed_adm.system.seeding import seed_hash
@@ -47,22 +47,22 @@ class Setup:
         return _in_words(self.args, self.hparams, self.dataset, self.device, moment)
 
 
-def set_up(args: argparse.Namespace) -> Setup:
-    """Build the run that DomainBed's train flags describe.
+def set_up(args: RunArgs) -> Setup:
+    """Build the run that these flags describe, and set this process to its number of threads.
 
     Raises:
         UserError: a flag, an hparam or the data keep the run from starting.
     """
-    check_flags(args)
+    torch.set_num_threads(args.threads)
     hparams = choose_hparams(args)
     _seed_everything(args.seed)
-    dataset = get_dataset_class(args.dataset)(args.data_dir, args.test_envs, hparams)
+    dataset = get_dataset_class(args.dataset)(args.data_dir, list(args.test_envs), hparams)
     check_test_envs(args.test_envs, dataset.environments)
     n_steps = args.steps or dataset.N_STEPS
     _state_run_facts(hparams, dataset, n_steps)
     lengths = [len(environment) for environment in dataset.datasets]
     splits = split_environments(
-        lengths, args.test_envs, args.trial_seed, args.holdout_fraction, args.uda_holdout_fraction
+        lengths, list(args.test_envs), args.trial_seed, args.holdout_fraction, args.uda_holdout_fraction
     )
     if args.task == "domain_adaptation" and not any(split.uda for split in splits):
         raise UserError("task domain_adaptation needs unlabeled samples: give --uda_holdout_fraction above 0")
@@ -70,32 +70,10 @@ def set_up(args: argparse.Namespace) -> Setup:
     algorithm = _build(args, hparams, dataset, device)
     workers = worker_budget(args.workers, dataset.N_WORKERS, os.environ)
     checkpoint_freq = args.checkpoint_freq or dataset.CHECKPOINT_FREQ
-    return Setup(vars(args), hparams, dataset, splits, algorithm, device, n_steps, checkpoint_freq, workers)
+    return Setup(args.recorded(), hparams, dataset, splits, algorithm, device, n_steps, checkpoint_freq, workers)
 
 
-def check_flags(args: argparse.Namespace) -> None:
-    """Check the flags that need no data.
-
-    Raises:
-        UserError: one is out of its range; the message has its name, value and range.
-    """
-    for name in ("steps", "checkpoint_freq", "checkpoint_every"):
-        value = getattr(args, name)
-        if value is not None and value not in hparams_registry.STEPS:
-            raise UserError(f"--{name} must be {hparams_registry.STEPS}, not {value}")
-    for name in ("holdout_fraction", "uda_holdout_fraction"):
-        value = getattr(args, name)
-        if not 0 <= value < 1:
-            raise UserError(f"--{name} must be in [0, 1), not {value}")
-    for name in ("seed", "trial_seed", "hparams_seed"):
-        value = getattr(args, name)
-        if not 0 <= value < 2**63:
-            raise UserError(f"--{name} must be in [0, 2**63), not {value}")
-    if args.workers is not None and args.workers < 0:
-        raise UserError(f"--workers must be at least 0, not {args.workers}")
-
-
-def check_test_envs(test_envs: list[int], environments: list[str]) -> None:
+def check_test_envs(test_envs: Sequence[int], environments: list[str]) -> None:
     """Check that the environments held out exist, and that one is left to train on.
 
     Raises:
@@ -113,7 +91,7 @@ def check_test_envs(test_envs: list[int], environments: list[str]) -> None:
         raise UserError(f"--test_envs holds out all environments ({named}): none is left to train on")
 
 
-def choose_hparams(args: argparse.Namespace) -> dict[str, Any]:
+def choose_hparams(args: RunArgs) -> dict[str, Any]:
     """The defaults, or the random draw of ``--hparams_seed``, with the values of ``--hparams`` over them."""
     if args.hparams_seed == 0:
         hparams = hparams_registry.default_hparams(args.algorithm, args.dataset)
@@ -151,9 +129,7 @@ def _state_run_facts(hparams: dict[str, Any], dataset: MultipleDomainDataset, n_
     hparams.update({name: value for name, value in facts.items() if name in hparams})
 
 
-def _build(
-    args: argparse.Namespace, hparams: dict[str, Any], dataset: MultipleDomainDataset, device: torch.device
-) -> Any:
+def _build(args: RunArgs, hparams: dict[str, Any], dataset: MultipleDomainDataset, device: torch.device) -> Any:
     """Make the algorithm.
 
     Raises:
@@ -164,7 +140,7 @@ def _build(
     def make(given: dict[str, Any]) -> Any:
         return get_algorithm_class(args.algorithm)(dataset.input_shape, dataset.num_classes, sources, given)
 
-    what = _in_words(vars(args), hparams, dataset, device)
+    what = _in_words(args.recorded(), hparams, dataset, device)
     if device.type == "cpu":
         batch = (sources * hparams["batch_size"], *dataset.input_shape)
         by_inputs = get_method(args.algorithm).difficulty in {"GDM", "ADM"} and hparams.get("weighting") == "both"

@@ -88,7 +88,7 @@ def test_scores_are_those_of_the_model_at_the_checkpoint(traced):
 def test_correctness_is_that_of_evaluation_and_training_goes_on_as_before(tmp_path):
     """With BatchNorm and dropout, which the digits' network has not, the modes differ."""
     flags = ["--algorithm", "ERM", "--dataset", "Debug28", "--hparams", json.dumps(HPARAMS)]
-    run = set_up(train.build_parser().parse_args(flags))
+    run = set_up(train.parse(flags))
     torch.manual_seed(0)
     norm = torch.nn.BatchNorm1d(run.algorithm.featurizer.n_outputs)
     torch.nn.init.normal_(norm.running_mean)

@@ -1,0 +1,217 @@
+"""``RunArgs``: the flags of ``train``, each described once. Loads no torch.
+
+From its fields come the parser of ``train``, the flags that ``sweep launch`` passes on, a job's command line, the
+``args`` of a record (DomainBed's names), and what must be equal for two runs to be the same run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from domainbed_adm.errors import UserError
+from domainbed_adm.hparams_registry import STEPS, Number
+from domainbed_adm.system.console import flag
+
+_SHARE, _SEED = Number(0, 1, open_high=True), Number(0, 2**63 - 1, integer=True)
+_TASKS = ("domain_generalization", "domain_adaptation")
+#: How a switch is read: present or absent.
+_SWITCH: dict[str, Any] = {"action": "store_true"}
+
+
+def _flag(
+    default: Any,
+    help_text: str,
+    valid: Number | None = None,
+    *,
+    identifies: bool = True,
+    recorded: bool = True,
+    every_job: bool = False,
+    **parser: Any,
+) -> Any:
+    """A field of :class:`RunArgs`.
+
+    Args:
+        default: also the value of an older run that does not know the flag.
+        help_text: for ``--help``.
+        valid: the range of its value, where it is a number that is given.
+        identifies: whether runs that differ in it are different runs; False for what says how or where to run.
+        recorded: whether it stands in the ``args`` of a record.
+        every_job: whether ``sweep launch`` takes it as well and passes it on to every job.
+        parser: further arguments of ``argparse.ArgumentParser.add_argument``.
+    """
+    about = {"help": help_text, "valid": valid, "identifies": identifies, "recorded": recorded, "every_job": every_job}
+    return dataclasses.field(default=default, metadata={**about, "parser": parser})
+
+
+@dataclass(frozen=True)
+class RunArgs:
+    """The flags of one run, DomainBed's and ours.
+
+    Raises:
+        UserError: a number is out of its range; the message has the flag, its value and the range.
+    """
+
+    data_dir: str | None = _flag(None, "folder that holds the datasets; not needed for digits", identifies=False)
+    dataset: str = _flag("RotatedDigits", "a known name, or a folder in data_dir (default RotatedDigits)")
+    algorithm: str = _flag("ERM", "see domainbed-adm list algorithms (default ERM)")
+    task: str = _flag("domain_generalization", "default domain_generalization", choices=_TASKS)
+    # not part of the identity as text: the hparams that a run trains with are
+    hparams: str | None = _flag(None, "JSON object of hparams; see domainbed-adm list hparams", identifies=False)
+    hparams_seed: int = _flag(0, "random hparams; 0, the default, means the default hparams", _SEED, type=int)
+    trial_seed: int = _flag(0, "seeds the splits and random hparams (default 0)", _SEED, type=int)
+    seed: int = _flag(0, "seeds everything else (default 0)", _SEED, type=int)
+    steps: int | None = _flag(None, "default: the dataset's", STEPS, type=int)
+    checkpoint_freq: int | None = _flag(
+        None, "evaluate every so many steps; default: the dataset's", STEPS, every_job=True, type=int, metavar="N"
+    )
+    test_envs: tuple[int, ...] = _flag((0,), "environments held out, by number (default 0)", type=int, nargs="+")
+    output_dir: str = _flag(
+        "train_output", "folder of the run (default train_output)", identifies=False, type=os.path.expanduser
+    )
+    holdout_fraction: float = _flag(0.2, "share of each out-split (default 0.2)", _SHARE, type=float)
+    uda_holdout_fraction: float = _flag(0.0, "unlabeled share of test environments (default 0)", _SHARE, type=float)
+    skip_model_save: bool = _flag(False, "keep no model.pkl", identifies=False, every_job=True, **_SWITCH)
+    save_model_every_checkpoint: bool = _flag(
+        False, "keep a model_step<step>.pkl at each evaluation", identifies=False, every_job=True, **_SWITCH
+    )
+    workers: int | None = _flag(
+        None,
+        "loading processes of a run in all, at most one per CPU (default: fitting)",
+        Number(0, integer=True),
+        identifies=False,
+        every_job=True,
+        type=int,
+        metavar="N",
+    )
+    threads: int = _flag(
+        1,
+        "CPU threads of a run's computations. Results depend on it a little (sums of floats), so that the default, 1, "
+        "is the same on every machine and for every --jobs. More pay off for large networks on an idle CPU: a step of "
+        "ResNet-18 at 224 px took 0.86 s with 1, 0.48 s with 2; small networks gain nothing, and lose beside others",
+        Number(1, 1024, integer=True),
+        identifies=False,
+        every_job=True,
+        type=int,
+        metavar="N",
+    )
+    checkpoint_every: int | None = _flag(
+        None,
+        "save a run every so many steps, to go on from (default: each evaluation)",
+        STEPS,
+        identifies=False,
+        every_job=True,
+        type=int,
+        metavar="N",
+    )
+    restart: bool = _flag(False, "begin anew where output_dir holds a run", identifies=False, recorded=False, **_SWITCH)
+    trace_difficulty: int | Literal[True] | None = _flag(
+        None,
+        "score so many training images (256 where no number is given) with every difficulty at each evaluation, "
+        "into difficulty.npz; training does not change",
+        identifies=False,
+        recorded=False,
+        every_job=True,
+        type=int,
+        nargs="?",
+        const=True,
+        metavar="IMAGES",
+    )
+    tensorboard: bool = _flag(
+        False,
+        "write scalars, and histograms of the traced difficulties, to output_dir/tensorboard",
+        identifies=False,
+        recorded=False,
+        every_job=True,
+        **_SWITCH,
+    )
+
+    def __post_init__(self) -> None:
+        check_flags(vars(self))
+
+    @classmethod
+    def parsed(cls, namespace: argparse.Namespace) -> RunArgs:
+        """The flags as a parser with :func:`add_flags` read them."""
+        return cls(**{**vars(namespace), "test_envs": tuple(namespace.test_envs)})
+
+    def recorded(self) -> dict[str, Any]:
+        """The ``args`` of a record."""
+        values = {name: value for name, value in vars(self).items() if FLAGS[name].metadata["recorded"]}
+        return {**values, "test_envs": list(self.test_envs)}
+
+
+#: The fields of :class:`RunArgs` by name, and the names of those that ``sweep launch`` passes on to every job.
+FLAGS = {field.name: field for field in dataclasses.fields(RunArgs)}
+EVERY_JOB = tuple(name for name, field in FLAGS.items() if field.metadata["every_job"])
+
+
+def check_flags(values: Mapping[str, Any]) -> None:
+    """Check the numbers among these flags of ``train``, by name; None is none.
+
+    Raises:
+        UserError: one is out of its range.
+    """
+    for name, value in values.items():
+        valid = FLAGS[name].metadata["valid"] if name in FLAGS else None
+        if valid is not None and value is not None and value not in valid:
+            raise UserError(f"--{name} must be {valid}, not {value}")
+
+
+def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(FLAGS), negatable: bool = False) -> None:
+    """Add these flags to a parser; ``negatable`` adds ``--no-NAME`` for those that need no value."""
+    for name in names:
+        field = FLAGS[name]
+        options = field.metadata["parser"]
+        parser.add_argument(f"--{name}", default=field.default, help=field.metadata["help"], **options)
+        if negatable and (options == _SWITCH or options.get("nargs") == "?"):
+            parser.add_argument(
+                f"--no-{name}", dest=name, action="store_const", const=field.default, help="which is the default"
+            )
+
+
+def words(values: Mapping[str, Any]) -> list[str]:
+    """These flags as words of a command line, by name; what is None or False is left out."""
+    command: list[str] = []
+    for name, value in sorted(values.items()):
+        if isinstance(value, (list, tuple)):
+            command += [f"--{name}", *map(str, value)]
+        elif value is True:
+            command.append(f"--{name}")
+        elif value is not None and value is not False:
+            command += flag(f"--{name}", str(value))
+    return command
+
+
+def identity(args: Mapping[str, Any], hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """What must be equal for two runs to be the same run: flags and hyperparameters by name.
+
+    Args:
+        args: of a record or a model, of any version. What this version does not know counts as identifying.
+        hparams: those that the run trains with.
+    """
+    flags = {f"--{name}": value for name, value in args.items() if _identifies(name)}
+    return flags | {f"hparam {name}": value for name, value in hparams.items()}
+
+
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | None:
+    """Name what differs between two identities, "--steps (200 there, 300 here)"; None where nothing does.
+
+    A flag that one of them lacks, as it is older, counts as its default.
+    """
+    absent = object()
+    defaults = identity(RunArgs().recorded(), {})
+    theirs, ours = defaults | dict(theirs), defaults | dict(ours)
+    unlike = [
+        f"{name} ({theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} here)"
+        for name in sorted(theirs.keys() | ours.keys())
+        if theirs.get(name, absent) != ours.get(name, absent)
+    ]
+    return " ".join(", ".join(unlike).split()) or None
+
+
+def _identifies(name: str) -> bool:
+    return name not in FLAGS or bool(FLAGS[name].metadata["identifies"])
