@@ -79,6 +79,7 @@ def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position, o
     batches = open_stream(tasks, schedule, run.workers, pin_memory=run.device.type == "cuda")
     origin = provenance(run.device, run.args["seed"], resume.data_identity(run))
     save_every = run.args["checkpoint_every"]
+    last_record = run.start_time
     for step in range(position.next_step, run.n_steps):
         with failures.explained(run, step, output_dir):
             figures = _step(run, batches)
@@ -89,6 +90,8 @@ def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position, o
         if schedule.is_checkpoint(step):
             with failures.explained(run, step, output_dir):
                 record = _record(run, schedule, batches, position)
+            now = time.monotonic()
+            record["wall_time"], last_record = now - last_record, now
             records.append(output_dir / RESULTS, record | {"provenance": origin})
             position.since_record = {}
             with failures.explained(run, step, output_dir):
@@ -105,11 +108,14 @@ def _record(run: Setup, schedule: Schedule, batches: Iterator[Batch], position: 
     epoch_steps = min(len(split.in_) / run.hparams["batch_size"] for split in run.splits)
     record: records.Record = {"step": step, "epoch": step / epoch_steps}
     record |= {name: _mean(values) for name, values in position.since_record.items()}
-    measured = accuracies(run.algorithm, schedule.evaluation, batches, run.device)
+    start = time.monotonic()
+    by_split = accuracies(run.algorithm, schedule.evaluation, batches, run.device)
+    evaluation_time = time.monotonic() - start
     record |= {f"env{i}_{kind}_acc": None for i in range(len(run.splits)) for kind in ("in", "out")}
-    record |= {f"{name}_acc": value for name, value in measured.items()}
+    record |= {f"{name}_acc": value for name, value in by_split.items()}
     record["mem_gb"] = torch.cuda.max_memory_allocated() / 2**30 if run.device.type == "cuda" else 0.0
-    print(_line(record, run), flush=True)
+    left = _seconds_left(run, schedule, step, record["step_time"], evaluation_time)
+    print(f"{_line(record, run)}{left}", flush=True)
     return record | {"hparams": run.hparams, "args": run.args}
 
 
@@ -144,12 +150,18 @@ def _line(record: dict[str, Any], run: Setup) -> str:
         found = [record[f"env{i}_{kind}_acc"] for i in environments if record[f"env{i}_{kind}_acc"] is not None]
         return f"{np.mean(found):.3f}" if found else "-"
 
-    left = (run.n_steps - 1 - record["step"]) * record["step_time"]
     return (
         f"step {record['step']:>5}/{run.n_steps - 1}  loss {record['loss']:.4f}  source in {mean(sources, 'in')} "
-        f"out {mean(sources, 'out')}  test in {mean(test_envs, 'in')}  {record['step_time']:.3f} s/step  "
-        f"{left:.0f} s left"
+        f"out {mean(sources, 'out')}  test in {mean(test_envs, 'in')}  {record['step_time']:.3f} s/step"
     )
+
+
+def _seconds_left(run: Setup, schedule: Schedule, step: int, step_time: float, evaluation_time: float) -> str:
+    """When the run may end, evaluations included; nothing after its first step, whose time tells little."""
+    if step == 0 and run.n_steps > 1:
+        return ""
+    evaluations = sum(schedule.is_checkpoint(later) for later in range(step + 1, run.n_steps))
+    return f"  {(run.n_steps - 1 - step) * step_time + evaluations * evaluation_time:.0f} s left"
 
 
 def _model_contents(run: Setup) -> dict[str, Any]:

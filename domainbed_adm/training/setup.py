@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,7 +31,7 @@ WORKERS_VARIABLE = "DOMAINBED_ADM_WORKERS"
 
 @dataclass
 class Setup:
-    """A run, checked and built, that has written nothing yet."""
+    """A run, checked and built, that has written nothing yet; ``start_time`` is when building began, monotonic."""
 
     args: dict[str, Any]
     hparams: dict[str, Any]
@@ -41,6 +42,7 @@ class Setup:
     n_steps: int
     checkpoint_freq: int
     workers: int
+    start_time: float
 
     def in_words(self, moment: str = "") -> str:
         """What is run, on how much data at a time, for messages about memory."""
@@ -53,6 +55,7 @@ def set_up(args: RunArgs) -> Setup:
     Raises:
         UserError: a flag, an hparam or the data keep the run from starting.
     """
+    start_time = time.monotonic()
     torch.set_num_threads(args.threads)
     hparams = choose_hparams(args)
     _seed_everything(args.seed)
@@ -70,7 +73,9 @@ def set_up(args: RunArgs) -> Setup:
     algorithm = _build(args, hparams, dataset, device)
     workers = worker_budget(args.workers, dataset.N_WORKERS, os.environ)
     checkpoint_freq = args.checkpoint_freq or dataset.CHECKPOINT_FREQ
-    return Setup(args.recorded(), hparams, dataset, splits, algorithm, device, n_steps, checkpoint_freq, workers)
+    return Setup(
+        args.recorded(), hparams, dataset, splits, algorithm, device, n_steps, checkpoint_freq, workers, start_time
+    )
 
 
 def check_test_envs(test_envs: Sequence[int], environments: list[str]) -> None:

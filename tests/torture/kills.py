@@ -44,7 +44,7 @@ AIMS: dict[str, tuple[Any, str]] = {
     "evaluation": (loop, "accuracies"),
 }
 #: In what two equal runs differ.
-NOISE = {"step_time", "mem_gb", "args", "provenance"}
+NOISE = {"step_time", "wall_time", "mem_gb", "args", "provenance"}
 
 
 def flags(method: str, weighting: str, folder: Path, steps: int) -> list[str]:

@@ -33,7 +33,7 @@ def traced(tmp_path_factory):
 def _records(folder: Path) -> list[dict]:
     records = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     for record in records:
-        del record["step_time"], record["mem_gb"], record["args"]["output_dir"]
+        del record["step_time"], record["wall_time"], record["mem_gb"], record["args"]["output_dir"]
     return records
 
 

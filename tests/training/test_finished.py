@@ -119,5 +119,5 @@ def test_records_of_an_earlier_version_say_less_and_are_taken(tmp_path, monkeypa
     ]
     (tmp_path / "broken/results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert train(tmp_path / "broken", "SAM") == 0
-    monkeypatch.setattr("tests.training.test_resume.NOISE", ("step_time", "mem_gb", "args", "provenance"))
+    monkeypatch.setattr("tests.training.test_resume.NOISE", ("step_time", "wall_time", "mem_gb", "args", "provenance"))
     assert_same(tmp_path / "whole", tmp_path / "broken")

@@ -15,7 +15,7 @@ from domainbed_adm.training.model_file import load_model
 STEPS = 5
 EVERY = [(name, weighting) for name, m in METHODS.items() for weighting in (WEIGHTINGS if m.curriculum else ("both",))]
 #: What two equal runs may differ in.
-NOISE = ("step_time", "mem_gb", "args")
+NOISE = ("step_time", "wall_time", "mem_gb", "args")
 
 
 class Killed(BaseException):

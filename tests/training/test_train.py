@@ -80,7 +80,7 @@ def test_the_same_command_gives_the_same_bits(tmp_path):
     a, b = weights(tmp_path / "a"), weights(tmp_path / "b")
     assert a.keys() == b.keys()
     assert all(torch.equal(a[key], b[key]) for key in a)
-    noise = {"step_time", "args"}
+    noise = {"step_time", "wall_time", "args"}
     for x, y in zip(lines(tmp_path / "a/results.jsonl"), lines(tmp_path / "b/results.jsonl"), strict=True):
         assert {k: v for k, v in x.items() if k not in noise} == {k: v for k, v in y.items() if k not in noise}
     assert train(tmp_path, "--algorithm", "FSAM_SSPL_ADM", "--steps", "4", "--seed", "1", name="c") == 0
