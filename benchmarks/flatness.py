@@ -1,8 +1,8 @@
 """Flatness of two methods, paired run by run: reads what ``analyze hessian`` left in a sweep's runs, prints Markdown.
 
 Pairs are runs of the same test environments, trial and hparams seed. ± is std / sqrt(n), std with divisor n as in the
-leaderboards; the interval and p are those of ``collect_results --compare``. An eigenvalue that did not converge counts
-as unknown.
+leaderboards; the interval and p are those of ``collect_results --compare``, over test environments. An eigenvalue that
+did not converge counts as unknown.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"\n| {title} | {' | '.join(args.methods)} | difference | 95 % interval | lower in | p |")
         print(f"|{' --- |' * 7}")
         for name in FIGURES:
-            print(_row(name, [[_value(one, role, name) for one in pair] for pair in pairs]))
+            print(_row(name, pairs, role))
     return 0
 
 
@@ -95,23 +95,24 @@ def _how(found: Flatness) -> str:
     return f"{size} images of each domain, {found.dtype}, rho {found.rho}, {found.mode}"
 
 
-def _row(name: str, pairs: Sequence[Sequence[float | None]]) -> str:
+def _row(name: str, pairs: Sequence[tuple[Flatness, Flatness]], role: str) -> str:
     """One line, of the pairs in which both values are known."""
-    known = [[value for value in pair if value is not None] for pair in pairs if None not in pair]
+    values = [(_value(a, role, name), _value(b, role, name), tuple(a.test_envs)) for a, b in pairs]
+    known = [(a, b, environments) for a, b, environments in values if a is not None and b is not None]
     if len(known) < len(pairs):
         name += f" ({len(pairs) - len(known)} of {len(pairs)} pairs did not converge)"
     if not known:
         return f"| {name} |{' - |' * 6}"
-    baseline, method = (list(values) for values in zip(*known, strict=True))
-    difference = paired_difference(method, baseline)
-    interval = "-" if difference.interval is None else " to ".join(f"{_short(end):+g}" for end in difference.interval)
+    baseline, method, environments = zip(*known, strict=True)
+    difference = paired_difference(method, baseline, environments)
+    interval = " to ".join(f"{_short(end):+g}" for end in difference.interval) if difference.interval else "-"
     lower = sum(a < b for a, b in zip(method, baseline, strict=True))
     means = " | ".join(
-        f"{_short(np.mean(values)):g} ± {_short(np.std(values) / np.sqrt(len(values)), 2):g}"
-        for values in (baseline, method)
+        f"{_short(np.mean(side)):g} ± {_short(np.std(side) / np.sqrt(len(side)), 2):g}" for side in (baseline, method)
     )
-    change = _short(float(np.mean(method) - np.mean(baseline)))
-    return f"| {name} | {means} | {change:+g} | {interval} | {lower} of {len(known)} | {difference.p:.2g} |"
+    p = "-" if difference.p is None else f"{difference.p:.2g}"
+    change = _short(difference.mean or 0.0)
+    return f"| {name} | {means} | {change:+g} | {interval} | {lower} of {len(known)} | {p} |"
 
 
 def _short(value: float, digits: int = 3) -> float:

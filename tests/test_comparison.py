@@ -4,12 +4,19 @@ import random
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.interval_coverage import DISTRIBUTIONS, bootstrap_coverage, student_coverage
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard import Board
-from domainbed_adm.leaderboard.comparison import benjamini_hochberg, paired_difference
+from domainbed_adm.leaderboard.comparison import (
+    COVERAGE_FILE,
+    benjamini_hochberg,
+    paired_difference,
+    simulated_coverage,
+)
 from domainbed_adm.leaderboard.comparison_sheet import comparison_rows, comparison_sheet
 from domainbed_adm.leaderboard.paired import ALL, compared, comparisons
 from domainbed_adm.model_selection import SELECTION_METHODS
@@ -21,31 +28,78 @@ TRAINING, LOO, ORACLE = SELECTION_METHODS.values()
 bounded = repeatable(25)
 #: Eighths are exact in binary and tie often, zeros among them.
 eighths = st.integers(-24, 24).map(lambda k: k / 8)
-some_pairs = st.lists(st.tuples(eighths, eighths), min_size=1, max_size=9)
+#: The two sides and the environment of each pair.
+some_pairs = st.lists(st.tuples(eighths, eighths, st.integers(0, 8)), min_size=1, max_size=20)
 
 
-def sides(pairs):
-    return [a for a, _ in pairs], [b for _, b in pairs]
+def compare(differences, environments=None):
+    """Against a baseline of zero; by default each pair has an environment of its own."""
+    n = len(differences)
+    return paired_difference(differences, [0.0] * n, range(n) if environments is None else environments)
 
 
 @bounded
 @given(some_pairs)
-def test_mean_and_p_equal_their_slow_twins(pairs):
-    found = paired_difference(*sides(pairs))
-    assert found.n == len(pairs)
-    assert found.mean == pytest.approx(twin.mean_difference(*sides(pairs)), rel=1e-10, abs=1e-12)
-    assert found.p == pytest.approx(twin.wilcoxon([a - b for a, b in pairs]), rel=1e-10)
+def test_mean_interval_and_p_equal_their_slow_twins(pairs):
+    sides = list(zip(*pairs, strict=True))
+    found = paired_difference(*sides)
+    means = [round(mean, 9) for mean in twin.environment_means(*sides)]
+    assert (found.n, found.n_environments) == (len(pairs), len(means))
+    assert found.mean == pytest.approx(sum(means) / len(means), rel=1e-10, abs=1e-12)
+    if len(set(means)) > 1:
+        assert found.interval == pytest.approx(twin.student_interval(means), rel=1e-8, abs=1e-9)
+    else:
+        assert found.interval is None
+    if sum(mean != 0 for mean in means) >= 6:
+        assert found.p == pytest.approx(twin.wilcoxon(means), rel=1e-10)
+    else:
+        assert found.p is None
 
 
-@pytest.mark.parametrize("size", [3, 6, 12, 15])
+@pytest.mark.parametrize("size", [6, 12, 15])
 def test_p_without_ties_equals_its_slow_twin(size):
     differences = np.random.default_rng(size).normal(0.4, 1, size)
-    assert paired_difference(differences, [0.0] * size).p == pytest.approx(twin.wilcoxon(list(differences)), rel=1e-10)
+    assert compare(differences).p == pytest.approx(twin.wilcoxon(list(differences)), rel=1e-10)
 
 
 def test_p_of_many_ties_is_near_its_slow_twin():
     differences = [1.0, 1, 2, 2, 3, -1, 4, 4, -2, 5, 1, -3, 2, 3, 6]
-    assert paired_difference(differences, [0.0] * 15).p == pytest.approx(twin.wilcoxon(differences), rel=0.1)
+    assert compare(differences).p == pytest.approx(twin.wilcoxon(differences), rel=0.1)
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+@pytest.mark.parametrize("n", [2, 6, 16, 24])
+def test_coverage_is_the_stored_one_within_the_simulations_error(n, distribution):
+    """With clusters: the trials of an environment share its effect, which is what the interval must be about."""
+    draws, random = 2000, np.random.default_rng(7)
+    effects = DISTRIBUTIONS[distribution](random, (draws, n))
+    noise = random.choice([-0.01, 0.01], (draws, n, 3))
+    held = 0
+    for effect, of_trials in zip(effects, noise, strict=True):
+        low, high = compare((effect[:, None] + of_trials).ravel(), np.repeat(range(n), 3)).interval
+        held += low <= 0 <= high
+    stored = yaml.safe_load(COVERAGE_FILE.read_text(encoding="utf-8"))["student"][n][distribution]
+    assert 100 * held / draws == pytest.approx(stored, abs=4 * 100 * (0.95 * 0.05 / draws) ** 0.5 + 0.1)
+    assert student_coverage(n, distribution, 20_000, seed=3) == pytest.approx(stored, abs=0.9)
+
+
+def test_the_bootstrap_covers_less_at_every_number_of_environments_a_table_has():
+    stored = yaml.safe_load(COVERAGE_FILE.read_text(encoding="utf-8"))
+    for n in range(4, 25):
+        assert all(stored["bootstrap"][n][name] < stored["student"][n][name] for name in DISTRIBUTIONS)
+    assert bootstrap_coverage(6, "normal", 500, seed=3) == pytest.approx(stored["bootstrap"][6]["normal"], abs=6)
+
+
+def test_coverage_beyond_the_table_is_that_of_its_last_fewer_row():
+    assert simulated_coverage(6) == (88.6, 96.2)
+    assert simulated_coverage(31) == simulated_coverage(24)
+    assert simulated_coverage(1000) == simulated_coverage(48)
+
+
+def test_trials_of_one_environment_do_not_count_as_more():
+    once, thrice = compare([1.0, 2, 4, 8]), compare([1.0, 2, 4, 8] * 3, [0, 1, 2, 3] * 3)
+    assert (thrice.n, thrice.n_environments) == (12, 4)
+    assert (thrice.mean, thrice.interval, thrice.p, thrice.remarks) == (once.mean, once.interval, once.p, once.remarks)
 
 
 @bounded
@@ -68,82 +122,73 @@ def test_correction_by_hand_and_what_has_no_p_is_no_comparison():
 @bounded
 @given(some_pairs, eighths)
 def test_swapped_sides_flip_the_sign_and_a_shift_moves_all(pairs, shift):
-    ours, theirs = sides(pairs)
-    found, swapped = paired_difference(ours, theirs), paired_difference(theirs, ours)
+    ours, theirs, environments = zip(*pairs, strict=True)
+    found, swapped = paired_difference(ours, theirs, environments), paired_difference(theirs, ours, environments)
     assert (swapped.n, swapped.p, swapped.remarks) == (found.n, found.p, found.remarks)
     assert swapped.mean == -found.mean
-    moved = paired_difference([a + shift for a in ours], theirs)
-    assert moved.mean == pytest.approx(found.mean + shift, abs=1e-9)
-    assert (found.interval is None) == (len(pairs) < 4 or len({a - b for a, b in pairs}) == 1)
+    moved = paired_difference([a + shift for a in ours], theirs, environments)
+    assert moved.mean == pytest.approx(found.mean + shift, abs=1e-8)
     if found.interval:
         low, high = found.interval
-        assert np.isfinite([low, high]).all()
-        assert low < high
+        assert low < found.mean < high
         assert swapped.interval == pytest.approx((-high, -low), abs=1e-9)
-        assert moved.interval == pytest.approx((low + shift, high + shift), abs=1e-9)
+        assert moved.interval == pytest.approx((low + shift, high + shift), abs=1e-6)
 
 
 def test_a_planted_effect_is_found_and_noise_alone_is_not():
-    generator = np.random.default_rng(0)
-    baseline, noise = generator.normal(70, 8, 48), generator.normal(0, 1, 48)
-    planted = paired_difference(baseline + noise + 1.5, baseline)
+    noise = np.random.default_rng(0).normal(0, 1, 48)
+    planted, nothing = compare(noise + 1.5), compare(noise)
     assert planted.interval[0] < 1.5 < planted.interval[1]
     assert planted.p < 1e-6
-    expected = 2 * 1.96 * noise.std() / 48**0.5
-    assert planted.interval[1] - planted.interval[0] == pytest.approx(expected, rel=0.1)
-    nothing = paired_difference(baseline + noise, baseline)
     assert nothing.interval[0] < 0 < nothing.interval[1]
     assert nothing.p > 0.05
 
 
-def test_the_same_numbers_give_the_same_result_whatever_was_drawn_before():
-    values = list(np.random.default_rng(1).normal(size=9))
-    first = paired_difference(values, [0.0] * 9)
-    np.random.seed(5)
-    assert paired_difference(values, [0.0] * 9) == first
+NO_P = "n too small for p: the smallest possible is {} at {}"
 
 
 @pytest.mark.parametrize(
     ("differences", "p", "remarks"),
     [
         ([], None, ("no common pair",)),
-        ([1], 1, ("fewer than 4 pairs: no interval", "only 1 pair differs: p cannot be below 1")),
-        ([1, 2, 3], 0.25, ("fewer than 4 pairs: no interval", "only 3 pairs differ: p cannot be below 0.25")),
-        ([2] * 5, 0.0625, ("all differences are equal: no interval", "only 5 pairs differ: p cannot be below 0.0625")),
-        ([0] * 7, 1, ("all differences are equal: no interval", "all differences are zero")),
+        ([1], None, ("a single test environment: no interval", NO_P.format("1", 1))),
+        ([1, 2], None, (NO_P.format("0.5", 2),)),
+        ([2] * 5, None, ("all environments differ by the same: no interval", NO_P.format("0.062", 5))),
+        ([0] * 7, None, ("all environments differ by the same: no interval", "no environment differs: no p")),
         ([1, 2, 3, 4, 5, 6], 0.03125, ()),
-        ([1, 2, 3, 4, 5, 0], 0.0625, ("only 5 pairs differ: p cannot be below 0.0625",)),
+        ([1, 2, 3, 4, 5, 0], None, (NO_P.format("0.062", 5),)),
     ],
 )
 def test_what_cannot_be_said_is_said(differences, p, remarks):
-    found = paired_difference([70.0 + d for d in differences], [70.0] * len(differences))
+    found = compare(differences)
     assert (found.p, found.remarks) == (p, remarks)
+    assert (found.coverage is None) == (found.interval is None)
 
 
 def test_rounding_errors_make_no_difference_and_break_no_tie():
-    ours = [100 * right / 850 for right in (100, 278, 535)] + [70 + 2e-14]
-    theirs = [100 * right / 850 for right in (90, 268, 545)] + [70.0]
-    assert len({abs(a - b) for a, b in zip(ours, theirs, strict=True)} - {0.0}) == 4
-    found = paired_difference(ours, theirs)
-    assert found.p == twin.wilcoxon([1, 1, -1, 0])
-    assert "only 3 pairs differ" in found.remarks[-1]
+    ours = [100 * right / 850 for right in (100, 278, 535, 110, 288, 120, 130)] + [70 + 2e-14]
+    theirs = [100 * right / 850 for right in (90, 268, 545, 100, 278, 110, 120)] + [70.0]
+    assert len({abs(a - b) for a, b in zip(ours, theirs, strict=True)} - {0.0}) > 2
+    found = paired_difference(ours, theirs, range(8))
+    assert found.p == pytest.approx(twin.wilcoxon([1, 1, -1, 1, 1, 1, 1, 0]))
 
 
 def test_sides_of_different_length_are_refused():
-    with pytest.raises(ValueError, match="as many of one as of the other: 2 and 3"):
-        paired_difference([1, 2], [1, 2, 3])
+    with pytest.raises(ValueError, match="as many of each: 2 of the method, 3 of the baseline, 3 environments"):
+        paired_difference([1, 2], [1, 2, 3], [0, 1, 2])
 
 
 def runs(algorithm, accuracies, dataset="Mine"):
-    """Runs on two environments; ``accuracies`` are by (environment, trial)."""
+    """Runs on two environments or as many as are held out; ``accuracies`` are by (environment, trial)."""
+    count = max([2, *(env + 1 for env, _ in accuracies)])
     return [
-        record((acc, 0.5), (acc, 0.5), test_envs=(env,), algorithm=algorithm, dataset=dataset, trial_seed=trial)
+        record(*[(acc, 0.5)] * count, test_envs=(env,), algorithm=algorithm, dataset=dataset, trial_seed=trial)
         for (env, trial), acc in accuracies.items()
     ]
 
 
-def grid(start, trials=3):
-    return {(env, trial): start + 0.01 * env + 0.02 * trial for env in range(2) for trial in range(trials)}
+def grid(start, trials=3, environments=2):
+    return {(env, trial): start + 0.01 * env + 0.02 * trial for env in range(environments) for trial in range(trials)}
 
 
 def board(*records):
@@ -155,24 +200,26 @@ def test_pairs_share_trial_and_environment_and_others_are_left_out():
     theirs = {(0, 0): 0.60, (1, 0): 0.62, (0, 1): 0.50, (1, 1): 0.99, (1, 2): 0.99}
     (one,) = comparisons(board(*runs("SAM", theirs), *runs("New", ours)), TRAINING, "SAM", ["New"])
     assert (one.dataset, one.method, one.baseline, one.left_out) == ("Mine", "New", "SAM", 3)
-    assert (one.difference.n, one.difference.mean) == (3, pytest.approx((10 - 2 + 40) / 3))
+    assert (one.difference.n, one.difference.mean) == (3, pytest.approx(((10 + 40) / 2 - 2) / 2))
 
 
 def test_each_dataset_then_all_and_the_correction_over_the_whole_list():
-    records = [one for name, start in (("SAM", 0.5), ("A", 0.6), ("B", 0.4)) for one in runs(name, grid(start))]
+    starts = (("SAM", 0.5), ("A", 0.6), ("B", 0.4))
+    records = [one for name, start in starts for one in runs(name, grid(start, environments=6))]
     records += runs("SAM", grid(0.5, 1), "Other") + runs("A", {(0, 0): 0.52}, "Other")
     both = board(*records)
     found = comparisons(both, TRAINING, "SAM", ["A", "B"])
     labels = [(one.dataset, one.method, one.difference.n) for one in found]
-    assert labels == [("Mine", "A", 6), ("Mine", "B", 6), ("Other", "A", 1), ("Other", "B", 0), (ALL, "A", 7)]
+    assert labels == [("Mine", "A", 18), ("Mine", "B", 18), ("Other", "A", 1), ("Other", "B", 0), (ALL, "A", 19)]
+    assert [one.difference.n_environments for one in found] == [6, 6, 1, 0, 7]
     assert found[-1].difference.mean == pytest.approx((6 * 10 + 2) / 7)
     p_values = [one.difference.p for one in found]
-    assert p_values[:4] == [0.03125, 0.03125, 1, None]
+    assert p_values == [0.03125, 0.03125, None, None, 0.015625]
     assert [one.corrected for one in found] == benjamini_hochberg(p_values)
     assert [one.left_out for one in found] == [0, 0, 1, 2, 1]
     note = comparison_sheet(both, TRAINING, found).note
     assert "; 3 left out because one side lacks them. " in note
-    assert "over the 4 p of this table, every method and dataset and the rows of all datasets. " in note
+    assert "over the 3 p of this table, every method and dataset and the rows of all datasets. " in note
 
 
 def test_the_order_of_the_records_does_not_matter():
@@ -189,28 +236,32 @@ def test_the_order_of_the_records_does_not_matter():
 
 
 def test_the_table_has_a_correction_where_there_are_several_p_and_says_over_what():
-    three = board(*(one for name, start in (("SAM", 0.5), ("A", 0.6), ("B", 0.4)) for one in runs(name, grid(start))))
+    seeds = {"SAM": grid(0.5, environments=6), "B": grid(0.4, environments=6)}
+    seeds["A"] = {(env, trial): accuracy + 0.1 + 0.01 * env for (env, trial), accuracy in seeds["SAM"].items()}
+    three = board(*(one for name, accuracies in seeds.items() for one in runs(name, accuracies)))
     sheet = comparison_sheet(three, TRAINING, comparisons(three, TRAINING, "SAM", ["A", "B"]))
     assert sheet.title == "Comparison with SAM, model selection method: training-domain validation set"
-    assert sheet.columns == ("pairs", "difference", "95 % interval", "p", "p (Benjamini-Hochberg)", "remark")
-    no_interval = "all differences are equal: no interval"
+    columns = ("pairs", "environments", "difference", "95 % interval", "coverage", "p")
+    assert sheet.columns == (*columns, "p (Benjamini-Hochberg)", "remark")
+    no_interval = "all environments differ by the same: no interval"
+    low, high = twin.student_interval([10, 11, 12, 13, 14, 15])
     assert sheet.rows == (
-        ("Mine", "A", "SAM", "6", "+10.00", "-", "0.0312", "0.0312", no_interval),
-        ("Mine", "B", "SAM", "6", "-10.00", "-", "0.0312", "0.0312", no_interval),
+        ("Mine", "A", "SAM", "18", "6", "+12.50", f"{low:+.2f} to {high:+.2f}", "89 to 96 %", "0.031", "0.031", ""),
+        ("Mine", "B", "SAM", "18", "6", "-10.00", "-", "-", "0.031", "0.031", no_interval),
     )
     for part in (
-        "mean over pairs of the same trial seed and test environment",
+        "Pairs of the same trial seed and test environment are averaged over trials within an environment, then over",
         "; 0 left out because one side lacks them. ",
-        "BCa bootstrap",
-        "Wilcoxon's signed-rank test, two-sided, over the pairs that differ; fewer than 6 of them cannot give p below",
+        "Student's t over environments",
+        "how often such an interval holds the mean, simulated for as many environments",
+        "over the environments that differ; fewer than 6 cannot give p below 0.05 and have none. ",
         "over the 2 p of this table, every method and dataset. ",
-        "Pairs that share a test environment are not independent: p is too small",
         "Selected by training-domain validation set: out-splits",
         "Trial seeds 0, 1, 2; ",
     ):
         assert part in sheet.note
     alone = comparison_sheet(three, TRAINING, comparisons(three, TRAINING, "SAM", ["A"]))
-    assert alone.columns == ("pairs", "difference", "95 % interval", "p", "remark")
+    assert alone.columns == columns
     assert "Hochberg" not in alone.note
 
 
@@ -225,14 +276,17 @@ def test_rows_for_programs():
         "method": "A",
         "baseline": "SAM",
         "n": 4,
+        "n_environments": 2,
         "left_out": 0,
         "mean_difference": pytest.approx(17.5),
-        "p": 0.125,
-        "p_benjamini_hochberg": 0.125,
-        "corrected_over": 1,
-        "remark": "only 4 pairs differ: p cannot be below 0.125",
-        "interval": "95 %, BCa bootstrap, 9999 resamples, seed 0",
-        "test": "Wilcoxon signed-rank, two-sided",
+        "coverage_low": 91.1,
+        "coverage_high": 95.8,
+        "p": None,
+        "p_benjamini_hochberg": None,
+        "corrected_over": 0,
+        "remark": "n too small for p: the smallest possible is 0.5 at 2",
+        "interval": "95 %, Student's t over test environments",
+        "test": "Wilcoxon signed-rank, two-sided, over test environments",
         "selection_splits": ORACLE.splits,
         "versions": "not recorded",
     }

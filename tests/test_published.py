@@ -56,8 +56,12 @@ def test_every_row_of_the_poster_has_its_average():
 
 
 def test_difference_to_the_records_of_a_real_sweep_by_hand():
-    found = Board(load_records(DATA / "domainbed_sweep"), [TRAINING])
-    (row,) = published_rows(found, TRAINING)
+    records = load_records(DATA / "domainbed_sweep")
+    (short,) = published_rows(Board(records, [TRAINING]), TRAINING)
+    assert (short.standard_errors, short.no_standard_errors) == (None, "not comparable: 1001 steps")
+    for one in records:
+        one["args"]["steps"] = None  # as if they were whole runs
+    (row,) = published_rows(Board(records, [TRAINING]), TRAINING)
     trials = [
         100 * (0.976148409893993 + 0.6536470588235294 + 0.734958111195735 + 0.7686042206590151) / 4,
         100 * (0.9832155477031802 + 0.6310588235294118 + 0.7463823305407464 + 0.7734172528693076) / 4,
@@ -85,15 +89,19 @@ def test_ours_counts_by_the_standard_error_with_divisor_n_minus_1():
     assert row.standard_errors == pytest.approx(expected, rel=1e-12)
 
 
-def test_one_trial_counts_by_the_published_error_alone_and_the_note_says_so():
+def test_one_trial_or_another_number_of_steps_has_no_number_of_standard_errors():
     found = board(*pacs(0.8062))
     (row,) = published_rows(found, TRAINING)
-    assert row.ours.sem is None
-    assert row.standard_errors == pytest.approx((80.62 - 82.16) / 0.77)
+    assert (row.ours.sem, row.standard_errors) == (None, None)
     sheet = published_sheet(found, TRAINING)
-    assert sheet.rows == (("PACS", "ERM", "80.62", "1", "82.16±0.77", "-1.54", "-2.00"),)
-    assert "one trial has none: there, by sem_published alone." in sheet.note
-    assert "one trial" not in published_sheet(board(*pacs(0.8, trials=2)), TRAINING).note
+    assert sheet.rows == (("PACS", "ERM", "80.62", "1", "82.16±0.77", "-1.54", "one trial: no error of ours"),)
+    short = pacs(0.8, trials=3)
+    short[0]["args"]["steps"] = 40
+    (row,) = published_sheet(board(*short), TRAINING).rows
+    assert row[-2:] == ("-1.16", "not comparable: 40 steps")
+    short[0]["args"]["steps"] = 5001
+    (row,) = published_sheet(board(*short), TRAINING).rows
+    assert row[-1] == f"{-1.16 / math.hypot(statistics.stdev([80, 81, 82]) / 3**0.5, 0.77):+.2f}"
 
 
 def test_a_method_without_all_environments_is_x():
@@ -107,7 +115,7 @@ def test_the_note_says_what_the_poster_leaves_open_and_who_is_not_in_it():
         "arXiv 2508.18726",
         "It names no backbone, number of steps or model selection method",
         "does not say what ± is: taken as the standard error over 3 trials",
-        "unlike ± of ours, is of std with divisor n - 1 and sem_published is as published. ",
+        "unlike ± of ours, is of std with divisor n - 1 and sem_published is as published; not for one trial",
         "Not published: FSAM, Mine. ",
         "Selected by training-domain validation set",
     ):

@@ -6,92 +6,114 @@ from collections.abc import Sequence
 from typing import Any
 
 from domainbed_adm.leaderboard.board import Board
-from domainbed_adm.leaderboard.comparison import RESAMPLES, SEED
+from domainbed_adm.leaderboard.comparison import LEVEL, PairedDifference, smallest_p
 from domainbed_adm.leaderboard.facts import selection_line, sweep_line, versions
 from domainbed_adm.leaderboard.paired import ALL, Comparison
 from domainbed_adm.leaderboard.sheets import Listing
 from domainbed_adm.model_selection import SelectionMethod
 
-_CORRECTED = "p (Benjamini-Hochberg)"
-_REMARK = "remark"
+_CORRECTED, _REMARK = "p (Benjamini-Hochberg)", "remark"
+#: Fewest environments that differ for which p can be below ``LEVEL``.
+_FEWEST = next(n for n in range(1, 99) if smallest_p(n) < LEVEL)
+_INTERVAL = "95 %, Student's t over test environments"
 
 
-def comparison_sheet(board: Board, selection: SelectionMethod, found: Sequence[Comparison]) -> Listing:
-    """The table of what ``comparisons`` found; a corrected p only where there are several."""
-    corrected = (_CORRECTED,) if family_size(found) > 1 else ()
-    remark = (_REMARK,) if any(one.difference.remarks for one in found) else ()
-    rows = []
-    for one in found:
-        difference = one.difference
-        cells = [one.dataset, one.method, one.baseline, str(difference.n), _signed(difference.mean)]
-        cells += [
-            "-" if difference.interval is None else f"{difference.interval[0]:+.2f} to {difference.interval[1]:+.2f}"
-        ]
-        cells += [_probability(difference.p), *(_probability(one.corrected) for _ in corrected)]
-        rows.append((*cells, *("; ".join(difference.remarks) for _ in remark)))
+def comparison_sheet(board: Board, selection: SelectionMethod, comparisons: Sequence[Comparison]) -> Listing:
+    """The table of ``paired.comparisons``; corrected p only where there are several, remarks where there is one."""
+    columns = ["pairs", "environments", "difference", "95 % interval", "coverage", "p", _CORRECTED, _REMARK]
+    rows = [dict(zip(columns, _cells(row), strict=True)) for row in comparisons]
+    if family_size(comparisons) < 2:
+        columns.remove(_CORRECTED)
+    if not any(row[_REMARK] for row in rows):
+        columns.remove(_REMARK)
     return Listing(
-        f"Comparison with {found[0].baseline}, model selection method: {selection.name}",
+        f"Comparison with {comparisons[0].baseline}, model selection method: {selection.name}",
         ("Dataset", "Method", "Baseline"),
-        ("pairs", "difference", "95 % interval", "p", *corrected, *remark),
-        tuple(rows),
-        _note(board, selection, found),
-        prose=remark,
+        tuple(columns),
+        tuple(
+            (one.dataset, one.method, one.baseline, *(row[column] for column in columns))
+            for one, row in zip(comparisons, rows, strict=True)
+        ),
+        _note(board, selection, comparisons),
+        prose=(_REMARK,) if _REMARK in columns else (),
     )
 
 
-def family_size(found: Sequence[Comparison]) -> int:
+def _cells(row: Comparison) -> tuple[str, ...]:
+    difference = row.difference
+    return (
+        str(difference.n),
+        str(difference.n_environments),
+        "-" if difference.mean is None else f"{difference.mean:+.2f}",
+        "{:+.2f} to {:+.2f}".format(*difference.interval) if difference.interval else "-",
+        coverage_text(difference) or "-",
+        _p_text(difference.p),
+        _p_text(row.corrected),
+        "; ".join(difference.remarks),
+    )
+
+
+def coverage_text(difference: PairedDifference) -> str:
+    """The simulated coverage of its interval, "89 to 96 %"; "" without an interval."""
+    return "{:.0f} to {:.0f} %".format(*difference.coverage) if difference.coverage else ""
+
+
+def _p_text(p: float | None) -> str:
+    return "-" if p is None else "<0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
+def family_size(comparisons: Sequence[Comparison]) -> int:
     """Number of p that are corrected together."""
-    return sum(one.difference.p is not None for one in found)
+    return sum(row.difference.p is not None for row in comparisons)
 
 
-def _signed(number: float | None) -> str:
-    return "-" if number is None else f"{number:+.2f}"
-
-
-def _probability(p: float | None) -> str:
-    return "-" if p is None else "<0.0001" if p < 0.0001 else f"{p:.4f}"
-
-
-def _note(board: Board, selection: SelectionMethod, found: Sequence[Comparison]) -> str:
-    baseline, size = found[0].baseline, family_size(found)
-    left_out = sum(one.left_out for one in found if one.dataset != ALL)
-    family = (
-        f"Corrected by Benjamini and Hochberg over the {size} p of this table, every method and dataset"
-        f"{f' and the rows of {ALL}' if any(one.dataset == ALL for one in found) else ''}. "
+def _note(board: Board, selection: SelectionMethod, comparisons: Sequence[Comparison]) -> str:
+    baseline, size = comparisons[0].baseline, family_size(comparisons)
+    left_out = sum(row.left_out for row in comparisons if row.dataset != ALL)
+    all_rows = f" and the rows of {ALL}" if any(row.dataset == ALL for row in comparisons) else ""
+    correction = (
+        f"Corrected by Benjamini and Hochberg over the {size} p of this table, every method and dataset{all_rows}."
     )
     return (
-        f"Difference: method - {baseline} in percentage points, mean over pairs of the same trial seed and test "
-        f"environment, each pair counting the same; {left_out} left out because one side lacks them. "
-        f"Interval: BCa bootstrap over pairs ({RESAMPLES} resamples, seed {SEED}). "
-        "p: Wilcoxon's signed-rank test, two-sided, over the pairs that differ; fewer than 6 of them cannot give p "
-        f"below 0.05. {family if size > 1 else ''}"
-        "Pairs that share a test environment are not independent: p is too small and the interval too narrow, the "
-        f"interval also where pairs are few. {selection_line(selection)} {sweep_line(board)}"
+        f"Difference: method - {baseline} in percentage points. Pairs of the same trial seed and test environment are "
+        "averaged over trials within an environment, then over environments, each counting the same; "
+        f"{left_out} left out because one side lacks them. Interval: Student's t over environments, "
+        "as if these were drawn at random. Coverage: how often such an interval holds the mean, simulated for as many "
+        "environments, the lowest and highest of normal, heavy-tailed and skewed differences "
+        "(benchmarks/interval_coverage.py). p: Wilcoxon's signed-rank test, two-sided, over the environments that "
+        f"differ; fewer than {_FEWEST} cannot give p below {LEVEL} and have none. "
+        f"{f'{correction} ' if size > 1 else ''}"
+        f"{selection_line(selection)} {sweep_line(board)}"
     )
 
 
-def comparison_rows(board: Board, selection: SelectionMethod, found: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """A row for each comparison: differences in percentage points, None where the table has "-"."""
+def comparison_rows(
+    board: Board, selection: SelectionMethod, comparisons: Sequence[Comparison]
+) -> list[dict[str, Any]]:
+    """A row for each comparison: differences in percentage points, coverage in %, None where the table has "-"."""
     records = [record for group in board.records.values() for record in group]
     return [
         {
             "selection": selection.key,
-            "dataset": one.dataset,
-            "method": one.method,
-            "baseline": one.baseline,
-            "n": one.difference.n,
-            "left_out": one.left_out,
-            "mean_difference": one.difference.mean,
-            "low": one.difference.interval[0] if one.difference.interval else None,
-            "high": one.difference.interval[1] if one.difference.interval else None,
-            "p": one.difference.p,
-            "p_benjamini_hochberg": one.corrected,
-            "corrected_over": family_size(found),
-            "remark": "; ".join(one.difference.remarks),
-            "interval": f"95 %, BCa bootstrap, {RESAMPLES} resamples, seed {SEED}",
-            "test": "Wilcoxon signed-rank, two-sided",
+            "dataset": row.dataset,
+            "method": row.method,
+            "baseline": row.baseline,
+            "n": row.difference.n,
+            "n_environments": row.difference.n_environments,
+            "left_out": row.left_out,
+            "mean_difference": row.difference.mean,
+            "low": row.difference.interval[0] if row.difference.interval else None,
+            "high": row.difference.interval[1] if row.difference.interval else None,
+            "coverage_low": row.difference.coverage[0] if row.difference.coverage else None,
+            "coverage_high": row.difference.coverage[1] if row.difference.coverage else None,
+            "p": row.difference.p,
+            "p_benjamini_hochberg": row.corrected,
+            "corrected_over": family_size(comparisons),
+            "remark": "; ".join(row.difference.remarks),
+            "interval": _INTERVAL,
+            "test": "Wilcoxon signed-rank, two-sided, over test environments",
             "selection_splits": selection.splits,
             "versions": versions(records),
         }
-        for one in found
+        for row in comparisons
     ]

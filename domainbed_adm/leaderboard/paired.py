@@ -13,9 +13,6 @@ from domainbed_adm.model_selection import SelectionMethod
 #: Stands for a dataset's name where the pairs of all of them count.
 ALL = "all datasets"
 
-#: (test environment, trial seed) -> accuracy, a fraction
-Scores = dict[tuple[int, int], float]
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -26,7 +23,7 @@ class Comparison:
         method: name of the algorithm.
         baseline: name of the algorithm it is compared with.
         left_out: number of (test environment, trial seed) that only one of the two has.
-        difference: method - baseline, over the pairs, in percentage points.
+        difference: method - baseline, over the test environments, in percentage points.
         corrected: p corrected over the list that this one comes in.
     """
 
@@ -39,37 +36,38 @@ class Comparison:
 
 
 def comparisons(board: Board, selection: SelectionMethod, baseline: str, methods: Iterable[str]) -> list[Comparison]:
-    """Each method against the baseline: on each dataset, then, where several have pairs, over the pairs of all.
+    """Each method against the baseline: on each dataset, then, where several have pairs, over those of all.
 
-    The corrected p are Benjamini and Hochberg's over all p of the list. Pairs that share a test environment are not
-    independent, so that each p is too small and each interval too narrow; see ``comparison`` for what they are.
+    The corrected p are Benjamini and Hochberg's over all p of the list.
     """
     methods = list(methods)
-    scores = board.scores[selection.key]
 
-    def of(dataset: str, algorithm: str) -> Scores:
-        environments = range(len(board.environments[dataset]))
-        return {
-            (env, trial): accuracy
-            for env in environments
-            for trial, accuracy in scores.get((dataset, algorithm, env), {}).items()
-        }
+    def compare(label: str, method: str, datasets: Sequence[str]) -> Comparison:
+        ours, theirs = (_accuracies(board, selection, name, datasets) for name in (method, baseline))
+        pairs = sorted(ours.keys() & theirs.keys())
+        a, b = ([100 * side[pair] for pair in pairs] for side in (ours, theirs))
+        difference = paired_difference(a, b, [pair[:2] for pair in pairs])
+        return Comparison(label, method, baseline, len(ours.keys() ^ theirs.keys()), difference)
 
-    def compare(label: str, method: str, datasets: Iterable[str]) -> Comparison:
-        return _compare(label, method, baseline, [(of(name, method), of(name, baseline)) for name in datasets])
-
-    found = [compare(dataset, method, [dataset]) for dataset in board.environments for method in methods]
+    rows = [compare(dataset, method, [dataset]) for dataset in board.environments for method in methods]
     for method in methods:
-        if sum(one.method == method and one.difference.n > 0 for one in found) > 1:
-            found.append(compare(ALL, method, sorted(board.environments)))
-    corrected = benjamini_hochberg([one.difference.p for one in found])
-    return [replace(one, corrected=p) for one, p in zip(found, corrected, strict=True)]
+        if sum(row.method == method and row.difference.n > 0 for row in rows) > 1:
+            rows.append(compare(ALL, method, list(board.environments)))
+    corrected = benjamini_hochberg([row.difference.p for row in rows])
+    return [replace(row, corrected=p) for row, p in zip(rows, corrected, strict=True)]
 
 
-def _compare(dataset: str, method: str, baseline: str, sides: Sequence[tuple[Scores, Scores]]) -> Comparison:
-    pairs = [(ours[key], theirs[key]) for ours, theirs in sides for key in sorted(ours.keys() & theirs.keys())]
-    difference = paired_difference([100 * ours for ours, _ in pairs], [100 * theirs for _, theirs in pairs])
-    return Comparison(dataset, method, baseline, sum(len(a.keys() ^ b.keys()) for a, b in sides), difference)
+def _accuracies(
+    board: Board, selection: SelectionMethod, algorithm: str, datasets: Sequence[str]
+) -> dict[tuple[str, int, int], float]:
+    """The accuracy, a fraction, of each (dataset, test environment, trial seed) of an algorithm."""
+    scores = board.scores[selection.key]
+    return {
+        (dataset, env, trial): accuracy
+        for dataset in datasets
+        for env in range(len(board.environments[dataset]))
+        for trial, accuracy in scores.get((dataset, algorithm, env), {}).items()
+    }
 
 
 def compared(
@@ -85,15 +83,14 @@ def compared(
         if name not in board.algorithms:
             raise UserError(f"--compare, in these records: {unknown_name(board.algorithms, name, 'algorithm')}")
     baseline, *methods = names
-    found = {selection: comparisons(board, selection, baseline, methods) for selection in selections}
-    with_pairs = {one.method for ones in found.values() for one in ones if one.difference.n}
+    by_selection = {selection: comparisons(board, selection, baseline, methods) for selection in selections}
     for method in methods:
-        if method not in with_pairs:
+        if not any(row.method == method and row.difference.n for rows in by_selection.values() for row in rows):
             raise UserError(
                 f"--compare: {method} and {baseline} have no accuracy of the same dataset, trial seed and test "
                 "environment; --missing without --compare lists the runs there are not"
             )
-    return found
+    return by_selection
 
 
 def check_names(names: Sequence[str]) -> None:

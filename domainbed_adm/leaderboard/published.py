@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.leaderboard.board import Board, Entry
 from domainbed_adm.leaderboard.sheets import over_whole_trials
 from domainbed_adm.model_selection import SelectionMethod
@@ -26,12 +27,14 @@ class PublishedRow:
         method: name of the algorithm.
         ours: mean over the trials that have every environment; without an error where there is one trial.
         published: mean and what is taken as its standard error.
+        unlike_steps: training steps of our runs where they are not DomainBed's default, taken as the published runs'.
     """
 
     dataset: str
     method: str
     ours: Entry
     published: Entry
+    unlike_steps: tuple[int, ...] = ()
 
     @property
     def difference(self) -> float | None:
@@ -41,15 +44,24 @@ class PublishedRow:
         return self.ours.mean - self.published.mean
 
     @property
-    def standard_errors(self) -> float | None:
-        """(ours - published) / sqrt(s^2 + sem_published^2), s^2 = sem_ours^2 n / (n - 1); s = 0 where n = 1.
-
-        sem_ours has DomainBed's divisor n, too small for few trials; s is the standard error with divisor n - 1.
-        """
+    def no_standard_errors(self) -> str:
+        """Why the difference is not told in standard errors; "" where it is."""
         if self.difference is None:
+            return "-"
+        if self.unlike_steps:
+            return f"not comparable: {', '.join(map(str, self.unlike_steps))} steps"
+        return "one trial: no error of ours" if self.ours.n < 2 else ""
+
+    @property
+    def standard_errors(self) -> float | None:
+        """(ours - published) / sqrt(s^2 + sem_published^2), s^2 = sem_ours^2 n / (n - 1).
+
+        sem_ours has DomainBed's divisor n, too small for few trials; s is the standard error with divisor n - 1. None
+        where ``no_standard_errors`` says why.
+        """
+        if self.no_standard_errors or self.difference is None or self.ours.sem is None:
             return None
-        n = self.ours.n
-        ours = self.ours.sem * math.sqrt(n / (n - 1)) if self.ours.sem is not None and n > 1 else 0.0
+        ours = self.ours.sem * math.sqrt(self.ours.n / (self.ours.n - 1))
         return self.difference / math.hypot(ours, self.published.sem or 0.0)
 
 
@@ -70,7 +82,8 @@ def published() -> dict[str, dict[str, Entry]]:
 
 @cache
 def _file() -> dict[str, Any]:
-    return yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    contents: dict[str, Any] = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
+    return contents
 
 
 def published_rows(board: Board, selection: SelectionMethod) -> list[PublishedRow]:
@@ -78,12 +91,23 @@ def published_rows(board: Board, selection: SelectionMethod) -> list[PublishedRo
     table = published()
     return [
         PublishedRow(
-            dataset, algorithm, over_whole_trials(board, selection, dataset, algorithm), table[algorithm][dataset]
+            dataset,
+            algorithm,
+            over_whole_trials(board, selection, dataset, algorithm),
+            table[algorithm][dataset],
+            _unlike_steps(board, dataset, algorithm),
         )
         for dataset in board.environments
         for algorithm in board.algorithms
         if dataset in table.get(algorithm, {})
     ]
+
+
+def _unlike_steps(board: Board, dataset: str, algorithm: str) -> tuple[int, ...]:
+    """The numbers of steps other than the dataset's default that the runs were told to train."""
+    own = (board.records.get((dataset, algorithm, env), []) for env in range(len(board.environments[dataset])))
+    steps = {record["args"].get("steps") for records in own for record in records}
+    return tuple(sorted(steps - {None, CARDS[dataset].n_steps}))
 
 
 def unpublished_lines(board: Board) -> list[str]:

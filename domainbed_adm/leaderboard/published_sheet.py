@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.leaderboard.board import Board
 from domainbed_adm.leaderboard.facts import selection_line, sweep_line
 from domainbed_adm.leaderboard.published import PublishedRow, published, published_rows, source
@@ -29,27 +30,28 @@ def published_sheet(board: Board, selection: SelectionMethod) -> Listing | None:
 
 
 def _cells(row: PublishedRow) -> tuple[str, ...]:
-    numbers = ("-" if number is None else f"{number:+.2f}" for number in (row.difference, row.standard_errors))
     return (
         row.dataset,
         row.method,
         written(row.ours, 2, "±"),
         str(row.ours.n),
         written(row.published, 2, "±"),
-        *numbers,
+        "-" if row.difference is None else f"{row.difference:+.2f}",
+        row.no_standard_errors or f"{row.standard_errors:+.2f}",
     )
 
 
 def _note(board: Board, selection: SelectionMethod, rows: list[PublishedRow]) -> str:
-    single = "; one trial has none: there, by sem_published alone" if any(row.ours.n == 1 for row in rows) else ""
     absent = ", ".join(algorithm for algorithm in board.algorithms if algorithm not in published())
     return (
         f"Published: {source()}. It names no backbone, number of steps or model selection method, and does not say "
-        f"what ± is: taken as the standard error over {rows[0].published.n} trials, as in DomainBed's tables. "
+        f"what ± is: taken as the standard error over {rows[0].published.n} trials, as in DomainBed's tables, of runs "
+        f"of {CARDS[rows[0].dataset].n_steps} steps, its default. "
         "Ours: the mean over n trials that have every test environment, ± std / sqrt(n), std with divisor n. "
         "Difference: ours - published, in percentage points, and in standard errors divided by "
         "sqrt(sem_ours^2 + sem_published^2), where sem_ours, unlike ± of ours, is of std with divisor n - 1 and "
-        f"sem_published is as published{single}. {f'Not published: {absent}. ' if absent else ''}"
+        "sem_published is as published; not for one trial, which has no sem_ours, or for other numbers of steps. "
+        f"{f'Not published: {absent}. ' if absent else ''}"
         f"{selection_line(selection)} {sweep_line(board)}"
     )
 
@@ -60,7 +62,7 @@ def with_published(
     """The tidy rows with four more columns, and a row, environment "Avg", for each published number.
 
     The columns are ``published`` and ``published_sem`` in %, ``difference`` in percentage points, and
-    ``standard_errors``; only the added rows have them.
+    ``standard_errors``, None where the table says why; only the added rows have them.
     """
     nothing = dict.fromkeys(("published", "published_sem", "difference", "standard_errors"))
     added = [

@@ -23,22 +23,19 @@ class Statistics:
 
 def section(board: Board, selection: SelectionMethod) -> Statistics:
     """Paired comparisons of all methods with the baseline, and ours beside the published numbers."""
-    found = Statistics([], [])
+    statistics = Statistics([], [])
     base = baseline(board.algorithms)
     methods = [name for name in board.algorithms if name != base]
     if base is None:
-        found.absent.append(f"No comparison: none of {', '.join(BASELINES)} is among the methods.")
+        statistics.absent.append(f"No comparison: none of {', '.join(BASELINES)} is among the methods.")
     elif not methods:
-        found.absent.append(f"No comparison: {base} is the only method.")
+        statistics.absent.append(f"No comparison: {base} is the only method.")
+    elif rows := [row for row in comparisons(board, selection, base, methods) if row.difference.n]:
+        statistics.tables.append(of_listing(comparison_sheet(board, selection, rows), without=("Baseline",)))
     else:
-        compared = [one for one in comparisons(board, selection, base, methods) if one.difference.n]
-        if compared:
-            found.tables.append(of_listing(comparison_sheet(board, selection, compared), without=("Baseline",)))
-        else:
-            found.absent.append(f"No comparison: no method shares a trial and test environment with {base}.")
-    listing = published_sheet(board, selection)
-    if listing:
-        found.tables.append(of_listing(listing))
+        statistics.absent.append(f"No comparison: no method shares a trial and test environment with {base}.")
+    if published := published_sheet(board, selection):
+        statistics.tables.append(of_listing(published))
     else:
-        found.absent.append("Nothing here has a published number to stand beside.")
-    return found
+        statistics.absent.append("Nothing here has a published number to stand beside.")
+    return statistics
