@@ -15,8 +15,8 @@ from domainbed_adm.analysis.mean_loss import MeanLoss
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.seeding import seed_hash
 
-#: Vectors that the trace takes at least: fewer say too little of their own spread.
-_MIN_VECTORS = 10
+#: Vectors that decide how many the trace takes, and how many it takes at least.
+_PILOT = 5
 
 
 class HessianOperator(LinearOperator):
@@ -70,8 +70,9 @@ def largest_eigenvalues(
     Args:
         operator: symmetric.
         count: how many, at least 1 and below the operator's size.
-        tolerance: of the residual, relative to the eigenvalue, which bounds the eigenvalue's own relative error; that
-            is about the residual squared over the distance to the next eigenvalue where they lie apart.
+        tolerance: bound on the residual, ``norm(H v - theta v) <= tolerance * abs(theta)``, at which a pair counts as
+            converged. So an eigenvalue of H lies within that distance of theta. Where eigenvalues lie apart, the error
+            is far smaller, about the residual squared over the distance to the next eigenvalue.
         max_restarts: after which to stop.
         seed: of the vector to begin with.
 
@@ -97,7 +98,7 @@ def largest_eigenvalues(
 
 @dataclass(frozen=True)
 class Trace:
-    """An estimate, its standard error, and how many vectors it took."""
+    """An estimate, its standard error, and how many vectors it is the mean over."""
 
     value: float
     sem: float
@@ -111,26 +112,37 @@ def hutchinson_trace(
 
     w = v - Q Q^T v, v random signs, Q the known eigenvectors. Without the large eigenvalues the spread is far smaller
     (Meyer et al., 2021, arXiv 2010.09649); with none known this is Hutchinson's estimator as it is.
-    Cost: one product for each vector; at least 10, and no more once the standard error is small enough.
+
+    Two stages: 5 vectors say how many more the standard error asked for takes, and are thrown away; the mean is over
+    those that follow. So the estimate is unbiased. One that stops when its own standard error is small is not: it stops
+    early where the vectors so far happened to miss the large eigenvalues (4.6 % low in the tests' simulation).
+    Cost: one product for each vector, 10 at least and ``max_vectors`` at most; fewer than 10 are all in the mean.
 
     Args:
         operator: H.
         known: of its eigenvalues, none perhaps.
-        tolerance: standard error to stop at, relative to the trace.
-        max_vectors: after which to stop in any case, at least 2.
+        tolerance: standard error to aim at, relative to the trace; the one that came out stands in the result.
+        max_vectors: of both stages, at least 2.
         seed: of the vectors.
     """
-    basis = known.vectors
-    found: list[float] = []
-    mean = sem = math.inf
-    while len(found) < max_vectors:
-        random = np.random.RandomState(seed_hash("hutchinson", seed, len(found)))
-        signs = random.randint(0, 2, operator.shape[0]).astype(operator.dtype) * 2 - 1
-        rest = signs - basis @ (basis.T @ signs)
-        found.append(float(np.dot(rest.astype(np.float64), operator.matvec(rest))))
-        if len(found) >= min(_MIN_VECTORS, max_vectors):
-            mean = sum(known.values) + float(np.mean(found))
-            sem = float(np.std(found, ddof=1) / math.sqrt(len(found)))
-            if sem <= tolerance * abs(mean):
-                break
-    return Trace(mean, sem, len(found))
+    total = sum(known.values)
+
+    def products(start: int, count: int) -> np.ndarray:
+        return np.array([_quadratic_form(operator, known.vectors, seed, start + i) for i in range(count)])
+
+    pilot, count = products(0, 0), max_vectors
+    if max_vectors >= 2 * _PILOT:
+        pilot = products(0, _PILOT)
+        aim = tolerance * abs(total + pilot.mean())
+        wanted = (pilot.std(ddof=1) / aim) ** 2 if aim else math.inf
+        count = max(_PILOT, math.ceil(min(wanted, max_vectors - _PILOT)))
+    values = products(len(pilot), count)
+    return Trace(total + float(values.mean()), float(values.std(ddof=1) / math.sqrt(count)), count)
+
+
+def _quadratic_form(operator: LinearOperator, basis: np.ndarray, seed: int, number: int) -> float:
+    """w^T H w of random vector ``number``, without its part along ``basis``."""
+    random = np.random.RandomState(seed_hash("hutchinson", seed, number))
+    signs = random.randint(0, 2, operator.shape[0]).astype(operator.dtype) * 2 - 1
+    rest = signs - basis @ (basis.T @ signs)
+    return float(np.dot(rest.astype(np.float64), operator.matvec(rest)))
