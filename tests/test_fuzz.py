@@ -18,7 +18,7 @@ from domainbed_adm.cli import main
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.cards import METHODS
 from domainbed_adm.sweeping.jobs import Sweep
-from domainbed_adm.training.model_file import load_plain
+from domainbed_adm.training.model_file import load_tensors
 from tests.fuzzing import repeatable
 from tests.runs import record
 
@@ -151,7 +151,7 @@ def test_checkpoints(tmp_path, checkpoint_bytes, data):
     path = tmp_path / "model.pkl"
     path.write_bytes(data.draw(st.just(bytes(changed)) | st.binary(max_size=60)))
     with contextlib.suppress(UserError):
-        assert load_plain(path, ["args"])["args"] is not None
+        assert load_tensors(path, ["args"])["args"] is not None
 
 
 class Evil:
@@ -172,5 +172,5 @@ def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path, monkeypatch, proto
     else:
         path.write_bytes(evil)
     with pytest.raises(UserError, match="holds more than tensors and plain values"):
-        load_plain(path, ["args"])
+        load_tensors(path, ["args"])
     assert [found.name for found in tmp_path.iterdir()] == ["model.pkl"]

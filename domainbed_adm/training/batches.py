@@ -1,29 +1,24 @@
-"""The one stream of batches of a run: training steps and evaluations, in the order the loop takes them.
+"""The batches of a run: those of training steps and evaluations, and the order in which the loop takes them.
 
-A single loader serves both, so one number of workers is the run's whole budget and they live from start to end. What a
-task holds is a function of the task alone: the samples of step t and their augmentation come from a counter-based
-generator keyed by (seed, environment, t), whoever loads them and wherever the run was taken up again.
+What a batch holds is a function of its task alone: the samples of step t and their augmentation come from a
+counter-based generator keyed by (seed, environment, t), whoever loads them and wherever the run was taken up again.
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from multiprocessing import forkserver, resource_tracker
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from domainbed_adm.algorithms import Minibatch
-from domainbed_adm.datasets.base import Environment
+from domainbed_adm.datasets.base import Environment, Item
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.seeding import draw_indices, raw_stream
-from domainbed_adm.system.signals import ENDING, held_back
 from domainbed_adm.training.splits import Splits, class_balanced_weights
 
 EVALUATION_BATCH = 128
@@ -50,24 +45,72 @@ Task = TrainTask | EvaluateTask
 
 @dataclass
 class Batch:
-    """What one task yields: labelled pieces (x, y, index), and unlabeled inputs; or why it could not be loaded."""
+    """What one task yields: all its samples in one tensor each, domain after domain; or why they could not be loaded.
+
+    Four tensors, however many domains there are: each that crosses from a loading process costs an open file.
+
+    Attributes:
+        task: whose batch it is.
+        x: inputs, float32 of shape (B, *input_shape).
+        y: class indices, int64 of shape (B,).
+        index: int64 of shape (B,), which sample of the training set each is, unique over all environments.
+        sizes: samples of each domain, in order; their sum is B.
+        unlabeled: inputs of the test domains for domain adaptation, ``batch_size`` of each; shape (0,) where none.
+        unlabeled_sizes: how many of each.
+        error: why nothing was loaded; None where all was.
+    """
 
     task: Task
-    pieces: list[tuple[Tensor, Tensor, Tensor]] = field(default_factory=list)
-    unlabeled: list[Tensor] = field(default_factory=list)
+    x: Tensor = field(default_factory=lambda: torch.empty(0))
+    y: Tensor = field(default_factory=lambda: torch.empty(0))
+    index: Tensor = field(default_factory=lambda: torch.empty(0))
+    sizes: list[int] = field(default_factory=list)
+    unlabeled: Tensor = field(default_factory=lambda: torch.empty(0))
+    unlabeled_sizes: list[int] = field(default_factory=list)
     error: str | None = None
+
+    def _tensors(self) -> list[Tensor]:
+        return [self.x, self.y, self.index, self.unlabeled]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that its tensors take."""
+        return sum(tensor.nbytes for tensor in self._tensors())
+
+    def share_memory(self) -> None:
+        """Move the tensors into memory that another process can read.
+
+        Raises:
+            RuntimeError: the system has no room there, or allows no more open files.
+        """
+        tensors: list[Any] = self._tensors()
+        for tensor in tensors:
+            if tensor.numel():
+                tensor.share_memory_()
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, for transfers beside computation."""
-        pinned = [(x.pin_memory(), y.pin_memory(), index) for x, y, index in self.pieces]
-        return Batch(self.task, pinned, [x.pin_memory() for x in self.unlabeled], self.error)
+        pinned = {name: getattr(self, name).pin_memory() for name in ("x", "y", "unlabeled")}
+        return replace(self, **pinned)
 
     def minibatches(self, device: torch.device) -> list[Minibatch]:
-        """The labelled pieces on the device; the index stays on the CPU."""
-        return [
-            Minibatch(x.to(device, non_blocking=True), y.to(device, non_blocking=True), index)
-            for x, y, index in self.pieces
-        ]
+        """One labelled minibatch per domain, on the device; the index stays on the CPU."""
+        x, y = self.x.to(device, non_blocking=True), self.y.to(device, non_blocking=True)
+        parts = zip(*(torch.split(tensor, self.sizes) for tensor in (x, y, self.index)), strict=True)
+        return [Minibatch(*part) for part in parts]
+
+    def unlabeled_inputs(self, device: torch.device) -> list[Tensor]:
+        """The inputs of each test domain for domain adaptation, on the device."""
+        return list(torch.split(self.unlabeled.to(device, non_blocking=True), self.unlabeled_sizes))
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """Samples of one environment, and their positions in it."""
+
+    environment: int
+    keys: Sequence[int]
+    items: list[Item]
 
 
 class TaskDataset(Dataset[Batch]):
@@ -100,30 +143,31 @@ class TaskDataset(Dataset[Batch]):
 
     def _train(self, task: TrainTask) -> Batch:
         labelled = [self._draw(i, self.splits[i].in_, task.step, self.class_weights.get(i)) for i in self.sources]
-        unlabeled = [self._draw(i, self.splits[i].uda, task.step, None)[0] for i in self.adapted]
-        return Batch(task, labelled, unlabeled)
+        unlabeled = [self._draw(i, self.splits[i].uda, task.step, None) for i in self.adapted]
+        batch = self._pack(task, labelled)
+        if unlabeled:
+            batch.unlabeled = torch.stack([x for drawn in unlabeled for x, _ in drawn.items])
+            batch.unlabeled_sizes = [len(drawn.items) for drawn in unlabeled]
+        return batch
 
-    def _draw(
-        self, environment: int, keys: list[int], step: int, weights: np.ndarray | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _draw(self, environment: int, keys: list[int], step: int, weights: np.ndarray | None) -> _Drawn:
         place = (self.seed, environment, step)
         chosen = [keys[i] for i in draw_indices(self.batch_size, len(keys), weights, "minibatch", *place)]
         with torch.random.fork_rng(devices=[]):
             # The CPU generator alone: torch.manual_seed would reseed the accelerator's as well.
             torch.default_generator.manual_seed(int(raw_stream(1, "augmentation", *place)[0] >> np.uint64(1)))
-            items = [self.environments[environment].train_item(key) for key in chosen]
-        return self._stack(environment, items, chosen)
+            return _Drawn(environment, chosen, [self.environments[environment].train_item(key) for key in chosen])
 
     def _evaluate(self, task: EvaluateTask) -> Batch:
-        items = [self.environments[task.environment][key] for key in task.keys]
-        return Batch(task, [self._stack(task.environment, items, task.keys)])
+        environment = self.environments[task.environment]
+        return self._pack(task, [_Drawn(task.environment, task.keys, [environment[key] for key in task.keys])])
 
-    def _stack(
-        self, environment: int, items: list[tuple[Tensor, int]], keys: Sequence[int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        x = torch.stack([x for x, _ in items])
+    def _pack(self, task: Task, drawn: Sequence[_Drawn]) -> Batch:
+        items = [item for one in drawn for item in one.items]
         y = torch.tensor([int(y) for _, y in items])
-        return x, y, torch.tensor(keys) + int(self.offsets[environment])
+        index = [key + int(self.offsets[one.environment]) for one in drawn for key in one.keys]
+        sizes = [len(one.items) for one in drawn]
+        return Batch(task, torch.stack([x for x, _ in items]), y, torch.tensor(index), sizes)
 
 
 def evaluation_tasks(splits: Sequence[Splits]) -> list[EvaluateTask]:
@@ -156,55 +200,3 @@ class Schedule:
             yield TrainTask(step)
             if self.is_checkpoint(step):
                 yield from self.evaluation
-
-
-def open_stream(tasks: TaskDataset, schedule: Schedule, workers: int, pin_memory: bool) -> Iterator[Batch]:
-    """Yield the batches of the schedule's tasks in order.
-
-    Args:
-        tasks: loads one task.
-        schedule: which ones.
-        workers: processes that load; 0 loads in this one.
-        pin_memory: whether to place batches in page-locked memory.
-
-    Raises:
-        UserError: a sample cannot be loaded; the message names it.
-    """
-    loader = DataLoader(
-        tasks,
-        batch_size=None,
-        sampler=schedule,
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        pin_memory=pin_memory,
-        generator=torch.Generator(),  # the loader's own base seed must not draw from the global generator
-        multiprocessing_context=_process_starter() if workers else None,
-    )
-    with held_back(*ENDING):  # a worker whose parent is gone before it is up says so in a traceback
-        batches = iter(loader)
-    return _checked(batches)
-
-
-def _checked(batches: Iterator[Batch]) -> Iterator[Batch]:
-    for batch in batches:
-        if batch.error is not None:
-            raise UserError(batch.error)
-        yield batch
-
-
-def _process_starter() -> Any:
-    """Workers come from a clean server process: a fork of this one, whose threads run, could deadlock."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    resource_tracker.ensure_running()  # first: its start lets Ctrl-C through
-    with held_back(
-        signal.SIGINT
-    ):  # from the workers for good: the terminal sends it to all, and this process ends them
-        forkserver.ensure_running()
-    return context
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

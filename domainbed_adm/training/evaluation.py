@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,29 +10,30 @@ import torch
 from domainbed_adm.training.batches import Batch, EvaluateTask
 
 
-def accuracies(
-    algorithm: Any, tasks: Iterable[EvaluateTask], batches: Iterator[Batch], device: torch.device
-) -> dict[str, float]:
+def accuracies(algorithm: Any, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
     """Fraction of right predictions per split, in evaluation mode; the algorithm is left in training mode.
 
     Args:
         algorithm: offers DomainBed's ``predict``.
-        tasks: the evaluation's tasks, in the order in which ``batches`` yields them.
-        batches: the run's stream, at the first of these tasks.
+        batches: of the evaluation's tasks, in any order; each counts for the split that its own task names.
         device: where the algorithm is.
 
     Returns:
         ``{"env0_in": 0.93, ...}``, a split without samples left out.
+
+    Raises:
+        TypeError: a batch is of a training step.
     """
     right: dict[str, torch.Tensor] = {}
     seen: dict[str, int] = {}
     algorithm.eval()
     with torch.no_grad():
-        for task in tasks:
-            (x, y) = next(batches).minibatches(device)[0]
-            correct = (algorithm.predict(x).argmax(1) == y).sum()
-            right[task.name] = right.get(task.name, 0) + correct
-            seen[task.name] = seen.get(task.name, 0) + len(y)
+        for batch in batches:
+            if not isinstance(batch.task, EvaluateTask):
+                raise TypeError(f"not a batch of an evaluation: {batch.task}")
+            name, x, y = batch.task.name, batch.x.to(device, non_blocking=True), batch.y.to(device, non_blocking=True)
+            right[name] = right.get(name, 0) + (algorithm.predict(x).argmax(1) == y).sum()
+            seen[name] = seen.get(name, 0) + len(y)
     algorithm.train()
     counts = torch.stack(list(right.values())).tolist()
     return {name: count / seen[name] for name, count in zip(right, counts, strict=True)}

@@ -12,7 +12,7 @@ from typing import Any
 from domainbed_adm.errors import NonFiniteError
 from domainbed_adm.run_files import DIVERGED
 from domainbed_adm.system.disk import replacing
-from domainbed_adm.training.capacity import enough_memory
+from domainbed_adm.training.memory_errors import memory_errors_explained
 from domainbed_adm.training.setup import Setup
 
 
@@ -23,10 +23,9 @@ def explained(run: Setup, step: int, output_dir: Path) -> Iterator[None]:
     Raises:
         NonFiniteError: a number was not finite; ``diverged.json`` says at which step, with which method and hparams.
         UserError: the memory was not enough.
-        LoadingError: a process that loads data was killed.
     """
     try:
-        with enough_memory(run.in_words(f", step {step}")):
+        with memory_errors_explained(run.in_words(f", step {step}")):
             yield
     except NonFiniteError as error:
         about = {name: run.args[name] for name in ("algorithm", "dataset", "test_envs", "seed", "trial_seed")}

@@ -6,6 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.disk import replacing
 from domainbed_adm.training import checkpoint_file as resume
 from domainbed_adm.training import failures
-from domainbed_adm.training.batches import Batch, Schedule, TaskDataset, evaluation_tasks, open_stream
+from domainbed_adm.training.batches import Batch, Schedule, TaskDataset, evaluation_tasks
 from domainbed_adm.training.checkpoint_file import Position
 from domainbed_adm.training.evaluation import accuracies
 from domainbed_adm.training.folder import find_position, is_finished
+from domainbed_adm.training.loading_processes import open_stream
 from domainbed_adm.training.model_file import save_model
 from domainbed_adm.training.observers import UNWATCHED, Observer, Watch, warn_of_trace, watching
 from domainbed_adm.training.output import teed
@@ -109,7 +111,7 @@ def _record(run: Setup, schedule: Schedule, batches: Iterator[Batch], position: 
     record: records.Record = {"step": step, "epoch": step / epoch_steps}
     record |= {name: _mean(values) for name, values in position.since_record.items()}
     start = time.monotonic()
-    by_split = accuracies(run.algorithm, schedule.evaluation, batches, run.device)
+    by_split = accuracies(run.algorithm, islice(batches, len(schedule.evaluation)), run.device)
     evaluation_time = time.monotonic() - start
     record |= {f"env{i}_{kind}_acc": None for i in range(len(run.splits)) for kind in ("in", "out")}
     record |= {f"{name}_acc": value for name, value in by_split.items()}
@@ -135,7 +137,7 @@ def _write_done(output_dir: Path) -> None:
 def _step(run: Setup, batches: Iterator[Batch]) -> dict[str, float]:
     start = time.perf_counter()
     batch = next(batches)
-    unlabeled = [x.to(run.device) for x in batch.unlabeled] if run.args["task"] == "domain_adaptation" else None
+    unlabeled = batch.unlabeled_inputs(run.device) if run.args["task"] == "domain_adaptation" else None
     figures = run.algorithm.update(batch.minibatches(run.device), unlabeled)
     failures.check_finite(figures)
     return {**figures, "step_time": time.perf_counter() - start}

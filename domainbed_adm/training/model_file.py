@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.errors import UserError
-from domainbed_adm.hparams_registry import POSITIVE, Choice, Number, every_hparam
+from domainbed_adm.hparams_registry import every_hparam
 from domainbed_adm.system.disk import replacing
-from domainbed_adm.training.archive import check_archive
-from domainbed_adm.training.schema import PLAIN, TEXT, WEIGHTS, Listed, Maybe, Named, Spec, fault
+from domainbed_adm.training import domainbed_model
 
-_COUNT, _PIXELS = Number(1, 10**6, integer=True), Number(1, 1024, integer=True)
-_MODEL = {
-    "args": {"algorithm": TEXT},
-    "model_input_shape": (_COUNT, _PIXELS, _PIXELS),
-    "model_num_classes": _COUNT,
-    "model_num_domains": _COUNT,
-    "model_hparams": Named(PLAIN),
-    "model_dict": WEIGHTS,
-}
+_KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
+#: What random hparams of DomainBed are made of: NumPy's numbers, which ``weights_only`` refuses without these.
+_NUMPY_NUMBERS = [
+    np.float64(0).__reduce__()[0],
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.float64, np.int64, np.bool_)),
+]
 
 
 def save_model(path: Path, contents: dict[str, Any]) -> None:
@@ -37,67 +34,45 @@ def save_model(path: Path, contents: dict[str, Any]) -> None:
         torch.save(contents, file)
 
 
-def load_model(path: Path) -> dict[str, Any]:
-    """Read a ``model.pkl``, tensors to the CPU, executing nothing from the file.
-
-    Its weights are held against the network that it describes, made without numbers: sizes that are not those of the
-    weights cost no memory.
+def load_model(path: Path | str) -> dict[str, Any]:
+    """Read a ``model.pkl``, ours or DomainBed's, tensors to the CPU, executing nothing from the file.
 
     Returns:
-        DomainBed's keys, and ``classes`` and ``normalization``, None where the file has none; hparams that it lacks
-        have their defaults.
+        DomainBed's keys, and ``classes`` and ``normalization``, None where they are not known, and ``path``; hparams
+        that the file lacks have their defaults.
 
     Raises:
-        UserError: there is no such file, it is none of ours, its algorithm is unknown, or its weights do not fit.
+        UserError: there is no such file, or it is no model.
     """
+    path = Path(path)
     if not path.is_file():
         raise UserError(f"no file {path}: --model is the model.pkl in the output_dir of a finished run")
-    contents = {"classes": None, "normalization": None, **load_plain(path, tuple(_MODEL))}
-    wrong = fault(contents, _MODEL) or fault(contents, _details(contents))
-    if wrong:
-        raise UserError(f"{path} is no file that domainbed-adm saved: {wrong}")
+    contents = load_tensors(path, _KEYS)
+    if "classes" not in contents:
+        contents = domainbed_model.as_ours(contents)
     defaults = {name: hparam.default for name, hparam in every_hparam().items()}
-    contents["model_hparams"] = defaults | contents["model_hparams"]
-    try:
-        with torch.device("meta"):
-            shapes = _build(contents)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except Exception:  # of another's algorithm, which may need numbers: restore_algorithm builds it with them
-        return contents
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that no numbers are copied
-        _load(shapes, contents, f"{path}: ")
-    return contents
+    return contents | {"path": str(path), "model_hparams": defaults | contents["model_hparams"]}
 
 
-def _details(contents: dict[str, Any]) -> Spec:
-    """What must stand in a model whose sizes are these; hparams that only DomainBed's own networks read may be any."""
-    channels = contents["model_input_shape"][0]
-    deviations = Listed(POSITIVE, channels)
-    specs = [spec for spec in every_hparam().values() if spec.valid not in (None, Choice((spec.default,)))]
-    valid = {spec.name: spec.valid for spec in specs} | {"input_std": Maybe(deviations)}
-    return {
-        "classes": Maybe(Listed(TEXT, contents["model_num_classes"])),
-        "normalization": Maybe((Listed(Number(), channels), deviations)),
-        "model_hparams": {name: valid[name] for name in contents["model_hparams"] if name in valid},
-    }
+def load_tensors(path: Path, needed: Sequence[str], advice: str = "") -> dict[str, Any]:
+    """Read a dict of tensors and plain values that ``torch.save`` wrote, executing nothing from the file.
 
+    Args:
+        path: the file.
+        needed: keys that it must have.
+        advice: what to do where it cannot be read, for the message.
 
-def load_plain(path: Path, needed: Sequence[str], advice: str | None = None) -> dict[str, Any]:
-    """Read what :func:`save_model` wrote, tensors to the CPU, executing nothing from the file, nor unpacking it.
+    Returns:
+        The dict, its tensors on the CPU.
 
     Raises:
-        UserError: it is damaged, wants to run code, or lacks one of the ``needed`` keys; ``advice`` says what to do.
+        UserError: the file is damaged, wants to run code, or lacks a key.
     """
     end = f"; {advice}" if advice else ""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            check_archive(path)
+        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
             contents = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what bytes of a stranger make torch raise is open-ended; its text may advise to load
-        # them all the same, code and all, so it is not told
+    except Exception as error:  # torch raises many types for damaged bytes, and its text advises to run the code
         raise UserError(
             f"{path} is no file that domainbed-adm saved: it is damaged, or holds more than tensors and plain values"
             + end
@@ -105,47 +80,36 @@ def load_plain(path: Path, needed: Sequence[str], advice: str | None = None) -> 
     missing = [key for key in needed if not isinstance(contents, dict) or key not in contents]
     if missing:
         raise UserError(f"{path} is no file that domainbed-adm saved: it lacks {', '.join(missing)}{end}")
-    return contents
+    return dict(contents)
 
 
 def restore_algorithm(contents: dict[str, Any]) -> Any:
     """Rebuild the trained algorithm, in evaluation mode.
 
+    Args:
+        contents: from :func:`load_model`.
+
     Raises:
-        UserError: its algorithm is unknown, cannot be made, or its weights do not fit it.
+        UserError: its algorithm is unknown, cannot be made, or has tensors of other names or shapes than the file; the
+            message names them.
     """
+    path, name = contents["path"], contents["args"]["algorithm"]
     try:
-        algorithm = _build(contents)
-    except (RuntimeError, MemoryError) as error:
-        raise UserError(f"cannot make {contents['args']['algorithm']}: {_one_line(error)}") from error
-    _load(algorithm, contents)
+        algorithm = get_algorithm_class(name)(
+            contents["model_input_shape"],
+            contents["model_num_classes"],
+            contents["model_num_domains"],
+            {**contents["model_hparams"], "pretrained": False},
+        )
+    except (UserError, RuntimeError, MemoryError) as error:
+        raise UserError(f"{path}: cannot make {name}: {one_line(error)}") from error
+    try:
+        algorithm.load_state_dict(contents["model_dict"])
+    except RuntimeError as error:
+        raise UserError(f"{path}: the weights do not fit {name}: {one_line(error)}") from error
     return algorithm.eval()
 
 
-def _build(contents: dict[str, Any]) -> Any:
-    return get_algorithm_class(contents["args"]["algorithm"])(
-        contents["model_input_shape"],
-        contents["model_num_classes"],
-        contents["model_num_domains"],
-        {**contents["model_hparams"], "pretrained": False},
-    )
-
-
-def _load(algorithm: Any, contents: dict[str, Any], where: str = "") -> None:
-    """Load the weights.
-
-    Raises:
-        UserError: they do not fit.
-    """
-    weights, name = contents["model_dict"], contents["args"]["algorithm"]
-    for key, own in [*algorithm.named_parameters(), *algorithm.named_buffers()]:
-        if key in weights and weights[key].is_floating_point() != own.is_floating_point():  # torch would convert it
-            raise UserError(f"{where}the weights do not fit {name}: {key} is of {weights[key].dtype}, not {own.dtype}")
-    try:
-        algorithm.load_state_dict(weights)
-    except Exception as error:  # what a stranger's values make torch raise is open-ended
-        raise UserError(f"{where}the weights do not fit {name}: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def one_line(error: object) -> str:
+    """The text of an error, or other text, on one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300]

@@ -10,7 +10,8 @@ import torch
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from domainbed_adm.datasets.cards import Normalization
-from domainbed_adm.datasets.folders import eval_transform, load_image
+from domainbed_adm.datasets.folders import eval_transform
+from domainbed_adm.datasets.images import load_image
 from domainbed_adm.errors import NonFiniteError, UserError
 
 

@@ -17,12 +17,11 @@ from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.errors import UserError
-from domainbed_adm.method.cards import get_method
 from domainbed_adm.run_args import RunArgs
 from domainbed_adm.system.console import warn
 from domainbed_adm.system.machine import cpu_count
 from domainbed_adm.system.seeding import seed_hash
-from domainbed_adm.training.capacity import check_fits, enough_memory
+from domainbed_adm.training.memory_errors import memory_errors_explained
 from domainbed_adm.training.splits import Splits, split_environments
 
 #: Environment variable with the worker budget of a run that another process started.
@@ -141,17 +140,9 @@ def _build(args: RunArgs, hparams: dict[str, Any], dataset: MultipleDomainDatase
         UserError: it does not fit into memory.
     """
     sources = len(dataset) - len(args.test_envs)
-
-    def make(given: dict[str, Any]) -> Any:
-        return get_algorithm_class(args.algorithm)(dataset.input_shape, dataset.num_classes, sources, given)
-
-    what = _in_words(args.recorded(), hparams, dataset, device)
-    if device.type == "cpu":
-        batch = (sources * hparams["batch_size"], *dataset.input_shape)
-        by_inputs = get_method(args.algorithm).difficulty in {"GDM", "ADM"} and hparams.get("weighting") == "both"
-        check_fits(lambda: make({**hparams, "pretrained": False}), batch, by_inputs, what)
-    with enough_memory(what):
-        return make(hparams).to(device)
+    make = get_algorithm_class(args.algorithm)
+    with memory_errors_explained(_in_words(args.recorded(), hparams, dataset, device)):
+        return make(dataset.input_shape, dataset.num_classes, sources, hparams).to(device)
 
 
 def _in_words(

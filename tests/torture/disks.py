@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from domainbed_adm.training.model_file import load_plain
+from domainbed_adm.training.model_file import load_tensors
 from tests.torture.kills import SAMPLE, flags, fork, same, twins, wait
 
 ROUNDS = 22
@@ -71,7 +71,7 @@ def one(root: Path, disk: Path, number: int, chance: random.Random, mounted: boo
         fault = f"unclear: {message}"
     checkpoint = disk / "run" / "checkpoint.pkl"
     if checkpoint.exists():
-        load_plain(checkpoint, ["position"])
+        load_tensors(checkpoint, ["position"])
     if list((disk / "run").glob("*.unfinished")) and code == 2:
         fault = "an unfinished file is left"
     if wait(fork(run)) or not same(twin, disk / "run"):

@@ -13,8 +13,8 @@ from domainbed_adm.training.batches import (
     TaskDataset,
     TrainTask,
     evaluation_tasks,
-    open_stream,
 )
+from domainbed_adm.training.loading_processes import open_stream
 from domainbed_adm.training.splits import split_environments
 
 LENGTHS = (20, 3, 150)
@@ -57,9 +57,13 @@ def stream(workers=0, start=0, **options):
 
 
 def equal(a, b):
-    return a.task == b.task and all(
-        torch.equal(x, y) for p, q in zip(a.pieces, b.pieces, strict=True) for x, y in zip(p, q, strict=True)
-    )
+    same = all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("x", "y", "index", "unlabeled"))
+    return same and (a.task, a.sizes, a.unlabeled_sizes) == (b.task, b.sizes, b.unlabeled_sizes)
+
+
+def pieces(batch):
+    """Inputs, targets and indices of each domain."""
+    return [(x, y, m.sample_index) for m in batch.minibatches(torch.device("cpu")) for x, y in [m]]
 
 
 def test_the_schedule_is_domainbeds():
@@ -85,8 +89,8 @@ def test_a_run_taken_up_at_a_step_gets_the_same_data():
 def test_steps_environments_and_seeds_differ():
     data = tasks()
     first, second = data[TrainTask(0)], data[TrainTask(1)]
-    assert not torch.equal(first.pieces[0][2], second.pieces[0][2])
-    assert not torch.equal(data[TrainTask(0)].pieces[0][2], tasks(seed=2)[TrainTask(0)].pieces[0][2])
+    assert not torch.equal(pieces(first)[0][2], pieces(second)[0][2])
+    assert not torch.equal(pieces(data[TrainTask(0)])[0][2], pieces(tasks(seed=2)[TrainTask(0)])[0][2])
 
 
 def test_the_global_random_state_is_left_alone():
@@ -100,20 +104,20 @@ def test_trains_on_the_in_splits_of_the_sources_only():
     seen = set()
     for step in range(60):
         batch = data[TrainTask(step)]
-        assert [len(y) for _, y, _ in batch.pieces] == [6, 6]
-        for (x, y, index), environment in zip(batch.pieces, (1, 2), strict=True):
+        assert [len(y) for _, y, _ in pieces(batch)] == [6, 6]
+        for (x, y, index), environment in zip(pieces(batch), (1, 2), strict=True):
             offset = sum(LENGTHS[:environment])
             keys = (index - offset).tolist()
             assert set(keys) <= set(data.splits[environment].in_)
             assert y.tolist() == [key % 3 for key in keys]
             assert x.flatten().floor().tolist() == [key + 1000.0 * environment for key in keys]
-        seen |= set(batch.pieces[0][2].tolist())
+        seen |= set(pieces(batch)[0][2].tolist())
     assert len(seen) == len(data.splits[1].in_)
 
 
 def test_an_environment_smaller_than_the_batch_trains():
     batch = tasks(batch_size=64)[TrainTask(0)]
-    assert [len(y) for _, y, _ in batch.pieces] == [64, 64]
+    assert [len(y) for _, y, _ in pieces(batch)] == [64, 64]
 
 
 def test_class_balanced_batches_draw_classes_alike():
@@ -125,16 +129,16 @@ def test_class_balanced_batches_draw_classes_alike():
         seed=0,
         class_balanced=True,
     )
-    counts = Counter(data[TrainTask(0)].pieces[0][1].tolist())
+    counts = Counter(pieces(data[TrainTask(0)])[0][1].tolist())
     assert abs(counts[0] - 500) < 80
 
 
 def test_unlabeled_samples_come_from_the_uda_split():
     data = tasks(uda=0.5)
-    assert data[TrainTask(0)].unlabeled[0].shape == (6, 1, 1, 1)
-    keys = [int(x) - 2000 for x in data[TrainTask(0)].unlabeled[0].flatten()]
+    assert data[TrainTask(0)].unlabeled_inputs(torch.device("cpu"))[0].shape == (6, 1, 1, 1)
+    keys = [int(x) - 2000 for x in data[TrainTask(0)].unlabeled.flatten()]
     assert set(keys) <= set(data.splits[2].uda)
-    assert tasks()[TrainTask(0)].unlabeled == []
+    assert tasks()[TrainTask(0)].unlabeled_sizes == []
 
 
 def test_evaluation_reads_every_sample_once_and_not_augmented():
@@ -142,7 +146,7 @@ def test_evaluation_reads_every_sample_once_and_not_augmented():
     read = Counter()
     for task in evaluation_tasks(data.splits):
         assert len(task.keys) <= 128
-        x, _, index = data[task].pieces[0]
+        x, _, index = pieces(data[task])[0]
         assert x.flatten().tolist() == [key + 1000.0 * task.environment for key in task.keys]
         read.update(index.tolist())
     assert sorted(read) == list(range(sum(LENGTHS)))

@@ -12,7 +12,7 @@ import torch
 
 from domainbed_adm import records
 from domainbed_adm.errors import UserError
-from domainbed_adm.training.model_file import load_plain, save_model
+from domainbed_adm.training.model_file import load_tensors, save_model
 from tests.runs import record, write
 from tests.training.test_resume import assert_same, train
 
@@ -39,7 +39,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_good_one(tmp_path: Path, part
     assert message.endswith(
         "MiB free on its disk). When there is room, the same command goes on from the last checkpoint"
     )
-    assert torch.equal(load_plain(path, ["weights"])["weights"], torch.ones(5000))
+    assert torch.equal(load_tensors(path, ["weights"])["weights"], torch.ones(5000))
     assert [left.name for left in tmp_path.iterdir()] == ["checkpoint.pkl"]
 
 

@@ -1,0 +1,148 @@
+"""Batches of the run's tasks, loaded in this process or in others; whatever happens to those is one line.
+
+A single loader serves training and evaluation, so one number of workers is the run's whole budget, and they live from
+start to end. They end with the process that started them, however that ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.queues import Queue
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from domainbed_adm.errors import LoadingError, UserError
+from domainbed_adm.system.signals import ENDING, held_back
+from domainbed_adm.training.batches import Batch, Schedule, TaskDataset
+
+_SHARED = "/dev/shm"
+_TOO_MANY_FILES = "too many open files: raise the limit (ulimit -n 4096), or give --workers 0"
+
+
+def open_stream(tasks: TaskDataset, schedule: Schedule, workers: int, pin_memory: bool) -> Iterator[Batch]:
+    """Yield the batches of the schedule's tasks in order.
+
+    Args:
+        tasks: loads one task.
+        schedule: which ones.
+        workers: processes that load; 0 loads in this one.
+        pin_memory: whether to place batches in page-locked memory.
+
+    Raises:
+        UserError: a sample cannot be loaded, the message names it; or there is no shared memory to hand batches over,
+            or too few open files are allowed.
+        LoadingError: a loading process was killed.
+    """
+    try:
+        loader = DataLoader(
+            _Shared(tasks) if workers else tasks,
+            batch_size=None,
+            sampler=schedule,
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=pin_memory,
+            generator=torch.Generator(),  # the loader's own base seed must not draw from the global generator
+            multiprocessing_context=_process_starter() if workers else None,
+            worker_init_fn=_begin_worker,
+        )
+        with held_back(*ENDING):  # a worker whose parent is gone before it is up says so in a traceback
+            batches = iter(loader)
+    except OSError as error:
+        raise UserError(_refused(error)) from error
+    return _checked(batches, workers)
+
+
+class _Shared(Dataset[Batch]):
+    """Loads batches in a worker and puts them into shared memory there, where a refusal can still be told."""
+
+    def __init__(self, tasks: TaskDataset) -> None:
+        self.tasks = tasks
+
+    def __getitem__(self, task: Any) -> Batch:
+        batch = self.tasks[task]
+        try:
+            batch.share_memory()
+        except (RuntimeError, OSError) as error:
+            return Batch(task, error=_refused(error, batch))
+        return batch
+
+
+def _refused(error: RuntimeError | OSError, batch: Batch | None = None) -> str:
+    """What to do where the system has no more memory or files to share with loading processes."""
+    if getattr(error, "errno", None) == errno.EMFILE or "Too many open files" in str(error):
+        return _TOO_MANY_FILES
+    if batch is None or "No space left" not in str(error) and "Cannot allocate" not in str(error):
+        return f"cannot start processes that load data ({' '.join(str(error).split())}): give --workers 0"
+    free, total = (number / 2**20 for number in (shutil.disk_usage(_SHARED).free, shutil.disk_usage(_SHARED).total))
+    return (
+        f"a batch of {batch.nbytes / 2**20:.0f} MiB does not fit into the shared memory, {free:.0f} of {total:.0f} MiB "
+        f"of {_SHARED} are free: give --workers 0, a lower hparam batch_size, or more of it (docker run --shm-size=2g)"
+    )
+
+
+def _checked(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
+    while True:
+        try:
+            batch = next(batches, None)
+        except (RuntimeError, OSError, EOFError) as error:
+            if not workers or str(error).startswith("Caught "):  # by a worker, of the code that loads a sample
+                raise
+            if "Too many open files" in str(error):
+                raise UserError(_TOO_MANY_FILES) from error
+            raise LoadingError(
+                "a process that loads data was killed, perhaps for want of memory: another try may do; else give "
+                "--workers 0, or a lower hparam batch_size"
+            ) from error
+        if batch is None:
+            return
+        if batch.error is not None:
+            raise UserError(batch.error)
+        yield batch
+
+
+def _begin_worker(_: int) -> None:
+    """In a worker, before its first batch."""
+    Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_worker(error: Exception, _: object) -> None:
+    """A batch could not be sent: by default it is dropped, and the run would wait for it for ever."""
+    print(f"a process that loads data cannot hand over a batch: {error}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _end_with_parent() -> None:
+    """A worker's own parent is the server that forked it, which lives as long as its workers do."""
+    run = multiprocessing.parent_process()
+    if run is not None:
+        run.join()
+        os._exit(1)
+
+
+def _process_starter() -> Any:
+    """Workers come from a clean server process: a fork of this one, whose threads run, could deadlock."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    resource_tracker.ensure_running()  # first: its start lets Ctrl-C through
+    with held_back(
+        signal.SIGINT
+    ):  # from the workers for good: the terminal sends it to all, and this process ends them
+        forkserver.ensure_running()
+    return context
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
