@@ -35,8 +35,10 @@ setup(
         "pillow>=10.0",
         "rich>=13.7",
         "jinja2>=3.1",
+        "msgspec>=0.19",
         "pyyaml>=6.0",
         "filelock>=3.21.2",
+        "gdown>=6.5",
     ],
     extras_require={
         "backbones": ["timm>=1.0"],

@@ -24,7 +24,8 @@ def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
     if name in BUILDERS:
         return BUILDERS[name](card)
     builder = importlib.import_module(f"domainbed_adm.datasets.{card.module}")
-    return builder.dataset_class(card)
+    dataset_class: type[MultipleDomainDataset] = builder.dataset_class(card)
+    return dataset_class
 
 
 def __getattr__(name: str) -> list[str]:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torchvision import transforms
-from torchvision.datasets.folder import make_dataset
 
 from domainbed_adm.datasets import layout
 from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, class_of_card
 from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, DatasetCard, Normalization
-from domainbed_adm.datasets.images import EXTENSIONS, hidden, load_image
+from domainbed_adm.datasets.images import EXTENSIONS, load_image
+from domainbed_adm.datasets.inventory import list_images
 from domainbed_adm.errors import UserError
 
 Transform = Callable[[Image.Image], torch.Tensor]
@@ -36,7 +36,7 @@ def eval_transform(image_size: int, channels: int = 3, normalization: Normalizat
         A function from an image of :func:`load_image` to a tensor of shape (channels, image_size, image_size).
     """
     grey = [transforms.Grayscale()] if channels == 1 else []
-    return transforms.Compose([*grey, transforms.Resize((image_size, image_size)), *_to_tensor(normalization)])
+    return _composed([*grey, transforms.Resize((image_size, image_size)), *_to_tensor(normalization)])
 
 
 def augment_transform(image_size: int, normalization: Normalization | None = IMAGENET) -> Transform:
@@ -44,7 +44,7 @@ def augment_transform(image_size: int, normalization: Normalization | None = IMA
 
     It draws from torch's global generator. Arguments and result are as in :func:`eval_transform`.
     """
-    return transforms.Compose(
+    return _composed(
         [
             transforms.RandomResizedCrop(image_size, scale=(0.7, 1.0)),
             transforms.RandomHorizontalFlip(),
@@ -55,6 +55,11 @@ def augment_transform(image_size: int, normalization: Normalization | None = IMA
     )
 
 
+def _composed(steps: list[Callable[..., Any]]) -> Transform:
+    transform: Transform = transforms.Compose(steps)
+    return transform
+
+
 def _to_tensor(normalization: Normalization | None) -> list[Callable[..., Any]]:
     normalize = [transforms.Normalize(normalization.mean, normalization.std)] if normalization else []
     return [transforms.ToTensor(), *normalize]
@@ -63,8 +68,8 @@ def _to_tensor(normalization: Normalization | None) -> list[Callable[..., Any]]:
 class FolderEnvironment(Environment):
     """One environment of image files, decoded when asked for.
 
-    Hidden files and folders, whose names begin with a dot, are left out; DomainBed reads them. Archives packed on
-    a Mac hold a hidden ``._name.jpg``, which is no image, beside each image.
+    Images are listed as :mod:`domainbed_adm.datasets.inventory` says. DomainBed also reads hidden files, such as the
+    ``._name.jpg`` that archives packed on a Mac hold beside each image, and follows every link to a folder.
 
     Args:
         folder: holds one folder per class; a class may be absent.
@@ -74,22 +79,26 @@ class FolderEnvironment(Environment):
         augment: transform of ``environment.train_item(i)``; None: the same.
 
     Raises:
-        UserError: a class folder holds no image.
+        UserError: a class folder holds no image, or something that cannot be read or followed.
     """
 
     def __init__(
         self, folder: Path, classes: Sequence[str], channels: int, evaluate: Transform, augment: Transform | None
     ) -> None:
         indices = {name: index for index, name in enumerate(classes) if (folder / name).is_dir()}
-        samples = make_dataset(str(folder), indices, extensions=EXTENSIONS, allow_empty=True)
-        samples = [(path, target) for path, target in samples if not hidden(Path(path).relative_to(folder))]
-        self.paths = [path for path, _ in samples]
-        self.targets = np.array([target for _, target in samples], dtype=np.int64)
+        listings = {index: list_images(folder / name) for name, index in indices.items()}
+        for listing in listings.values():
+            if listing.unreadable:
+                problem = listing.unreadable[0]
+                raise UserError(f"{problem.path}: {problem.reason} (verify_data names all of them)")
+        self.paths = [str(path) for listing in listings.values() for path in listing.images]
+        counts = [len(listing.images) for listing in listings.values()]
+        self.targets = np.repeat(np.array(list(listings), dtype=np.int64), counts)
         self.augmented = augment is not None
         self._channels, self._evaluate, self._augment = channels, evaluate, augment or evaluate
-        empty = set(indices.values()) - set(self.targets.tolist())
+        empty = [str(folder / classes[index]) for index, listing in listings.items() if not listing.images]
         if empty:
-            names = ", ".join(str(folder / classes[index]) for index in sorted(empty))
+            names = ", ".join(empty)
             raise UserError(f"no image in class folder {names}: put images there ({' '.join(EXTENSIONS)}) or remove it")
 
     def __getitem__(self, index: int) -> Item:

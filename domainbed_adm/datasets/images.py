@@ -21,10 +21,10 @@ transparent pixels, and clips 16 bits to 8, so that nearly all of such an image 
 
 from __future__ import annotations
 
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from domainbed_adm.errors import UserError
 
@@ -36,16 +36,15 @@ _MODES = {1: "L", 3: "RGB"}
 _BACKGROUND = (255, 255, 255, 255)
 #: Pillow hands such a file to an outside program, Ghostscript.
 _REFUSED = ("EPS",)
-#: What undoes each orientation of EXIF.
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name counts as an image: it ends as images do, and is not hidden.
+
+    >>> [is_image_name(name) for name in ("a.JPG", "a.txt", "._a.jpg")]
+    [True, False, False]
+    """
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
 def load_image(path: str | Path, channels: int = 3) -> Image.Image:
@@ -79,18 +78,12 @@ def _decoded(image: Image.Image) -> Image.Image:
     return to_rgb(upright(image))
 
 
-def hidden(path: PurePath) -> bool:
-    """Whether a name in this path begins with a dot."""
-    return any(part.startswith(".") for part in path.parts)
-
-
 def upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says; itself where it has none or its EXIF data cannot be read."""
+    """The image turned as its EXIF orientation says; itself where its EXIF data cannot be read."""
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return ImageOps.exif_transpose(image)
     except Exception:  # whatever Pillow's parser of EXIF data raises
         return image
-    return image if turn is None else image.transpose(turn)
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -131,7 +124,7 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     exact = values.astype(np.float64)
     if floats and low >= 0 and high <= 255:
         return np.rint(exact * (255 if high <= 1 else 1)).astype(np.uint8)
-    spread = np.float64(high) - np.float64(low)
+    spread = float(high) - float(low)
     return np.rint((exact - low) * (255 / spread if spread else 0)).astype(np.uint8)
 
 
@@ -139,6 +132,6 @@ def _one_line(error: Exception) -> str:
     """The error's words, without Pillow's mention of objects in memory, and without the name again."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "no image of a format that Pillow knows"
     return " ".join(str(error).split()) or type(error).__name__

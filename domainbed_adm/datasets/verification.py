@@ -1,4 +1,4 @@
-"""Verify a dataset folder: every file decoded, doubles found, images counted against the published sizes."""
+"""Verify a dataset folder: every file decoded, duplicates found, images counted against the published sizes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -25,11 +26,19 @@ from domainbed_adm.system.machine import cpu_count
 #: Below so many images worker processes cost more than they save.
 FEW = 200
 _CHUNK = 1 << 20
+#: How the kinds of problems are counted.
+_PLURALS = {
+    "broken": "unreadable",
+    "duplicate": "duplicates",
+    "empty": "empty",
+    "misplaced": "misplaced",
+    "count": "wrong counts",
+}
 
 
 @dataclass
 class Report:
-    """What was found in one dataset folder.
+    """The state of one dataset folder.
 
     Attributes:
         dataset: its name.
@@ -56,9 +65,21 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON holds it."""
-        facts = {**asdict(self), "images": sum(self.sizes), "published": [sum(sizes) for sizes in self.published]}
-        problems = [{**asdict(problem), "path": str(problem.path)} for problem in self.problems]
-        return {**facts, "root": str(self.root), "problems": problems}
+        return {
+            **asdict(self),
+            "root": str(self.root),
+            "images": sum(self.sizes),
+            "published": [sum(sizes) for sizes in self.published],
+            "problems": [{**asdict(problem), "path": str(problem.path)} for problem in self.problems],
+        }
+
+    def verdict(self) -> str:
+        """What is wrong in a few words, such as "0 unreadable, 83 duplicates"; "nothing wrong" where nothing is."""
+        if not self.problems:
+            return "nothing wrong"
+        kinds = Counter(_PLURALS[problem.kind] for problem in self.problems)
+        always = {"unreadable": kinds.pop("unreadable", 0), "duplicates": kinds.pop("duplicates", 0)}
+        return ", ".join(f"{number} {kind}" for kind, number in {**always, **kinds}.items())
 
 
 def verify(card: DatasetCard, root: Path, workers: int = 1, tick: Callable[[], object] = lambda: None) -> Report:
@@ -73,24 +94,24 @@ def verify(card: DatasetCard, root: Path, workers: int = 1, tick: Callable[[], o
     Raises:
         UserError: the folder holds no folder, or a worker process was killed.
     """
-    found = take_inventory(root)
-    if not found.images:
+    inventory = take_inventory(root)
+    if not inventory.images:
         raise UserError(f"dataset folder {root} holds no domain folder (<domain>/<class>/<image>)")
-    counts = {domain: {name: len(paths) for name, paths in of.items()} for domain, of in found.images.items()}
-    report = Report(card.name, root, counts, card.sizes, found.problems, found.notes, found.hidden)
-    paths = [path for classes in found.images.values() for images in classes.values() for path in images]
+    counts = {domain: {name: len(paths) for name, paths in of.items()} for domain, of in inventory.images.items()}
+    report = Report(card.name, root, counts, card.sizes, inventory.problems, inventory.notes, inventory.hidden)
+    paths = [path for classes in inventory.images.values() for images in classes.values() for path in images]
     first: dict[str, Path] = {}
-    doubles: list[Problem] = []
+    duplicates: list[Problem] = []
     for path, (digest, problem) in zip(paths, _inspected(paths, workers), strict=True):
         tick()
         if problem is not None:
             report.problems.append(problem)
         elif digest in first:
-            doubles.append(Problem(path, "double", f"same content as {first[digest]}"))
+            duplicates.append(Problem(path, "duplicate", f"same content as {first[digest]}"))
         else:
             first[digest] = path
     _count(report, card)
-    _judge_doubles(report, doubles)
+    _judge_duplicates(report, duplicates)
     report.problems.sort(key=lambda problem: str(problem.path))
     return report
 
@@ -115,12 +136,12 @@ def _count(report: Report, card: DatasetCard) -> None:
                 report.problems.append(Problem(report.root / domain, "count", wrong))
 
 
-def _judge_doubles(report: Report, doubles: list[Problem]) -> None:
-    """Doubles are wrong, except in a dataset that is as published: there they are part of what all compare on."""
+def _judge_duplicates(report: Report, duplicates: list[Problem]) -> None:
+    """Duplicates are wrong, except in a dataset that is as published: there they are part of what all compare on."""
     if report.sizes in report.published:
-        report.notes += [f"{double.path}: {double.reason}, as published" for double in doubles]
+        report.notes += [f"{duplicate.path}: {duplicate.reason}, as published" for duplicate in duplicates]
     else:
-        report.problems += doubles
+        report.problems += duplicates
 
 
 def _inspected(paths: Sequence[Path], workers: int) -> Iterator[tuple[str, Problem | None]]:

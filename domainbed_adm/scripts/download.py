@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from domainbed_adm.cli import run
 from domainbed_adm.datasets import layout
 from domainbed_adm.datasets.downloading import download
-from domainbed_adm.datasets.downloading.mirrors import TABLE, Source, load_sources
-from domainbed_adm.datasets.downloading.transfer import RETRIES
+from domainbed_adm.datasets.downloading.mirrors import TABLE, load_sources
+from domainbed_adm.datasets.downloading.transfer import ATTEMPTS
 from domainbed_adm.errors import UserError, lookup
 from domainbed_adm.scripts.verify_data import folder_dataset, print_report, verify_with_bar
-from domainbed_adm.system.console import Parser, ProgressBar
+from domainbed_adm.system.console import Parser
 from domainbed_adm.system.machine import cpu_count
-
-_MIB = 1 << 20
 
 EXAMPLES = """\
   domainbed-adm download --dataset TerraIncognita --data_dir data
@@ -29,15 +28,17 @@ def build_parser() -> Parser:
     parser = Parser(
         "domainbed-adm download",
         description="Fetch datasets, unpack them below data_dir as DomainBed lays them out, and verify them as "
-        "verify_data does.\nStarted again it goes on where it broke. A dataset that is there is only verified. A site "
-        "that asks for a confirmation:\nfetch the archive with a browser and give it as --archive.",
+        "verify_data does.\nStarted again it goes on where it broke. A dataset that is there is only verified. Where a "
+        "site refuses, fetch the archive\nwith a browser and give it as --archive.",
         examples=EXAMPLES + f"\n\nThe table of mirrors, and how to write one of your own: {TABLE}",
     )
     parser.add_argument("--dataset", nargs="+", required=True, help="names in the table of mirrors")
     parser.add_argument("--data_dir", required=True, help="the folder to put them in; made where it is not there")
     parser.add_argument("--mirrors", nargs="+", default=[], type=Path, help="YAML files that extend the table")
     parser.add_argument("--archive", nargs="+", default=[], type=Path, help="archives you have, of one dataset")
-    parser.add_argument("--retries", type=int, default=RETRIES, help="attempts for each address (default: %(default)s)")
+    parser.add_argument(
+        "--retries", type=int, default=ATTEMPTS, help="attempts for each address (default: %(default)s)"
+    )
     parser.add_argument("--workers", type=int, default=cpu_count(), help="processes that verify (default: one a CPU)")
     return parser
 
@@ -52,45 +53,22 @@ def main(argv: Sequence[str]) -> int:
     if args.archive and len(names) > 1:
         parser.error("--archive goes with one --dataset")
     table = load_sources(args.mirrors)
-    sources = [lookup(table, name, "dataset in the table of mirrors") for name in names]
+    sources = {name: lookup(table, name, "dataset in the table of mirrors") for name in names}
     data_dir = _made(layout.expanded(args.data_dir))
     clean = True
-    for source in sources:
-        card = folder_dataset(source.dataset)
+    for name, source in sources.items():
+        card = folder_dataset(name)
         target = data_dir / (card.directory or card.name)
         if target.is_dir() and any(target.iterdir()):
-            print(f"{source.dataset}: {target} is there, nothing fetched; remove it to fetch it anew")
+            print(f"{name}: {target} is there, nothing fetched; remove it to fetch it anew")
         else:
-            _download(source, target, [layout.expanded(path) for path in args.archive], args.retries)
+            archives = [layout.expanded(path) for path in args.archive]
+            print(f"{name}: {'unpacking' if archives else 'fetching'} into {target}", flush=True)
+            download(source, target, archives=archives, attempts=args.retries, tell=partial(print, flush=True))
         report = verify_with_bar(card, target, args.workers)
         print_report(report)
         clean = clean and not report.problems
     return 0 if clean else 1
-
-
-def _download(source: Source, target: Path, archives: Sequence[Path], retries: int) -> None:
-    """:func:`download` with a progress bar in MiB; where there is no terminal, with a line before and after."""
-    print(f"{source.dataset}: {'unpacking' if archives else 'fetching'} {target}", flush=True)
-    bars: list[ProgressBar] = []
-    done = 0
-
-    def tick(there: int, total: int | None) -> None:
-        nonlocal done
-        if total is not None and (not bars or there < done * _MIB):
-            close()
-            bars.append(ProgressBar(f"fetch {source.dataset} (MiB)", -(-total // _MIB)).__enter__())
-        if bars and there // _MIB > done:
-            bars[-1].advance(there // _MIB - done)
-        done = there // _MIB
-
-    def close() -> None:
-        while bars:
-            bars.pop().__exit__(None, None, None)
-
-    try:
-        download(source, target, archives=archives, tick=tick, retries=retries)
-    finally:
-        close()
 
 
 def _made(data_dir: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Look at every file of a dataset folder: what is broken, empty, double, misplaced or missing."""
+"""Look at every file of a dataset folder: what is broken, empty, duplicate, misplaced or missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from domainbed_adm.datasets.cards import DatasetCard, get_card
 from domainbed_adm.datasets.inventory import take_inventory
 from domainbed_adm.datasets.verification import Report, verify
 from domainbed_adm.errors import UserError
-from domainbed_adm.system.console import Parser, ProgressBar
+from domainbed_adm.system.console import Parser, ProgressBar, printable
 from domainbed_adm.system.machine import cpu_count
 from domainbed_adm.system.tables import show
 
@@ -90,15 +90,8 @@ def print_report(report: Report) -> None:
         print(printable(f"note: {note}"))
     if report.hidden:
         print(f"note: {report.hidden} hidden files or folders ignored")
-    total = sum(report.sizes)
-    published = ", as published" if report.sizes in report.published else ""
-    state = f"{len(report.problems)} wrong" if report.problems else "nothing wrong"
-    print(f"{report.dataset}: {total:,} images{published}, {len(domains)} domains, {len(labels)} classes: {state}")
-
-
-def printable(line: str) -> str:
-    """The line with what no terminal shows, such as a line break in a file name, as its code."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    images = f"{sum(report.sizes):,} images{', as published' if report.sizes in report.published else ''}"
+    print(f"{report.dataset}: {images}, {len(domains)} domains, {len(labels)} classes: {report.verdict()}")
 
 
 if __name__ == "__main__":

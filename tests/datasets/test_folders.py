@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -176,3 +177,48 @@ def test_a_truncated_image_is_named(image_folder):
 def test_two_channels_are_no_image(image_folder):
     with pytest.raises(UserError, match=r"1 channel \(grey\) or 3 \(colour\), not 2"):
         load_image(image_folder / "Shapes" / "dark" / "circle" / "0.jpg", channels=2)
+
+
+def test_samples_are_torchvisions_in_their_order(image_folder):
+    nested = image_folder / "Shapes" / "dark" / "circle"
+    for name in ("a/b/1.PNG", "a b/1.png", "a/0.jpg", "a.jpg/2.png"):
+        (nested / name).parent.mkdir(parents=True, exist_ok=True)
+        (nested / name).write_bytes(b"any")
+    ours = shapes(image_folder).datasets[0]
+    theirs = ImageFolder(str(image_folder / "Shapes" / "dark"))
+    assert list(zip(ours.paths, ours.targets.tolist(), strict=True)) == theirs.samples
+
+
+@pytest.mark.parametrize("kind", ["folder", "itself", "pipe", "nothing", "secret"])
+def test_what_cannot_be_followed_is_named_and_not_sampled(image_folder, kind, monkeypatch):
+    circle = image_folder / "Shapes" / "dark" / "circle"
+    odd = circle / "9.png"
+    if kind == "folder":
+        odd.symlink_to(image_folder / "Shapes" / "light" / "circle")
+    elif kind == "itself":
+        odd.symlink_to(circle)
+    elif kind == "pipe":
+        os.mkfifo(odd)
+    elif kind == "nothing":
+        odd.symlink_to("gone.png")
+    else:
+        odd.mkdir()
+        real = os.scandir
+
+        def scandir(path):
+            if Path(path) == odd:
+                raise PermissionError(13, "Permission denied")
+            return real(path)
+
+        monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"dark/circle/9\.png: .*\(verify_data names all of them\)"):
+        shapes(image_folder)
+
+
+def test_links_to_files_and_class_folders_are_followed(image_folder):
+    dark = image_folder / "Shapes" / "dark"
+    (dark / "circle").rename(image_folder / "elsewhere")
+    (dark / "circle").symlink_to(image_folder / "elsewhere")
+    (dark / "square" / "9.jpg").symlink_to(image_folder / "elsewhere" / "0.jpg")
+    environment = shapes(image_folder).datasets[0]
+    assert len(environment.paths) == 11

@@ -60,17 +60,18 @@ def test_every_fault_is_named(image_folder: Path) -> None:
         "dark/circle/0.jpg": "broken",
         "dark/circle/1.png": "empty",
         "dark/circle/2.jpg": "broken",
-        "dark/circle/4.jpg": "double",
-        "light/square/copy.png": "double",
+        "dark/circle/4.jpg": "duplicate",
+        "light/square/copy.png": "duplicate",
         "stray.png": "misplaced",
         "light/stray.PNG": "misplaced",
         "dark/circle/notes.txt": "misplaced",
         "dark/circle/gone.png": "broken",
-        "dark/circle/round": "misplaced",
-        "dark/circle/pipe.png": "misplaced",
+        "dark/circle/round": "broken",
+        "dark/circle/pipe.png": "broken",
         "light/triangle": "empty",
         "void": "empty",
     }
+    assert verify(CARD, root).verdict() == "5 unreadable, 2 duplicates, 3 empty, 3 misplaced"
     assert named["light/square/copy.png"][1] == f"same content as {circle / '3.png'}"
     assert named["dark/circle/2.jpg"][1] == "cannot decode image: no image of a format that Pillow knows"
 
@@ -111,7 +112,7 @@ def test_doubles_of_a_dataset_that_is_as_published_are_notes(image_folder: Path)
     report = verify(card, root)
     assert report.problems == []
     assert [note.endswith("as published") for note in report.notes] == [True]
-    assert [problem.kind for problem in verify(CARD, root).problems] == ["double"]
+    assert [problem.kind for problem in verify(CARD, root).problems] == ["duplicate"]
 
 
 def test_one_domain_is_too_few_and_none_is_no_dataset(tmp_path: Path) -> None:
@@ -124,14 +125,14 @@ def test_one_domain_is_too_few_and_none_is_no_dataset(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_read_is_named(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = image_folder / "Shapes" / "dark" / "circle"
-    real = Path.iterdir
+    real = os.scandir
 
-    def iterdir(path: Path) -> object:
+    def scandir(path: Path) -> object:
         if path == secret:
             raise PermissionError(13, "Permission denied")
         return real(path)
 
-    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(os, "scandir", scandir)
     kinds = [(problem.path, problem.kind) for problem in verify(CARD, image_folder / "Shapes").problems]
     assert kinds == [(secret, "broken"), (secret, "empty")]
 

@@ -32,7 +32,7 @@ def test_a_fault_is_a_line_and_exit_code_1(image_folder: Path, capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     assert f"empty: {bad}: file of 0 bytes: remove it or get it anew" in lines
     assert "note: 1 hidden files or folders ignored" in lines
-    assert lines[-1].endswith("1 wrong")
+    assert lines[-1].endswith("2 classes: 0 unreadable, 0 duplicates, 1 empty")
 
 
 def test_json_is_one_report_a_dataset(image_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,70 +1,22 @@
-"""Unpack zip and tar archives of strangers: nothing lands outside the folder, and a small file cannot fill the disk.
-
-Only folders and regular files are made. A link to a file that stands before it in the archive is unpacked as a copy; an
-archive with any other link, a device, a path that leads outside or two files of one name is refused as a whole.
-"""
+"""Unpack zip and tar archives; an archive with a member that would land outside the folder is refused."""
 
 from __future__ import annotations
 
-import contextlib
 import lzma
-import posixpath
 import shutil
 import tarfile
 import zipfile
 import zlib
-from dataclasses import dataclass, field
-from functools import partial
-from pathlib import Path
-from typing import Any, cast
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
 
-from domainbed_adm.datasets.downloading.members import Member, Refused, members_of
-from domainbed_adm.datasets.downloading.mirrors import is_inner_path
+from domainbed_adm.datasets.downloading.transfer import ArchiveError
 from domainbed_adm.errors import UserError
 
-#: An archive may hold at most so many times its own size, or SMALL where that is more: images hardly compress.
-RATIO = 50
-SMALL = 256 << 20
-MEMBERS = 2_000_000
-_CHUNK = 1 << 20
-_BROKEN = (
-    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
-    *(ValueError, KeyError, IndexError, NotImplementedError, RuntimeError, OverflowError),
+_DAMAGED = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, ValueError, KeyError, NotImplementedError, RuntimeError),
 )
-
-
-@dataclass
-class Budget:
-    """Bytes and members that may still come out of an archive."""
-
-    archive: Path
-    size: int
-    members: int
-    names: set[str] = field(default_factory=set)
-
-    def take(self, count: int) -> None:
-        """Count bytes that came out.
-
-        Raises:
-            Refused: they are more than the archive may hold.
-        """
-        self.size -= count
-        if self.size < 0:
-            raise Refused(self.archive, f"it unpacks to more than {RATIO} times its size")
-
-    def enter(self, name: str | None) -> None:
-        """Count one member, and remember its name where it is a file.
-
-        Raises:
-            Refused: there are too many, or one of that name is there.
-        """
-        self.members -= 1
-        if self.members < 0:
-            raise Refused(self.archive, f"it holds more than {MEMBERS:,} members")
-        if name in self.names:
-            raise Refused(self.archive, f"two members are named {name!r}")
-        if name is not None:
-            self.names.add(name)
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -72,65 +24,53 @@ def unpack(archive: Path, folder: Path) -> None:
 
     Args:
         archive: the file; what it is shows in its content, not in its name.
-        folder: existing and of the caller's own making, so that no link lies in it. Other archives may have been
-            unpacked there: their files are never overwritten. The caller removes it after an error.
+        folder: the caller removes it after an error.
 
     Raises:
-        Refused: it is not unpacked, see this module.
-        UserError: it is damaged, or the disk is full.
+        ArchiveError: it is damaged, or a member lies outside.
+        UserError: the disk has less room than the archive's own size.
+        OSError: the disk is full or cannot be written.
     """
-    try:
-        budget = Budget(archive, max(RATIO * archive.stat().st_size, SMALL), MEMBERS)
-        with contextlib.closing(members_of(archive, budget.take)) as members:
-            for member in members:
-                _write(member, folder, budget)
-    except UserError:
-        raise
-    except MemoryError as error:
-        raise Refused(archive, "it takes more memory than there is") from error
-    except _BROKEN as error:
-        raise UserError(f"archive {archive} is damaged or of no known kind: {_one_line(error)}") from error
-    except OSError as error:
-        raise UserError(f"archive {archive} cannot be unpacked: {error.strerror or _one_line(error)}") from error
-
-
-def _write(member: Member, folder: Path, budget: Budget) -> None:
-    """Write one member below the folder.
-
-    Raises:
-        Refused: its name leads outside, its link to no file before it, or the budget is spent.
-    """
-    name = member.name.replace("\\", "/").rstrip("/") or "/"
-    if not is_inner_path(name):
-        raise Refused(budget.archive, f"its member {member.name!r} does not lie inside it")
-    name = posixpath.normpath(name)
-    path, content = folder / name, member.content
-    if member.link is not None:
-        if member.link not in budget.names:
-            raise Refused(budget.archive, f"its member {member.name!r} is a link to no file before it")
-        content = partial(cast(Any, (folder / member.link).open), "rb")
-    if content is None:
-        budget.enter(None)
-        path.mkdir(parents=True, exist_ok=True)
-        return
-    budget.enter(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with content() as source, path.open("xb") as file:
-        while chunk := source.read(_CHUNK):
-            budget.take(len(chunk))
-            file.write(chunk)
-
-
-def enough_room(archive: Path, folder: Path) -> None:
-    """Refuse to begin where the disk has not even room for the archive's own size.
-
-    Raises:
-        UserError: there is less.
-    """
-    free = shutil.disk_usage(folder).free
-    if free < archive.stat().st_size:
+    if (free := shutil.disk_usage(folder).free) < archive.stat().st_size:
         raise UserError(f"{folder} has {free >> 20:,} MiB free, {archive.name} needs more: free some or choose another")
+    try:
+        if tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+                _check_end(cast(IO[bytes], tar.fileobj), tar.offset)
+        else:
+            with zipfile.ZipFile(archive) as packed:
+                _check_names(packed.namelist())
+                packed.extractall(folder)
+    except _DAMAGED as error:
+        raise ArchiveError(f"{archive.name} is damaged or no archive: {_one_line(error)}") from error
+    except OSError as error:
+        if error.errno is None:  # of gzip and bz2, which found something else than their format
+            raise ArchiveError(f"{archive.name} is damaged: {_one_line(error)}") from error
+        raise
 
 
-def _one_line(error: BaseException) -> str:
+def _check_end(content: IO[bytes], offset: int) -> None:
+    """Look for the block of zeros that ends a tar archive: ``tarfile`` reads one that was cut before it as whole.
+
+    Raises:
+        ReadError: there is none at ``offset``, where the members end.
+    """
+    content.seek(offset)
+    if content.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it breaks off between two members")
+
+
+def _check_names(names: list[str]) -> None:
+    """Look for members that lie outside: ``zipfile`` would unpack them under another name.
+
+    Raises:
+        BadZipFile: one lies outside.
+    """
+    for name in names:
+        if name.startswith("/") or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+            raise zipfile.BadZipFile(f"its member {name!r} lies outside")
+
+
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__

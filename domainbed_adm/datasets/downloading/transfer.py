@@ -1,160 +1,187 @@
-"""Fetch one file over HTTP: a broken transfer goes on where it broke, and only what is right is ever in place."""
+"""Fetch one archive from one address: a broken transfer goes on where it broke, and only what is right is kept.
+
+gdown transfers the bytes: it answers Google Drive's request for a confirmation and resumes over HTTP ranges.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
+import glob
+import hashlib
+import sys
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from domainbed_adm import __version__
-from domainbed_adm.datasets.downloading.checksums import check
 from domainbed_adm.datasets.downloading.mirrors import Archive
-from domainbed_adm.datasets.downloading.responses import Answer, Interrupted, Unusable, ask, parse_answer, read
 from domainbed_adm.errors import UserError
 
-#: Attempts for each address, and seconds before the second; each further wait is twice the one before, up to a minute.
-RETRIES = 6
-BACKOFF = 1.0
-_LONGEST_WAIT = 60.0
+#: Attempts for each address. The first wait has one second and each further one twice as many, unless the server names
+#: another (Retry-After); none is longer than LONGEST_WAIT.
+ATTEMPTS = 5
+LONGEST_WAIT = 300.0
+#: Seconds to connect, and seconds without a byte after which a connection counts as broken.
+TIMEOUT = (10.0, 60.0)
+#: A server that sends less than 512 KiB, gdown's block, in so many seconds is given up.
+STALLED = 300.0
+#: HTTP codes that another attempt may not meet.
+_PASSING = {408, 425, 429, 500, 502, 503, 504}
+_CHUNK = 1 << 20
+_sleep = time.sleep
 
-#: Called with the bytes there are, and the bytes there will be or None.
-Tick = Callable[[int, "int | None"], object]
+
+class ArchiveError(UserError):
+    """An archive, or an address of it, that is of no use; another address may be."""
 
 
-@dataclass
-class Transfer:
-    """One archive on its way to ``<folder>/<archive.file>``; what has come lies beside it as ``.part``."""
+def fetch(
+    url: str,
+    archive: Archive,
+    folder: Path,
+    attempts: int = ATTEMPTS,
+    tell: Callable[[str], object] = lambda line: None,
+) -> Path:
+    """Fetch an archive, or go on with what an earlier call got from the same address.
 
-    archive: Archive
-    folder: Path
-    tick: Tick = lambda there, total: None
-    retries: int = RETRIES
-    backoff: float = BACKOFF
+    Args:
+        url: the address.
+        archive: what is known of the file.
+        folder: where to put it.
+        attempts: how often to ask.
+        tell: called with one line before each wait.
 
-    def __post_init__(self) -> None:
-        self.target = self.folder / self.archive.file
-        self.part = self.folder / f"{self.archive.file}.part"
-        self.origin = self.folder / f"{self.archive.file}.part.json"
+    Returns:
+        The file, whose size and checksum are right; at once where an earlier call fetched it whole.
 
-    def run(self) -> Path:
-        """Fetch the archive from the first address that yields it whole and right.
-
-        Returns:
-            The file; at once where it is there already and right.
-
-        Raises:
-            UserError: no address yields it (the message says why, and how to go on by hand), or the disk is full.
-        """
-        if self.target.is_file():
-            with contextlib.suppress(UserError):
-                check(self.target, self.archive)
-                return self.target
-            self.target.unlink()
-        failures = []
-        for url in self.archive.urls:
-            try:
-                self._from(url)
-                return self.target
-            except Unusable as error:
-                failures.append(f"{url}: {error}")
-        raise UserError(
-            f"{self.archive.file} could not be fetched ({'; '.join(failures)}). Run the command again to go on, or "
-            f"fetch the file with a browser and give it as --archive {self.archive.file}"
-        )
-
-    def _from(self, url: str) -> None:
-        """Fetch from one address, with a bounded number of attempts.
-
-        Raises:
-            Unusable: it does not yield the file.
-        """
-        for attempt in range(self.retries):
-            if attempt:
-                time.sleep(min(self.backoff * 2 ** (attempt - 1), _LONGEST_WAIT))
-            try:
-                self._attempt(url)
-                break
-            except Interrupted as error:
-                reason = str(error)
-        else:
-            raise Unusable(f"{reason}, after {self.retries} attempts")
+    Raises:
+        ArchiveError: the address does not yield the file. What came of a transfer that broke stays in ``folder``.
+        OSError: the disk is full or cannot be written.
+    """
+    file = stored_as(url, archive, folder)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(0 if file.is_file() else attempts):
         try:
-            check(self.part, self.archive)
-        except UserError as error:
-            self._forget()
-            raise Unusable(str(error)) from error
-        self.part.replace(self.target)
-        self.origin.unlink(missing_ok=True)
+            _transfer(url, file)
+            break
+        except _Interrupted as error:
+            if attempt == attempts - 1:
+                raise ArchiveError(f"{error}, after {attempts} attempts") from error
+            wait = min(error.wait or 2.0**attempt, LONGEST_WAIT)
+            tell(f"{error}; trying again in {wait:.0f} s")
+            _sleep(wait)
+    try:
+        check(file, archive)
+    except ArchiveError:
+        file.unlink()
+        raise
+    return file
 
-    def _attempt(self, url: str) -> None:
-        """Ask once for what is missing, and append it.
 
-        Raises:
-            Interrupted: the transfer broke, or the server asks to come back later.
-            Unusable: the address does not yield the file.
-        """
-        start, origin, headers = self._resume(url)
-        if start and start == origin["total"]:
-            return
-        with ask(url, headers) as response:
-            if response.status == 416:
-                self._forget()
-                raise Interrupted("the file there is not the one that was begun")
-            answer = parse_answer(response, start)
-            if answer.start and (answer.total, answer.validator or origin["validator"]) != (
-                origin["total"],
-                origin["validator"],
-            ):
-                self._forget()
-                raise Interrupted("the file there has changed")
-            self._receive(url, response, answer)
+def stored_as(url: str, archive: Archive, folder: Path) -> Path:
+    """Where the file of this address lies: parts of one archive from two addresses are never mixed."""
+    return folder / hashlib.sha256(url.encode()).hexdigest()[:8] / archive.file
 
-    def _resume(self, url: str) -> tuple[int, dict[str, Any], dict[str, str]]:
-        """How many bytes of this address's file are here, what is known of them, and headers to ask for the others."""
-        headers = {"User-Agent": f"domainbed-adm/{__version__}", "Accept-Encoding": "identity"}
-        try:
-            origin = json.loads(self.origin.read_text(encoding="utf-8"))
-            start, validator = self.part.stat().st_size, origin["validator"]
-            if origin["url"] == url and start and isinstance(validator, str) and "total" in origin:
-                return start, origin, {**headers, "Range": f"bytes={start}-", "If-Range": validator}
-        except (OSError, ValueError, TypeError, KeyError):
-            pass
-        self._forget()
-        return 0, {}, headers
 
-    def _receive(self, url: str, response: http.client.HTTPResponse, answer: Answer) -> None:
-        """Append the body to the part, or begin it anew where the server sends all.
+def check(file: Path, archive: Archive) -> None:
+    """Compare a file with the size and checksum that are known of it.
 
-        Raises:
-            Interrupted: the body ended early.
-            Unusable: it is longer than the file is known to be.
-            UserError: the disk is full or cannot be written.
-        """
-        expected = self.archive.size
-        if expected is not None and answer.total not in {None, expected}:
-            raise Unusable(f"its file has {answer.total:,} bytes, {expected:,} are expected")
-        total = expected if answer.total is None else answer.total
-        there = answer.start
-        try:
-            origin = {"url": url, "validator": answer.validator, "total": total}
-            self.origin.write_text(json.dumps(origin), encoding="utf-8")
-            with self.part.open("ab" if there else "wb") as file:
-                while chunk := read(response):
-                    there += len(chunk)
-                    if total is not None and there > total:
-                        raise Unusable(f"it sends more than the {total:,} bytes of the file")
-                    file.write(chunk)
-                    self.tick(there, total)
-        except OSError as error:
-            raise UserError(f"{self.part} cannot be written: {error.strerror}") from error
-        if total is not None and there < total:
-            raise Interrupted(f"it sent {there:,} of {total:,} bytes")
+    Raises:
+        ArchiveError: one differs, or the file is a web page.
+    """
+    size = file.stat().st_size
+    digest = hashlib.sha256()
+    with file.open("rb") as content:
+        if content.read(256).lstrip().lower().startswith((b"<!doctype html", b"<html")):
+            raise ArchiveError(f"{file.name} is a web page, not an archive: the site may ask for a login")
+        if archive.size is not None and size != archive.size:
+            raise ArchiveError(f"{file.name} has {size:,} bytes, {archive.size:,} are expected")
+        if archive.sha256 is not None:
+            content.seek(0)
+            while chunk := content.read(_CHUNK):
+                digest.update(chunk)
+            if digest.hexdigest() != archive.sha256.lower():
+                raise ArchiveError(f"{file.name} has the SHA-256 {digest.hexdigest()}, {archive.sha256} is expected")
 
-    def _forget(self) -> None:
-        self.part.unlink(missing_ok=True)
-        self.origin.unlink(missing_ok=True)
+
+class _Interrupted(Exception):
+    """The transfer broke; another attempt may go further, after ``wait`` seconds where the server names them."""
+
+    def __init__(self, reason: str, wait: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait = wait
+
+
+def _transfer(url: str, file: Path) -> None:
+    """Ask once for what is missing of the file.
+
+    Raises:
+        _Interrupted: the transfer broke, or the server asks to come back later.
+        ArchiveError: the address does not yield the file.
+        OSError: the disk is full or cannot be written.
+    """
+    # Only those who download wait for these imports.
+    import gdown
+    import requests
+    from gdown.exceptions import DownloadCancelled, DownloadError, FileURLRetrievalError
+
+    before = _part_sizes(file)
+    try:
+        with _stall_guard() as (stalled, progress):
+            gdown.download(
+                url,
+                str(file),
+                quiet=not sys.stderr.isatty(),
+                resume=True,
+                timeout=TIMEOUT,
+                progress=progress,
+                cancel=stalled,
+            )
+    except DownloadCancelled as error:
+        raise ArchiveError(f"the server sends less than 512 KiB in {STALLED:.0f} s") from error
+    except requests.HTTPError as error:
+        response = error.response
+        reason = str(error) if response is None else f"HTTP {response.status_code} {response.reason}"
+        if response is None or response.status_code not in _PASSING:
+            raise ArchiveError(reason) from error
+        wait = response.headers.get("Retry-After", "")
+        raise _Interrupted(reason, float(wait) if wait.isdecimal() else 0.0) from error
+    except (FileURLRetrievalError, requests.exceptions.InvalidURL, UnicodeError) as error:
+        raise ArchiveError(_one_line(error)) from error
+    except DownloadError as error:
+        if before and error.__cause__ is None and before == _part_sizes(file):  # the server does not resume this part
+            for part in before:
+                part.unlink()
+        raise _Interrupted(f"transfer broke: {_one_line(error)}") from error
+    except requests.RequestException as error:
+        raise _Interrupted(f"transfer broke: {_one_line(error)}") from error
+
+
+def _part_sizes(file: Path) -> dict[Path, int]:
+    """What gdown has of a file that is not whole yet, with its bytes."""
+    return {part: part.stat().st_size for part in file.parent.glob(f"{glob.escape(file.name)}????????.part")}
+
+
+@contextmanager
+def _stall_guard() -> Iterator[tuple[threading.Event, Callable[[int, int | None], None]]]:
+    """Yield an event that is set once :data:`STALLED` seconds have passed without a call of the function beside it."""
+    stalled, ended, last = threading.Event(), threading.Event(), time.monotonic()
+
+    def progress(received: int, total: int | None) -> None:
+        nonlocal last
+        last = time.monotonic()
+
+    def watch() -> None:
+        while not ended.wait(min(1.0, STALLED)):
+            if time.monotonic() - last > STALLED:
+                stalled.set()
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield stalled, progress
+    finally:
+        ended.set()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
