@@ -7,7 +7,8 @@ from typing import Any
 
 from domainbed_adm.leaderboard.board import Board
 from domainbed_adm.leaderboard.comparison import RESAMPLES, SEED
-from domainbed_adm.leaderboard.facts import selection_line, sweep_line, versions
+from domainbed_adm.leaderboard.footnotes import selection_line
+from domainbed_adm.leaderboard.origins import versions
 from domainbed_adm.leaderboard.paired import ALL, Comparison
 from domainbed_adm.leaderboard.sheets import Listing
 from domainbed_adm.model_selection import SelectionMethod
@@ -66,13 +67,12 @@ def _note(board: Board, selection: SelectionMethod, found: Sequence[Comparison])
         "p: Wilcoxon's signed-rank test, two-sided, over the pairs that differ; fewer than 6 of them cannot give p "
         f"below 0.05. {family if size > 1 else ''}"
         "Pairs that share a test environment are not independent: p is too small and the interval too narrow, the "
-        f"interval also where pairs are few. {selection_line(selection)} {sweep_line(board)}"
+        f"interval also where pairs are few. {selection_line(selection)} {board.sweep_line}"
     )
 
 
 def comparison_rows(board: Board, selection: SelectionMethod, found: Sequence[Comparison]) -> list[dict[str, Any]]:
     """A row for each comparison: differences in percentage points, None where the table has "-"."""
-    records = [record for group in board.records.values() for record in group]
     return [
         {
             "selection": selection.key,
@@ -91,7 +91,7 @@ def comparison_rows(board: Board, selection: SelectionMethod, found: Sequence[Co
             "interval": f"95 %, BCa bootstrap, {RESAMPLES} resamples, seed {SEED}",
             "test": "Wilcoxon signed-rank, two-sided",
             "selection_splits": selection.splits,
-            "versions": versions(records),
+            "versions": versions(board.runs),
         }
         for one in found
     ]

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from domainbed_adm.leaderboard.board import Board
-from domainbed_adm.leaderboard.facts import seeds, versions
+from domainbed_adm.leaderboard.origins import seeds, versions
 from domainbed_adm.model_selection import SelectionMethod
 
 
@@ -44,13 +44,13 @@ def facts_of(
 ) -> dict[str, Any]:
     """What made a number: the trials that have all of these test environments, the seeds, splits and versions."""
     keys = [(dataset, algorithm, env) for env in envs]
-    records = [record for key in keys for record in board.records.get(key, [])]
+    runs = [run for key in keys for run in board.runs_of.get(key, [])]
     trials = set.intersection(*(set(board.scores[selection.key].get(key, {})) for key in keys))
     return {
         "trial_seeds": sorted(trials),
-        "hparams_seeds": seeds(records, "hparams_seed"),
+        "hparams_seeds": seeds(runs, "hparams_seed"),
         "selection_splits": selection.splits,
-        "versions": versions(records),
+        "versions": versions(runs),
     }
 
 
