@@ -35,12 +35,14 @@ setup(
         "pillow>=10.0",
         "rich>=13.7",
         "jinja2>=3.1",
+        "msgspec>=0.19",
         "pyyaml>=6.0",
         "filelock>=3.21.2",
     ],
     extras_require={
         "backbones": ["timm>=1.0"],
         "figures": ["matplotlib>=3.8"],
+        "pandas": ["pandas>=2.0"],
         "tensorboard": ["tensorboard>=2.16"],
         # What DomainBed b93c22a imports beyond the above; its own pins of 2022 do not install on today's Python.
         "upstream": [
@@ -63,6 +65,7 @@ setup(
             "tensorboard>=2.16",
             "curvlinops-for-pytorch>=2.0",
             "selenium>=4.20",
+            "pandas>=2.0",
         ],
     },
     entry_points={"console_scripts": ["domainbed-adm = domainbed_adm.cli:main"]},

@@ -123,7 +123,7 @@ class Run:
     def column(self, name: str) -> Column:
         """One number over the checkpoints; all NaN where the run did not record it."""
         place = self.columns.place.get(name)
-        return np.full(len(self.table), np.nan) if place is None else self.table[:, place]
+        return self._unknown if place is None else self.table[:, place]
 
     def accuracy(self, env: int, split: str) -> Column:
         """Accuracy in [0, 1] on one split ("in" or "out") of one environment over the checkpoints."""
@@ -133,8 +133,13 @@ class Run:
         """Mean accuracy on one split over all environments but ``without``; NaN where one of them is missing."""
         places = self.columns.of_split(split, without)
         if not places or -1 in places:
-            return np.full(len(self.table), np.nan)
-        return self.table.take(places, axis=1).mean(axis=1)
+            return self._unknown
+        mean: Column = self.table.take(places, axis=1).mean(axis=1)
+        return mean
+
+    @property
+    def _unknown(self) -> Column:
+        return np.full(len(self.table), np.nan)
 
 
 class Runs(list[Run]):
@@ -169,7 +174,10 @@ class Runs(list[Run]):
         numbers = {name: np.concatenate([run.column(name) for run in self]) for name in names}
         hparams = pd.DataFrame([run.hparams for run in self]).add_prefix("hparams.")
         return pd.concat(
-            [frame.reset_index(drop=True) for frame in (pd.DataFrame(about).iloc[row], pd.DataFrame(numbers), hparams.iloc[row])],
+            [
+                frame.reset_index(drop=True)
+                for frame in (pd.DataFrame(about).iloc[row], pd.DataFrame(numbers), hparams.iloc[row])
+            ],
             axis=1,
         )
 
@@ -177,10 +185,12 @@ class Runs(list[Run]):
 def trouble(run: Run, n_classes: int | None = None) -> str | None:
     """Why a run that may be "done" is not to be trusted, in a few words; None where nothing is seen.
 
-    * *Exploded*: the loss of its last record is no finite number, or above 10 max(first record's loss, ln ``n_classes``).
-    * *At chance*: after its first record, mean accuracy on the in-splits of the source environments at the last
-      checkpoint is not above c + 2 sqrt(c (1 - c) / n). c is 1 / ``n_classes`` or, where that is unknown, the accuracy at
+    * *Exploded*: the loss of its last record is no finite number, or above 10 max(loss of its first record, ln C).
+    * *At chance*: the mean accuracy on the in-splits of the source environments in its last record is not above
+      c + 2 sqrt(c (1 - c) / n), two standard errors of a guess. c is 1 / C or, where C is unknown, the accuracy at
       step 0; n is the number of images in those splits, or 1000 where they are not recorded.
+
+    C is the number of classes, in ln C taken as 2 where it is unknown.
 
     A run with one record is not judged: it has just begun.
 
@@ -211,8 +221,9 @@ def _at_chance(run: Run, n_classes: int | None, first: int, last: int) -> str | 
     accuracy = np.mean([run.accuracy(env, "in") for env in sources], axis=0)
     chance = 1 / n_classes if n_classes else float(accuracy[first]) if run.steps[first] == 0 else math.nan
     samples = run.provenance.get("samples")
-    known = isinstance(samples, list) and len(samples) == run.n_envs
-    n = sum(samples[env] for env in sources) * (1 - run.args.get("holdout_fraction", 0.2)) if known else 1000
+    n = 1000.0
+    if isinstance(samples, list) and len(samples) == run.n_envs:
+        n = sum(samples[env] for env in sources) * (1 - run.args.get("holdout_fraction", 0.2))
     if not accuracy[last] <= chance + 2 * math.sqrt(chance * (1 - chance) / max(n, 1)):
         return None
     of = f"of {n_classes} classes" if n_classes else "at step 0"

@@ -118,9 +118,9 @@ def keep_steps(path: Path, steps: Sequence[int]) -> None:
 def load_runs(path: str | Path) -> Runs:
     """Read the runs of a sweep (``<path>/*/results.jsonl``, sorted by folder), of one run, or of both.
 
-    A line that is no record gets a warning with its file and number, and is left out. Of several records of one step of
-    one run (DomainBed appends to a file where a run is started again), the last counts. What is no number in a record is
-    missing: null, NaN, a text.
+    A line that is no record gets a warning with its file and number, and is left out. Of several records of one step
+    of one run (DomainBed appends to a file where a run is started again), the last counts. What is no number in a
+    record is missing: null, NaN, a text.
 
     Two runs of the same dataset, algorithm, test environments, trial and hparams seed (of other ``--steps`` or
     ``--hparams``, say) are not mixed, as DomainBed would: the one that trained to the higher step counts, of equals the
@@ -195,18 +195,16 @@ class _Line(NamedTuple):
 
 
 class _Form:
-    """How the lines with one set of names are decoded: the numbers, ``step`` first, checked; other values skipped."""
+    """How the lines with one set of names are decoded: numbers, ``step`` first, their ranges checked."""
 
-    def __init__(self, numbers: tuple[str, ...], others: tuple[str, ...]) -> None:
+    def __init__(self, numbers: tuple[str, ...]) -> None:
         fields: list[Any] = [("f0", msgspec.Raw), ("f1", msgspec.Raw, _NOTHING), ("f2", msgspec.Raw, _NOTHING)]
         for i, name in enumerate(numbers, start=3):
             number: Any = _Fraction if _ACCURACY.fullmatch(name) else float
             fields.append(("f3", _Step) if name == "step" else (f"f{i}", number | None, None))
-        fields += [(f"f{i}", msgspec.Raw, _NOTHING) for i, _ in enumerate(others, start=3 + len(numbers))]
-        names = {f"f{i}": name for i, name in enumerate((*_OBJECTS, *numbers, *others))}
+        names = {f"f{i}": name for i, name in enumerate((*_OBJECTS, *numbers))}
         kind = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
         self._decoder = msgspec.json.Decoder(kind)
-        self._end = 3 + len(numbers)
         self.columns = Columns(numbers)
 
     def decode(self, line: bytes) -> _Line:
@@ -215,7 +213,7 @@ class _Form:
         Raises:
             msgspec.DecodeError: it is of another form, or no record.
         """
-        args, hparams, provenance, *numbers = msgspec.structs.astuple(self._decoder.decode(line))[: self._end]
+        args, hparams, provenance, *numbers = msgspec.structs.astuple(self._decoder.decode(line))
         return _Line(bytes(args), bytes(hparams), bytes(provenance), tuple(numbers), self.columns)
 
 
@@ -229,10 +227,7 @@ def _form_of(line: bytes) -> _Form:
     Raises:
         msgspec.DecodeError: it is no JSON object.
     """
-    values = {name: bytes(value)[:1] for name, value in _by_name.decode(line).items() if name not in _OBJECTS}
-    values.pop("step", None)
-    numbers = [name for name, start in values.items() if _ACCURACY.fullmatch(name) or start in b"-0123456789n"]
-    return _form(("step", *numbers), tuple(name for name in values if name not in numbers))
+    return _form(("step", *(name for name in _by_name.decode(line) if name not in {"step", *_OBJECTS})))
 
 
 def _lines(content: bytes, path: Path) -> Iterator[tuple[bytes, _Line]]:
@@ -275,21 +270,25 @@ def _decoded(line: bytes, form: _Form | None) -> tuple[_Form, _Line]:
 
 
 def _strict(line: bytes) -> bytes:
-    """The line as JSON's standard has it: NaN, Infinity and numbers beyond a float, which Python writes, as null.
+    """The line in the form that records have.
+
+    NaN, Infinity and numbers beyond a float, which Python writes, become null; values that are no numbers go. Half a character, which Python writes for a name of a file that is not UTF-8, is escaped.
 
     Raises:
         ValueError: it is no JSON.
     """
     try:
-        record = json.loads(line, parse_constant=lambda _: None)
+        record = _printable(json.loads(line, parse_constant=lambda _: None))
     except ValueError as error:
         raise ValueError("not a whole JSON object (torn?)") from error
     if isinstance(record, dict):
-        plain = (int, float, type(None))
         record = {
             name: None if isinstance(value, int) and abs(value) >= 2**63 else value
             for name, value in record.items()
-            if name in _OBJECTS or name == "step" or _ACCURACY.fullmatch(name) or isinstance(value, plain)
+            if name in _OBJECTS
+            or name == "step"
+            or _ACCURACY.fullmatch(name)
+            or type(value) in {int, float, type(None)}
         }
     return msgspec.json.encode(record)
 
@@ -325,7 +324,7 @@ def _held_out(args: bytes) -> list[int]:
 def _object(value: bytes, shown: bool) -> dict[str, Any]:
     """One of a record's objects; where ``shown``, what a terminal would obey in its texts is escaped."""
     decoded: dict[str, Any] = msgspec.json.decode(value)
-    return _printable(decoded) if shown and (b"\\" in value or not value.isascii()) else decoded  # type: ignore[no-any-return]
+    return _printable(decoded) if shown and (b"\\" in value or not value.isascii()) else decoded
 
 
 def _printable(value: Any) -> Any:
@@ -339,14 +338,14 @@ def _printable(value: Any) -> Any:
 
 
 def _decode(content: bytes, path: Path, *, shown: bool) -> list[Run]:
-    by_bytes: dict[bytes, list[_Line]] = {}
-    for _, record in _lines(content, path):
-        by_bytes.setdefault(record.args, []).append(record)
-    if len(by_bytes) < 2:
-        return [_run(records, path, shown) for records in by_bytes.values()]
-    runs: dict[str, list[_Line]] = {}
-    for args, records in by_bytes.items():  # the same flags may be written in two ways
-        runs.setdefault(json.dumps(_object(args, shown), sort_keys=True), []).extend(records)
+    records = [record for _, record in _lines(content, path)]
+    runs: dict[str, list[_Line]] = {"": records} if records else {}
+    written = {record.args for record in records}
+    if len(written) > 1:  # several runs, or the same flags written in two ways
+        flags = {args: json.dumps(_object(args, shown), sort_keys=True) for args in written}
+        runs = {}
+        for record in records:
+            runs.setdefault(flags[record.args], []).append(record)
     return [_run(records, path, shown) for records in runs.values()]
 
 
@@ -354,13 +353,17 @@ def _run(records: list[_Line], path: Path, shown: bool) -> Run:
     last = {record.step: record for record in records}  # where the first of the step stood
     if len(last) < len(records):
         warn(f"{path}: {len(records) - len(last)} steps are recorded twice; the last of each counts")
-    provenances = dict.fromkeys(record.provenance for record in records if record.provenance != b"{}")
+    provenances: list[dict[str, Any]] = []
+    for written in dict.fromkeys(record.provenance for record in records):
+        made_by = _object(written, shown)
+        if made_by and made_by not in provenances:
+            provenances.append(made_by)
     columns, table = _table(list(last.values()))
     return Run(
         path.parent,
         _object(records[-1].args, shown),
         _object(records[-1].hparams, shown),
-        tuple(_object(value, shown) for value in provenances),
+        tuple(provenances),
         columns,
         table,
     )
@@ -396,7 +399,9 @@ def _one_of_each(runs: list[Run]) -> list[Run]:
 
 def _rivals(a: Run, b: Run, kept: Run) -> str:
     names = sorted((a.args.keys() | b.args.keys()) - {"output_dir"})
-    unlike = [f"{name} {a.args.get(name)} and {b.args.get(name)}" for name in names if a.args.get(name) != b.args.get(name)]
+    unlike = [
+        f"{name} {a.args.get(name)} and {b.args.get(name)}" for name in names if a.args.get(name) != b.args.get(name)
+    ]
     where = f"{a.folder} and {b.folder} hold" if a.folder != b.folder else f"{a.folder} holds"
     return (
         f"{where} two runs of {a.algorithm} on {a.dataset}, test_envs {' '.join(map(str, a.test_envs))}, trial "

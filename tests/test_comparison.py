@@ -15,7 +15,7 @@ from domainbed_adm.leaderboard.paired import ALL, compared, comparisons
 from domainbed_adm.model_selection import SELECTION_METHODS
 from tests.fuzzing import repeatable
 from tests.reference import comparison as twin
-from tests.runs import record
+from tests.runs import as_runs, record
 
 TRAINING, LOO, ORACLE = SELECTION_METHODS.values()
 bounded = repeatable(25)
@@ -147,7 +147,7 @@ def grid(start, trials=3):
 
 
 def board(*records):
-    return Board(records, SELECTION_METHODS.values())
+    return Board(as_runs(*records), SELECTION_METHODS.values())
 
 
 def test_pairs_share_trial_and_environment_and_others_are_left_out():

@@ -11,8 +11,8 @@ from domainbed_adm.leaderboard.published import PublishedRow, published, publish
 from domainbed_adm.leaderboard.published_sheet import published_sheet, with_published
 from domainbed_adm.method.cards import METHODS
 from domainbed_adm.model_selection import SELECTION_METHODS
-from domainbed_adm.records import load_records
-from tests.runs import DATA, record
+from domainbed_adm.records import load_runs
+from tests.runs import DATA, as_runs, record
 
 TRAINING = SELECTION_METHODS["training-domain"]
 DATASETS = ("PACS", "VLCS", "OfficeHome", "TerraIncognita")
@@ -43,7 +43,7 @@ def pacs(accuracy, algorithm="ERM", trials=1, **more):
 
 
 def board(*records):
-    return Board(records, [TRAINING])
+    return Board(as_runs(*records), [TRAINING])
 
 
 def test_every_row_of_the_poster_has_its_average():
@@ -56,7 +56,7 @@ def test_every_row_of_the_poster_has_its_average():
 
 
 def test_difference_to_the_records_of_a_real_sweep_by_hand():
-    found = Board(load_records(DATA / "domainbed_sweep"), [TRAINING])
+    found = Board(load_runs(DATA / "domainbed_sweep"), [TRAINING])
     (row,) = published_rows(found, TRAINING)
     trials = [
         100 * (0.976148409893993 + 0.6536470588235294 + 0.734958111195735 + 0.7686042206590151) / 4,

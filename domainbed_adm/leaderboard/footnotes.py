@@ -1,4 +1,4 @@
-"""What stands below a table: the selection method, splits, trials, seeds, versions; what is missing, which runs failed."""
+"""What stands below a table: the selection method, splits, trials, seeds, versions; what is missing or failed."""
 
 from __future__ import annotations
 
@@ -59,6 +59,12 @@ def trouble_lines(runs: Iterable[Run]) -> list[str]:
         if reason:
             lines.append(f"{spoken_run(run)} ({run.folder.name}): {reason}")
     return lines
+
+
+def shortened(lines: list[str]) -> list[str]:
+    """The first lines, and how many more there are."""
+    more = len(lines) - _LISTED
+    return [*lines[:_LISTED], f"{more} more like the last"] if more > 1 else lines
 
 
 def spoken_run(run: Run) -> str:
