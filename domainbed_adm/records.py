@@ -272,7 +272,8 @@ def _decoded(line: bytes, form: _Form | None) -> tuple[_Form, _Line]:
 def _strict(line: bytes) -> bytes:
     """The line in the form that records have.
 
-    NaN, Infinity and numbers beyond a float, which Python writes, become null; values that are no numbers go. Half a character, which Python writes for a name of a file that is not UTF-8, is escaped.
+    NaN, Infinity and numbers beyond a float, which Python writes, become null; values that are no numbers go. Half a
+    character, which Python writes for a name of a file that is not UTF-8, is escaped.
 
     Raises:
         ValueError: it is no JSON.

@@ -44,8 +44,9 @@ def as_runs(*records: dict[str, Any], folder: Path = Path("run")) -> Runs:
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """The records of the run in ``folder``, as its file has them."""
-    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    """The records of the run in ``folder``, or of the runs below it, as their files have them."""
+    files = sorted(folder.rglob("results.jsonl"))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
 def write(folder: Path, *records: dict[str, Any]) -> Path:
