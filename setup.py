@@ -43,6 +43,7 @@ setup(
     extras_require={
         "backbones": ["timm>=1.0"],
         "figures": ["matplotlib>=3.8"],
+        "pandas": ["pandas>=2.0"],
         "tensorboard": ["tensorboard>=2.16"],
         # What DomainBed b93c22a imports beyond the above; its own pins of 2022 do not install on today's Python.
         "upstream": [
@@ -65,6 +66,7 @@ setup(
             "tensorboard>=2.16",
             "curvlinops-for-pytorch>=2.0",
             "selenium>=4.20",
+            "pandas>=2.0",
         ],
     },
     entry_points={"console_scripts": ["domainbed-adm = domainbed_adm.cli:main"]},

@@ -16,9 +16,9 @@ The flow, which is also the layout::
 ``hparams_registry``        their defaults, random ranges and valid ranges
 ``networks``                what is trained
 ``training``                one run: set-up, batches, splits, loop, evaluation, resume
-``records``                 ``results.jsonl``: write, read
-``model_selection``         records -> the accuracy each selection method reports
-``leaderboard``             records -> tables, paired comparisons, published numbers beside ours
+``records``                 ``results.jsonl``: write, read; ``recorded_run``: a run as columns
+``model_selection``         runs -> the accuracy each selection method reports
+``leaderboard``             runs -> tables, paired comparisons, published numbers beside ours
 ``sweeping``                many runs: jobs, command launchers, named sweeps, status
 ``analysis``                models -> Hessian, sharpness, landscape; traces -> separability
 ``report``                  a sweep as one HTML page, a file for each ``section_*``
@@ -52,6 +52,7 @@ _PUBLIC = {
     "get_algorithm_class": "algorithms",
     "default_hparams": "hparams_registry",
     "random_hparams": "hparams_registry",
+    "load_runs": "records",
     "UserError": "errors",
 }
 

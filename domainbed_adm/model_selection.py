@@ -1,4 +1,4 @@
-"""Model selection: which checkpoint of which hyperparameter seed is reported, as pure functions of records.
+"""Model selection: which checkpoint of which hyperparameter seed is reported, as pure functions of runs.
 
 For one (trial, dataset, algorithm, test environment), a selection method scores each run, that is each hparams_seed,
 by a validation accuracy that it may look at. The run with the best score is reported by its accuracy on the test
@@ -7,13 +7,13 @@ environment's in-split. Ties are resolved as DomainBed does: the first of equal 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from domainbed_adm.records import Record, accuracy, environment_count
+from domainbed_adm.recorded_run import Column, Run
 
 
 class RunAccuracy(NamedTuple):
@@ -32,94 +32,89 @@ class SelectionMethod:
         name: its name in tables, as DomainBed prints it.
         splits: what it looks at.
         needs: the records it cannot do without.
-        run_acc: (records of one run, test environment) -> its accuracies; None where records are missing.
+        run_acc: (runs of one hparams_seed, test environment) -> the accuracies; None where one is missing.
     """
 
     key: str
     name: str
     splits: str
     needs: str
-    run_acc: Callable[[list[Record], int], RunAccuracy | None]
+    run_acc: Callable[[Sequence[Run], int], RunAccuracy | None]
 
-    def chosen(self, records: Iterable[Record], test_env: int) -> tuple[int, RunAccuracy] | None:
+    def chosen(self, runs: Iterable[Run], test_env: int) -> tuple[int, RunAccuracy] | None:
         """The hparams_seed of the chosen run, and what it is ranked by and reports.
 
         Args:
-            records: all records of one (trial, dataset, algorithm) that hold out ``test_env``.
+            runs: all runs of one (trial, dataset, algorithm) that hold out ``test_env``.
             test_env: index of the environment.
 
         Returns:
             None where no run has what this method needs.
         """
-        runs: dict[int, list[Record]] = {}
-        for record in records:
-            runs.setdefault(record["args"]["hparams_seed"], []).append(record)
+        by_seed: dict[int, list[Run]] = {}
+        for run in runs:
+            by_seed.setdefault(run.hparams_seed, []).append(run)
         best: tuple[int, RunAccuracy] | None = None
-        for seed in sorted(runs):
-            scored = self.run_acc(runs[seed], test_env)
+        for seed in sorted(by_seed):
+            scored = self.run_acc(by_seed[seed], test_env)
             if scored and (best is None or scored.val_acc >= best[1].val_acc):
                 best = seed, scored
         return best
 
-    def sweep_acc(self, records: Iterable[Record], test_env: int) -> float | None:
-        """Test accuracy in [0, 1] of the chosen run of ``records``, as in ``chosen``; None where there is none."""
-        best = self.chosen(records, test_env)
+    def sweep_acc(self, runs: Iterable[Run], test_env: int) -> float | None:
+        """Test accuracy in [0, 1] of the chosen run of ``runs``, as in ``chosen``; None where there is none."""
+        best = self.chosen(runs, test_env)
         return best[1].test_acc if best else None
 
 
-def _alone(records: Iterable[Record]) -> list[Record]:
-    """Records of runs that hold out the test environment and no other."""
-    return [record for record in records if len(record["args"]["test_envs"]) == 1]
+def _alone(runs: Sequence[Run]) -> Run | None:
+    """The run that holds out the test environment and no other."""
+    alone = [run for run in runs if len(run.test_envs) == 1]
+    return alone[0] if len(alone) == 1 else None
 
 
-def _first_best(scored: Iterable[RunAccuracy | None]) -> RunAccuracy | None:
-    return max((found for found in scored if found), key=lambda found: found.val_acc, default=None)
+def _first_best(val_acc: Column, test_acc: Column) -> RunAccuracy | None:
+    """The first checkpoint with the highest validation accuracy, of those with both accuracies."""
+    ranked = np.where(np.isnan(val_acc) | np.isnan(test_acc), -1.0, val_acc)
+    best = int(ranked.argmax())
+    return RunAccuracy(float(ranked[best]), float(test_acc[best])) if ranked[best] >= 0 else None
 
 
-def _scored(validation: list[float | None], test: float | None) -> RunAccuracy | None:
-    """Mean of the validation accuracies and the test accuracy; None where any is missing."""
-    known = [value for value in validation if value is not None]
-    if test is None or not known or len(known) < len(validation):
+def _training_domain(runs: Sequence[Run], test_env: int) -> RunAccuracy | None:
+    run = _alone(runs)
+    if run is None:
         return None
-    return RunAccuracy(float(np.mean(known)), test)
+    return _first_best(run.mean_accuracy("out", without=test_env), run.accuracy(test_env, "in"))
 
 
-def _training_domain(records: list[Record], test_env: int) -> RunAccuracy | None:
-    def at(record: Record) -> RunAccuracy | None:
-        sources = [env for env in range(environment_count(record)) if env != test_env]
-        return _scored([accuracy(record, env, "out") for env in sources], accuracy(record, test_env, "in"))
-
-    return _first_best(map(at, _alone(records)))
-
-
-def _leave_one_domain_out(records: list[Record], test_env: int) -> RunAccuracy | None:
-    steps: dict[float, list[Record]] = {}
-    for record in records:
-        steps.setdefault(record["step"], []).append(record)
-    return _first_best(_cross_validated(steps[step], test_env) for step in sorted(steps))
-
-
-def _cross_validated(records: list[Record], test_env: int) -> RunAccuracy | None:
-    """At one step: how well each other environment is classified by the run that did not see it either."""
-    alone = _alone(records)
-    if len(alone) != 1:
+def _leave_one_domain_out(runs: Sequence[Run], test_env: int) -> RunAccuracy | None:
+    """At each step: how well each other environment is classified by the run that did not see it either."""
+    run = _alone(runs)
+    pairs = {env: pair for pair in runs if len(pair.test_envs) == 2 for env in pair.test_envs if env != test_env}
+    if run is None or run.n_envs < 2 or len(pairs) < run.n_envs - 1:
         return None
-    held_out: dict[int, float | None] = {}
-    for record in records:
-        others = set(record["args"]["test_envs"]) - {test_env}
-        if len(others) == 1:
-            other = others.pop()
-            held_out[other] = accuracy(record, other, "in")
-    sources = [env for env in range(environment_count(alone[0])) if env != test_env]
-    return _scored([held_out.get(env) for env in sources], accuracy(alone[0], test_env, "in"))
-
-
-def _oracle(records: list[Record], test_env: int) -> RunAccuracy | None:
-    alone = _alone(records)
-    if not alone:
+    order = np.argsort(run.steps, kind="stable")
+    steps = run.steps[order]
+    columns = [_at(steps, pairs[env], env) for env in range(run.n_envs) if env != test_env and env in pairs]
+    if len(columns) < run.n_envs - 1:
         return None
-    last = sorted(alone, key=lambda record: record["step"])[-1]
-    return _scored([accuracy(last, test_env, "out")], accuracy(last, test_env, "in"))
+    return _first_best(np.column_stack(columns).mean(axis=1), run.accuracy(test_env, "in")[order])
+
+
+def _at(steps: Column, run: Run, env: int) -> Column:
+    """A run's in-accuracy on one environment at these steps; NaN where it has not recorded one."""
+    if np.array_equal(steps, run.steps):
+        return run.accuracy(env, "in")
+    known = dict(zip(run.steps.tolist(), run.accuracy(env, "in").tolist(), strict=True))
+    return np.array([known.get(step, np.nan) for step in steps.tolist()])
+
+
+def _oracle(runs: Sequence[Run], test_env: int) -> RunAccuracy | None:
+    run = _alone(runs)
+    if run is None:
+        return None
+    last = int(run.steps.argmax())
+    return _first_best(run.accuracy(test_env, "out")[last : last + 1], run.accuracy(test_env, "in")[last : last + 1])
 
 
 #: The selection methods by their key, in DomainBed's order.

@@ -11,6 +11,9 @@ Keys are DomainBed's, sorted:
 ``hparams``, ``args``           objects: all hyperparameters, all flags
 ``provenance``                  ours: ``version``, ``git_commit``, ``torch``, ``device``, ``seed``, ``environments``
 ==============================  =======================================================================
+
+Every line of a run repeats its flags, hyperparameters and provenance. Reading compares them as bytes with those of the
+line before and decodes them once a run; the numbers go into one table (see ``recorded_run``).
 """
 
 from __future__ import annotations
@@ -21,24 +24,44 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from domainbed_adm.errors import UserError
+from domainbed_adm.recorded_run import Column, Columns, Run, Runs
 from domainbed_adm.run_files import RESULTS
 from domainbed_adm.system.console import printable, warn
 from domainbed_adm.system.disk import replacing, writing
 
 Record = dict[str, Any]
 
-#: What a record's ``args`` must hold for a run to be found again, and the type of each.
-_REQUIRED_ARGS = {"trial_seed": int, "dataset": str, "algorithm": str, "test_envs": list, "hparams_seed": int}
 _ACCURACY = re.compile(r"env[0-9]{1,9}_(in|out)_acc")
-#: Levels of lists and objects in a record; DomainBed's have three.
-_DEEPEST = 50
-_TOO_DEEP = f"lists and objects nested deeper than {_DEEPEST} levels"
+_OBJECTS = ("args", "hparams", "provenance")
+_NOTHING = msgspec.Raw(b"{}")
+#: Of runs that cannot stand beside each other, so many are named.
+_MOST_NAMED = 5
+
+_Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Step = Annotated[float, msgspec.Meta(ge=0)]
+_Environment = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Identity(msgspec.Struct):
+    """What a record's ``args`` must hold."""
+
+    trial_seed: int
+    dataset: str
+    algorithm: str
+    test_envs: Annotated[list[_Environment], msgspec.Meta(min_length=1)]
+    hparams_seed: int
+
+    def __post_init__(self) -> None:
+        if len(set(self.test_envs)) < len(self.test_envs):
+            raise ValueError("test_envs names an environment twice")
 
 
 def append(path: str | Path, record: Record) -> None:
@@ -79,28 +102,63 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def load_records(input_dir: str | Path) -> list[Record]:
-    """Read the records of a sweep (``<input_dir>/*/results.jsonl``, sorted by folder), of one run, or of both.
+def keep_steps(path: Path, steps: Sequence[int]) -> None:
+    """Leave one record of each of these steps in a run's ``results.jsonl``, in this order; of doubles the last.
 
-    A line that is no record gets a warning with its file and number, and is left out. Of several records of one step of
-    one run (DomainBed appends to a file where a run is started again), the last counts. In names and other texts, what
-    a terminal would obey is escaped (see :func:`~domainbed_adm.system.console.printable`).
+    What else it holds, torn lines too, is gone; the file is replaced whole.
+
+    Raises:
+        UserError: the system refuses; the file is as it was.
+    """
+    last = {record.step: line for line, record in _lines(_bytes(path), path)}
+    with replacing(path) as file:
+        file.writelines(last[step] + b"\n" for step in steps if step in last)
+
+
+def load_runs(path: str | Path) -> Runs:
+    """Read the runs of a sweep (``<path>/*/results.jsonl``, sorted by folder), of one run, or of both.
+
+    A line that is no record gets a warning with its file and number, and is left out. Of several records of one step
+    of one run (DomainBed appends to a file where a run is started again), the last counts. What is no number in a
+    record is missing: null, NaN, a text.
+
+    Two runs of the same dataset, algorithm, test environments, trial and hparams seed (of other ``--steps`` or
+    ``--hparams``, say) are not mixed, as DomainBed would: the one that trained to the higher step counts, of equals the
+    last folder's, and a warning names both.
+
+    In names and other texts, what a terminal would obey is escaped (see
+    :func:`~domainbed_adm.system.console.printable`).
 
     Raises:
         UserError: there is no such folder, no record in it, or it cannot be read.
     """
-    root = Path(input_dir)
+    root = Path(path)
     with _reading(root):
         if not root.is_dir():
-            raise UserError(f"no folder {root}: --input_dir is the output_dir of a sweep or of one run")
+            raise UserError(f"no folder {root}: give the output_dir of a sweep or of one run")
         # no glob, which passes over folders that may not be read
-        files = [folder / RESULTS for folder in (root, *sorted(root.iterdir())) if (folder / RESULTS).is_file()]
-        held = ", ".join(sorted(printable(path.name) for path in root.iterdir())[:5]) or "nothing"
-    records = [record for path in files for record in _without_doubles(read_file(path), path)]
-    if not records:
+        names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        files = [file for file in (root / RESULTS, *(root / name / RESULTS for name in names)) if file.is_file()]
+    runs = [run for file in files for run in _decode(_bytes(file), file, shown=True)]
+    if not runs:
         looked = "record" if files else RESULTS
+        held = ", ".join(sorted(map(printable, os.listdir(root)))[:5]) or "nothing"  # noqa: PTH208
         raise UserError(f"found no {looked} in {root} or its folders; {root} holds: {held}")
-    return [_printable(record) for record in records]
+    return Runs(_one_of_each(runs))
+
+
+def read_runs(path: Path) -> list[Run]:
+    """The runs recorded in one ``results.jsonl``, one as a rule; texts as they are, else as ``load_runs``.
+
+    Raises:
+        UserError: the system refuses.
+    """
+    return decode_runs(_bytes(path), path)
+
+
+def decode_runs(content: bytes, path: Path) -> list[Run]:
+    """The runs in the content of a ``results.jsonl``; ``path`` says where it lies."""
+    return _decode(content, path, shown=False)
 
 
 @contextmanager
@@ -116,144 +174,239 @@ def _reading(path: Path) -> Iterator[None]:
         raise UserError(f"cannot read {error.filename or path}: {error.strerror}") from error
 
 
-def _printable(value: Any) -> Any:
+def _bytes(path: Path) -> bytes:
+    with _reading(path), open(path, "rb") as file:  # noqa: PTH123 - faster than Path.open
+        return file.read()
+
+
+class _Line(NamedTuple):
+    """One line, its objects still as bytes."""
+
+    args: bytes
+    hparams: bytes
+    provenance: bytes
+    numbers: tuple[float | None, ...]
+    columns: Columns
+
+    @property
+    def step(self) -> float:
+        """The step that it was recorded at."""
+        return float(self.numbers[0] or 0)
+
+
+class _Form:
+    """How the lines with one set of names are decoded: numbers, ``step`` first, their ranges checked."""
+
+    def __init__(self, numbers: tuple[str, ...]) -> None:
+        fields: list[Any] = [("f0", msgspec.Raw), ("f1", msgspec.Raw, _NOTHING), ("f2", msgspec.Raw, _NOTHING)]
+        for i, name in enumerate(numbers, start=3):
+            number: Any = _Fraction if _ACCURACY.fullmatch(name) else float
+            fields.append(("f3", _Step) if name == "step" else (f"f{i}", number | None, None))
+        names = {f"f{i}": name for i, name in enumerate((*_OBJECTS, *numbers))}
+        kind = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
+        self._decoder = msgspec.json.Decoder(kind)
+        self.columns = Columns(numbers)
+
+    def decode(self, line: bytes) -> _Line:
+        """Decode a line.
+
+        Raises:
+            msgspec.DecodeError: it is of another form, or no record.
+        """
+        args, hparams, provenance, *numbers = msgspec.structs.astuple(self._decoder.decode(line))
+        return _Line(bytes(args), bytes(hparams), bytes(provenance), tuple(numbers), self.columns)
+
+
+_form = lru_cache(maxsize=256)(_Form)
+_by_name = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _form_of(line: bytes) -> _Form:
+    """The form of a line.
+
+    Raises:
+        msgspec.DecodeError: it is no JSON object.
+    """
+    return _form(("step", *(name for name in _by_name.decode(line) if name not in {"step", *_OBJECTS})))
+
+
+def _lines(content: bytes, path: Path) -> Iterator[tuple[bytes, _Line]]:
+    """The lines that are records, as they are and decoded; a warning for each that is none."""
+    form: _Form | None = None
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        if line and not line.isspace():
+            try:
+                form, record = _decoded(line, form)
+                _check(record)
+            except RecursionError:
+                warn(f"{path} line {number} left out: lists and objects nested too deep")
+            except ValueError as error:
+                warn(f"{path} line {number} left out: {error}")
+            else:
+                yield line, record
+
+
+def _decoded(line: bytes, form: _Form | None) -> tuple[_Form, _Line]:
+    """The line, and the form it has: ``form`` where that fits.
+
+    Raises:
+        ValueError: it is no record; the message says why.
+    """
+    if form:
+        try:
+            return form, form.decode(line)
+        except msgspec.DecodeError:
+            pass
+    try:
+        form = _form_of(line)
+        return form, form.decode(line)
+    except msgspec.DecodeError:
+        line = _strict(line)
+    try:
+        form = _form_of(line)
+        return form, form.decode(line)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from error
+
+
+def _strict(line: bytes) -> bytes:
+    """The line in the form that records have.
+
+    NaN, Infinity and numbers beyond a float, which Python writes, become null; values that are no numbers go. Half a
+    character, which Python writes for a name of a file that is not UTF-8, is escaped.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    try:
+        record = printable_values(json.loads(line, parse_constant=lambda _: None))
+    except ValueError as error:
+        raise ValueError("not a whole JSON object (torn?)") from error
+    if isinstance(record, dict):
+        record = {
+            name: None if isinstance(value, int) and abs(value) >= 2**63 else value
+            for name, value in record.items()
+            if name in _OBJECTS
+            or name == "step"
+            or _ACCURACY.fullmatch(name)
+            or type(value) in {int, float, type(None)}
+        }
+    return msgspec.json.encode(record)
+
+
+def _check(record: _Line) -> None:
+    """See that a record's objects are objects, and that its ``args`` identify a run.
+
+    Raises:
+        ValueError: the message says what is wrong.
+    """
+    held_out = _held_out(record.args)
+    if record.columns.n_envs and max(held_out) >= record.columns.n_envs:
+        raise ValueError("args.test_envs names an environment without accuracies")
+    for name, value in (("hparams", record.hparams), ("provenance", record.provenance)):
+        if value[:1] != b"{":
+            raise ValueError(f"{name} is not a JSON object")
+
+
+@lru_cache(maxsize=256)
+def _held_out(args: bytes) -> list[int]:
+    """The test environments in these ``args``.
+
+    Raises:
+        ValueError: they do not identify a run.
+    """
+    try:
+        return msgspec.json.decode(args, type=_Identity).test_envs
+    except msgspec.DecodeError as error:
+        raise ValueError(f"args: {error}") from error
+
+
+@lru_cache(maxsize=1024)
+def _object(value: bytes, shown: bool) -> dict[str, Any]:
+    """One of a record's objects; where ``shown``, what a terminal would obey in its texts is escaped."""
+    decoded: dict[str, Any] = msgspec.json.decode(value)
+    return printable_values(decoded) if shown and (b"\\" in value or not value.isascii()) else decoded
+
+
+def printable_values(value: Any) -> Any:
+    """``value`` with every text in it as ``printable`` gives it; records whose names are odd are read so."""
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
-        return {printable(name): _printable(item) for name, item in value.items()}
+        return {printable(name): printable_values(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_printable(item) for item in value]
+        return [printable_values(item) for item in value]
     return value
 
 
-def _without_doubles(records: list[Record], path: Path) -> list[Record]:
-    """The last record of each step of each run, where its first one stood."""
-    last = {(json.dumps(record["args"], sort_keys=True), record["step"]): record for record in records}
+def _decode(content: bytes, path: Path, *, shown: bool) -> list[Run]:
+    records = [record for _, record in _lines(content, path)]
+    runs: dict[str, list[_Line]] = {"": records} if records else {}
+    written = {record.args for record in records}
+    if len(written) > 1:  # several runs, or the same flags written in two ways
+        flags = {args: json.dumps(_object(args, shown), sort_keys=True) for args in written}
+        runs = {}
+        for record in records:
+            runs.setdefault(flags[record.args], []).append(record)
+    return [_run(records, path, shown) for records in runs.values()]
+
+
+def _run(records: list[_Line], path: Path, shown: bool) -> Run:
+    last = {record.step: record for record in records}  # where the first of the step stood
     if len(last) < len(records):
         warn(f"{path}: {len(records) - len(last)} steps are recorded twice; the last of each counts")
-    return list(last.values())
+    provenances: list[dict[str, Any]] = []
+    for written in dict.fromkeys(record.provenance for record in records):
+        made_by = _object(written, shown)
+        if made_by and made_by not in provenances:
+            provenances.append(made_by)
+    columns, table = _table(list(last.values()))
+    return Run(
+        path.parent,
+        _object(records[-1].args, shown),
+        _object(records[-1].hparams, shown),
+        tuple(provenances),
+        columns,
+        table,
+    )
 
 
-def keep_steps(path: Path, steps: Sequence[int]) -> None:
-    """Leave one record of each of these steps in a run's ``results.jsonl``, in this order; of doubles the last.
-
-    What else it holds, torn lines too, is gone; the file is replaced whole.
-
-    Raises:
-        UserError: the system refuses; the file is as it was.
-    """
-    last = {record["step"]: record for record in read_file(path)}
-    kept = [last[step] for step in steps if step in last]
-    with replacing(path) as file:
-        file.writelines(json.dumps(record, sort_keys=True).encode() + b"\n" for record in kept)
+def _table(records: list[_Line]) -> tuple[Columns, Column]:
+    columns = records[0].columns
+    if all(record.columns is columns for record in records):
+        return columns, np.array([record.numbers for record in records], np.float64)
+    columns = Columns(tuple(dict.fromkeys(name for record in records for name in record.columns.names)))
+    table = np.full((len(records), len(columns.names)), np.nan)
+    for row, record in zip(table, records, strict=True):
+        row[[columns.place[name] for name in record.columns.names]] = np.array(record.numbers, np.float64)
+    return columns, table
 
 
-def read_file(path: Path) -> list[Record]:
-    """The records of one ``results.jsonl``, texts as they are; a line that is none gets a warning and is left out.
-
-    Raises:
-        UserError: the system refuses.
-    """
-    with _reading(path):
-        lines = path.read_bytes().split(b"\n")
-    records = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            fault = fault_of(record)
-        except RecursionError:
-            fault = _TOO_DEEP
-        except ValueError:
-            fault = "not a whole JSON object (torn?)"
-        if fault:
-            warn(f"{path} line {number} left out: {fault}")
-        else:
-            records.append(record)
-    return records
+def _one_of_each(runs: list[Run]) -> list[Run]:
+    """The runs, of those that a table cannot tell apart one; a warning names the others."""
+    kept: dict[tuple[object, ...], Run] = {}
+    lines = []
+    for run in runs:
+        key = (run.dataset, run.algorithm, frozenset(run.test_envs), run.trial_seed, run.hparams_seed)
+        other = kept.setdefault(key, run)
+        if other is not run:
+            kept[key] = run if run.last_step >= other.last_step else other
+            lines.append(_rivals(other, run, kept[key]))
+    for line in lines[:_MOST_NAMED]:
+        warn(line)
+    if len(lines) > _MOST_NAMED:
+        warn(f"{len(lines) - _MOST_NAMED} more runs are left out for the same reason")
+    return list(kept.values())
 
 
-def fault_of(record: object) -> str | None:
-    """Name what keeps ``record`` from being a record; None where nothing does."""
-    if not isinstance(record, dict):
-        return "not a JSON object"
-    if _is_too_deep(record):
-        return _TOO_DEEP
-    args = record.get("args")
-    if not isinstance(args, dict):
-        return "no args"
-    fault = _fault_of_args(args)
-    if fault:
-        return fault
-    for name in ("hparams", "provenance"):
-        if not isinstance(record.get(name, {}), dict):
-            return f"{name} is not a JSON object"
-    for name, value in record.items():
-        if _ACCURACY.fullmatch(name) and not (value is None or _is_nan(value) or _is_fraction(value)):
-            return f"{name} is not a number in [0, 1]"
-    if environment_count(record) and not all(_knows(record, env) for env in args["test_envs"]):
-        return "args.test_envs names an environment without accuracies"
-    step = finite(record.get("step"))
-    return "no step" if step is None or step < 0 else None
-
-
-def _fault_of_args(args: dict[str, Any]) -> str | None:
-    for name, kind in _REQUIRED_ARGS.items():
-        if not _is(args.get(name), kind):
-            return f"args has no {name} of type {kind.__name__}"
-    envs = args["test_envs"]
-    numbers = all(_is(env, int) and env >= 0 for env in envs)
-    if not envs or not numbers or len(set(envs)) < len(envs):
-        return "args.test_envs is not a list of distinct environment numbers"
-    return None
-
-
-def _is(value: object, kind: type) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _is_nan(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
-
-
-def _is_fraction(value: object) -> bool:
-    number = finite(value)
-    return number is not None and 0 <= number <= 1
-
-
-def _is_too_deep(record: Record) -> bool:
-    level: list[Any] = [record]
-    for _ in range(_DEEPEST):
-        items = (item for one in level for item in (one.values() if isinstance(one, dict) else one))
-        level = [item for item in items if isinstance(item, dict | list)]
-    return bool(level)
-
-
-def finite(value: object) -> float | None:
-    """``value`` as a float, where it is a finite number that a float holds; None else, a boolean being no number."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def accuracy(record: Record, environment: int, split: str) -> float | None:
-    """Accuracy in [0, 1] on one split ("in" or "out") of one environment; None where absent, null or NaN."""
-    value = finite(record.get(f"env{environment}_{split}_acc"))
-    return value if _is_fraction(value) else None
-
-
-def environment_count(record: Record) -> int:
-    """How many environments the record has accuracies of, whether null or not."""
-    count = 0
-    while _knows(record, count):
-        count += 1
-    return count
-
-
-def _knows(record: Record, environment: int) -> bool:
-    return f"env{environment}_in_acc" in record or f"env{environment}_out_acc" in record
+def _rivals(a: Run, b: Run, kept: Run) -> str:
+    names = sorted((a.args.keys() | b.args.keys()) - {"output_dir"})
+    unlike = [
+        f"{name} {a.args.get(name)} and {b.args.get(name)}" for name in names if a.args.get(name) != b.args.get(name)
+    ]
+    where = f"{a.folder} and {b.folder} hold" if a.folder != b.folder else f"{a.folder} holds"
+    return (
+        f"{where} two runs of {a.algorithm} on {a.dataset}, test_envs {' '.join(map(str, a.test_envs))}, trial "
+        f"{a.trial_seed}, hparams {a.hparams_seed} ({', '.join(unlike) or 'the same flags'}): only that in "
+        f"{kept.folder.name} counts, to step {kept.last_step}"
+    )

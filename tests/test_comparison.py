@@ -20,9 +20,10 @@ from domainbed_adm.leaderboard.comparison import (
 from domainbed_adm.leaderboard.comparison_sheet import comparison_rows, comparison_sheet
 from domainbed_adm.leaderboard.paired import ALL, compared, comparisons
 from domainbed_adm.model_selection import SELECTION_METHODS
+from domainbed_adm.recorded_run import Runs
 from tests.fuzzing import repeatable
 from tests.reference import comparison as twin
-from tests.runs import record
+from tests.runs import as_runs, record
 
 TRAINING, LOO, ORACLE = SELECTION_METHODS.values()
 bounded = repeatable(25)
@@ -192,7 +193,7 @@ def grid(start, trials=3, environments=2):
 
 
 def board(*records):
-    return Board(records, SELECTION_METHODS.values())
+    return Board(as_runs(*records), SELECTION_METHODS.values())
 
 
 def test_pairs_share_trial_and_environment_and_others_are_left_out():
@@ -206,8 +207,8 @@ def test_pairs_share_trial_and_environment_and_others_are_left_out():
 def test_each_dataset_then_all_and_the_correction_over_the_whole_list():
     starts = (("SAM", 0.5), ("A", 0.6), ("B", 0.4))
     records = [one for name, start in starts for one in runs(name, grid(start, environments=6))]
-    records += runs("SAM", grid(0.5, 1), "Other") + runs("A", {(0, 0): 0.52}, "Other")
-    both = board(*records)
+    other = runs("SAM", grid(0.5, 1), "Other") + runs("A", {(0, 0): 0.52}, "Other")
+    both = Board(Runs([*as_runs(*records), *as_runs(*other)]), SELECTION_METHODS.values())
     found = comparisons(both, TRAINING, "SAM", ["A", "B"])
     labels = [(one.dataset, one.method, one.difference.n) for one in found]
     assert labels == [("Mine", "A", 18), ("Mine", "B", 18), ("Other", "A", 1), ("Other", "B", 0), (ALL, "A", 19)]

@@ -122,7 +122,8 @@ def test_status(tmp_path, monkeypatch, lines, note):
     first, second, *_ = sweep.jobs(tmp_path / "sweep")
     for one in (first, second):
         one.output_dir.mkdir(parents=True, exist_ok=True)
-    (first.output_dir / "results.jsonl").write_bytes(b"\n".join([json.dumps(good).encode(), *lines]))
+    own_step = {**good, "step": 77}  # of a step that comes twice the last counts, which may have no step time
+    (first.output_dir / "results.jsonl").write_bytes(b"\n".join([json.dumps(own_step).encode(), *lines]))
     (second.output_dir / "failed.json").write_text(note)
     flags = ["--datasets", "RotatedDigits", "--algorithms", "ERM", "--n_hparams", "1", "--n_trials", "1"]
     flags += ["--single_test_envs", "--output_dir", str(tmp_path / "sweep")]

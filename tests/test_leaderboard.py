@@ -9,10 +9,11 @@ import pytest
 
 from domainbed_adm.leaderboard import Board, domainbed_sheets, latex, paper_sheet, text, tidy
 from domainbed_adm.leaderboard.board import Entry
-from domainbed_adm.leaderboard.facts import missing_line, provenance_line, spoken
+from domainbed_adm.leaderboard.footnotes import missing_line, provenance_line
+from domainbed_adm.leaderboard.origins import spoken
 from domainbed_adm.model_selection import SELECTION_METHODS
-from domainbed_adm.records import load_records
-from tests.runs import DATA, record
+from domainbed_adm.records import load_runs
+from tests.runs import DATA, as_runs, record
 
 TRAINING, LOO, ORACLE = SELECTION_METHODS.values()
 MADE_BY = {"version": "0.1.0", "git_commit": "abcdef0123456789", "torch": "2.9.1", "environments": ["ink", "oil"]}
@@ -36,11 +37,11 @@ def own_runs(algorithm: str = "ERM", dataset: str = "Mine", trials: int = 2, **m
 
 
 def board(*records: dict) -> Board:
-    return Board(records, SELECTION_METHODS.values())
+    return Board(as_runs(*records), SELECTION_METHODS.values())
 
 
 def test_text_equals_domainbeds_line_for_line() -> None:
-    found = Board(load_records(DATA / "domainbed_sweep"), SELECTION_METHODS.values())
+    found = Board(load_runs(DATA / "domainbed_sweep"), SELECTION_METHODS.values())
     sheets = [sheet for method in SELECTION_METHODS.values() for sheet in domainbed_sheets(found, method)]
     expected = (DATA / "domainbed_sweep_tables.txt").read_text()
     assert text.domainbed_text(sheets, found.total).splitlines() == expected.splitlines()

@@ -5,7 +5,7 @@ import pytest
 from domainbed_adm.cli import main
 from domainbed_adm.leaderboard.missing import missing_runs
 from domainbed_adm.model_selection import SELECTION_METHODS
-from tests.runs import record, write
+from tests.runs import as_runs, record, write
 
 ALL = list(SELECTION_METHODS.values())
 SINGLE = [SELECTION_METHODS["training-domain"], SELECTION_METHODS["oracle"]]
@@ -18,13 +18,13 @@ def sweep(held_out, algorithm="ERM", **more):
 
 
 def test_nothing_is_missing_of_a_whole_sweep():
-    assert missing_runs(sweep(EVERY), ALL) == []
-    assert missing_runs(sweep(EVERY[:3]), SINGLE) == []
+    assert missing_runs(as_runs(*sweep(EVERY)), ALL) == []
+    assert missing_runs(as_runs(*sweep(EVERY[:3])), SINGLE) == []
 
 
 def test_pairs_are_needed_by_leave_one_domain_out_alone():
-    assert missing_runs(sweep(EVERY[:4]), SINGLE) == []
-    assert missing_runs(sweep(EVERY[:4]), ALL) == [
+    assert missing_runs(as_runs(*sweep(EVERY[:4])), SINGLE) == []
+    assert missing_runs(as_runs(*sweep(EVERY[:4])), ALL) == [
         "missing: ERM on PACS, test_envs 0 2, trial 0, hparams 0",
         "missing: ERM on PACS, test_envs 1 2, trial 0, hparams 0",
     ]
@@ -32,7 +32,7 @@ def test_pairs_are_needed_by_leave_one_domain_out_alone():
 
 def test_the_product_of_methods_trials_and_seeds_is_wanted():
     records = sweep(EVERY[:3]) + sweep([(0,)], "SAM", trial_seed=1)
-    lines = missing_runs(records, SINGLE)
+    lines = missing_runs(as_runs(*records), SINGLE)
     assert len(lines) == 2 * 2 * 3 - 4
     assert "missing: SAM on PACS, test_envs 2, trial 1, hparams 0" in lines
 
@@ -45,7 +45,7 @@ def test_a_run_that_did_not_reach_its_end_is_unfinished(known):
             one["args"]["steps"] = 601
         elif known == "hparams":
             one["hparams"] = {"total_steps": 601}
-    assert missing_runs(records, SINGLE) == [
+    assert missing_runs(as_runs(*records), SINGLE) == [
         "unfinished: ERM on PACS, test_envs 2, trial 0, hparams 0: step 300 of 600"
     ]
 

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -11,8 +12,9 @@ from domainbed_adm.leaderboard.published import PublishedRow, published, publish
 from domainbed_adm.leaderboard.published_sheet import published_sheet, with_published
 from domainbed_adm.method.cards import METHODS
 from domainbed_adm.model_selection import SELECTION_METHODS
-from domainbed_adm.records import load_records
-from tests.runs import DATA, record
+from domainbed_adm.recorded_run import Runs
+from domainbed_adm.records import load_runs
+from tests.runs import DATA, as_runs, record
 
 TRAINING = SELECTION_METHODS["training-domain"]
 DATASETS = ("PACS", "VLCS", "OfficeHome", "TerraIncognita")
@@ -43,7 +45,7 @@ def pacs(accuracy, algorithm="ERM", trials=1, **more):
 
 
 def board(*records):
-    return Board(records, [TRAINING])
+    return Board(as_runs(*records), [TRAINING])
 
 
 def test_every_row_of_the_poster_has_its_average():
@@ -56,12 +58,11 @@ def test_every_row_of_the_poster_has_its_average():
 
 
 def test_difference_to_the_records_of_a_real_sweep_by_hand():
-    records = load_records(DATA / "domainbed_sweep")
-    (short,) = published_rows(Board(records, [TRAINING]), TRAINING)
+    runs = load_runs(DATA / "domainbed_sweep")
+    (short,) = published_rows(Board(runs, [TRAINING]), TRAINING)
     assert (short.standard_errors, short.no_standard_errors) == (None, "not comparable: 1001 steps")
-    for one in records:
-        one["args"]["steps"] = None  # as if they were whole runs
-    (row,) = published_rows(Board(records, [TRAINING]), TRAINING)
+    whole = Runs(replace(run, args=run.args | {"steps": None}) for run in runs)
+    (row,) = published_rows(Board(whole, [TRAINING]), TRAINING)
     trials = [
         100 * (0.976148409893993 + 0.6536470588235294 + 0.734958111195735 + 0.7686042206590151) / 4,
         100 * (0.9832155477031802 + 0.6310588235294118 + 0.7463823305407464 + 0.7734172528693076) / 4,

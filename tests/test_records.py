@@ -4,14 +4,21 @@ import errno
 import json
 import math
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.records import accuracy, append, environment_count, finite, load_records, read_file
-from tests.runs import DATA, record, write
+from domainbed_adm.recorded_run import Runs, trouble
+from domainbed_adm.records import append, keep_steps, load_runs, read_runs
+from tests.runs import DATA, as_runs, read_records, record, write
+
+
+def steps(runs: Runs) -> list[float]:
+    return [step for run in runs for step in run.steps.tolist()]
 
 
 def test_append_writes_whole_sorted_lines_of_plain_json(tmp_path: Path) -> None:
@@ -25,7 +32,7 @@ def test_append_after_a_torn_line_spoils_nothing(tmp_path: Path, capsys: pytest.
     path = tmp_path / "results.jsonl"
     path.write_text('{"args": {"trial_se')
     append(path, record((0.5, 0.5), step=7))
-    assert [one["step"] for one in load_records(tmp_path)] == [7]
+    assert steps(load_runs(tmp_path)) == [7]
     assert capsys.readouterr().err == f"warning: {path} line 1 left out: not a whole JSON object (torn?)\n"
 
 
@@ -37,117 +44,164 @@ def test_append_refuses_what_json_cannot_hold(tmp_path: Path) -> None:
 
 def test_load_reads_run_folders_in_sorted_order_and_the_folder_itself(tmp_path: Path) -> None:
     write(tmp_path / "b", record((0.1, 0.1), step=2))
-    write(tmp_path / "a", record((0.1, 0.1), step=1))
-    write(tmp_path, record((0.1, 0.1), step=0))
+    write(tmp_path / "a", record((0.1, 0.1), step=1, trial_seed=1))
+    write(tmp_path, record((0.1, 0.1), step=0, trial_seed=2))
     (tmp_path / "c").mkdir()
-    assert [one["step"] for one in load_records(tmp_path)] == [0, 1, 2]
+    runs = load_runs(tmp_path)
+    assert steps(runs) == [0, 1, 2]
+    assert [run.folder for run in runs] == [tmp_path, tmp_path / "a", tmp_path / "b"]
 
 
 def test_domainbeds_records_of_2020_read_the_same() -> None:
-    records = load_records(DATA / "domainbed_sweep")
-    assert len(records) == 200
-    assert {environment_count(one) for one in records} == {4}
+    runs = load_runs(DATA / "domainbed_sweep")
+    assert (len(runs), runs.n_records) == (40, 200)
+    assert {run.n_envs for run in runs} == {4}
+    for run in runs:
+        lines = read_records(run.folder)
+        assert all(line["args"] == run.args and line["hparams"] == run.hparams for line in lines)
+        for name in lines[0].keys() - {"args", "hparams"}:
+            assert run.column(name).tolist() == [line[name] for line in lines]
+
+
+def test_a_run_is_columns(tmp_path: Path) -> None:
+    made = {"device": "cpu"}
+    first = record((0.1, 0.2), (0.3, None), step=0, loss=2.0, hparams={"lr": 1}, provenance=made)
+    later = record((0.5, 0.6), (0.7, 0.8), step=5, more=7, hparams={"lr": 1}, provenance={"device": "gpu"})
+    (run,) = load_runs(write(tmp_path, first, later))
+    assert (run.algorithm, run.test_envs, run.hparams, len(run), run.last_step) == ("ERM", [0], {"lr": 1}, 2, 5)
+    assert run.provenances == (made, {"device": "gpu"})
+    assert run.provenance == {"device": "gpu"}
+    for name, values in (("loss", [2, math.nan]), ("more", [math.nan, 7]), ("other", [math.nan] * 2)):
+        np.testing.assert_array_equal(run.column(name), values)
+    np.testing.assert_array_equal(run.mean_accuracy("out", without=0), [math.nan, 0.8])
+    np.testing.assert_array_equal(run.mean_accuracy("in", without=None), [0.2, 0.6])
+
+
+@pytest.mark.parametrize("count", [2, 7, 8, 9, 31, 130])
+def test_means_over_environments_are_numpys_to_the_bit(count: int) -> None:
+    """So that ties between checkpoints are broken as DomainBed breaks them."""
+    generator = np.random.default_rng(count)
+    lines = [record(*((0.5, value) for value in generator.random(count + 1).tolist()), step=step) for step in range(20)]
+    (run,) = as_runs(*lines)
+    expected = [np.mean([line[f"env{env}_out_acc"] for env in range(1, count + 1)]) for line in lines]
+    assert run.mean_accuracy("out", without=0).tolist() == expected
 
 
 def with_args(**args: object) -> dict:
     return {**record(), "args": {**record()["args"], **args}}
 
 
-def nested(levels: int) -> dict:
-    value: object = 1
-    for _ in range(levels):
-        value = [value]
-    return {**record(), "hparams": {"x": value}}
-
-
-NO_ENVIRONMENTS = "args.test_envs is not a list of distinct environment numbers"
-TOO_DEEP = "lists and objects nested deeper than 50 levels"
 FOREIGN = {
-    "[1]": "not a JSON object",
-    '{"step": 1}': "no args",
-    '{"step": 1, "args": {"trial_seed": "0"}}': "args has no trial_seed of type int",
-    json.dumps(with_args(trial_seed=True)): "args has no trial_seed of type int",
-    json.dumps(with_args(hparams_seed=0.0)): "args has no hparams_seed of type int",
-    json.dumps(with_args(algorithm=["ERM"])): "args has no algorithm of type str",
+    "[1]": "Expected `object`, got `array`",
+    '{"step": 1}': "Object missing required field `args`",
+    '{"step": 1, "args": {"trial_seed": "0"}}': "args: Expected `int`, got `str` - at `$.trial_seed`",
+    '{"step": 1, "args": []}': "args: Expected `object`, got `array`",
+    json.dumps(with_args(trial_seed=True)): "args: Expected `int`, got `bool` - at `$.trial_seed`",
+    json.dumps(with_args(hparams_seed=0.0)): "args: Expected `int`, got `float` - at `$.hparams_seed`",
+    json.dumps(with_args(algorithm=["ERM"])): "args: Expected `str`, got `array` - at `$.algorithm`",
     json.dumps({**record(), "hparams": [None]}): "hparams is not a JSON object",
     json.dumps({**record(), "provenance": None}): "provenance is not a JSON object",
-    json.dumps({**record(), "step": None}): "no step",
-    json.dumps({**record(), "step": math.nan}): "no step",
-    json.dumps({**record(), "step": True}): "no step",
-    json.dumps({**record(), "step": -1}): "no step",
-    json.dumps({**record(), "step": 10**400}): "no step",
-    json.dumps(with_args(test_envs=[])): NO_ENVIRONMENTS,
-    json.dumps(with_args(test_envs=[False])): NO_ENVIRONMENTS,
-    json.dumps(with_args(test_envs=[-1])): NO_ENVIRONMENTS,
-    json.dumps(with_args(test_envs=[0.0])): NO_ENVIRONMENTS,
-    json.dumps(with_args(test_envs=[1, 1])): NO_ENVIRONMENTS,
-    json.dumps(with_args(test_envs=[[0]])): NO_ENVIRONMENTS,
-    json.dumps(record((0.5, 0.5), test_envs=(10**400,))): "args.test_envs names an environment without accuracies",
-    json.dumps(record((10**400, 0.5))): "env0_in_acc is not a number in [0, 1]",
-    json.dumps(record((0.5, 1.5))): "env0_out_acc is not a number in [0, 1]",
-    json.dumps(record((math.inf, 0.5))): "env0_in_acc is not a number in [0, 1]",
-    json.dumps(record((True, 0.5))): "env0_in_acc is not a number in [0, 1]",
-    json.dumps({**record((0.5, 0.5)), "env0_in_acc": "0.5"}): "env0_in_acc is not a number in [0, 1]",
-    "[" * 100_000: TOO_DEEP,
-    json.dumps(nested(49)): TOO_DEEP,
+    json.dumps({**record(), "step": None}): "Expected `float`, got `null` - at `$.step`",
+    json.dumps({**record(), "step": math.nan}): "Expected `float`, got `null` - at `$.step`",
+    json.dumps({**record(), "step": True}): "Expected `float`, got `bool` - at `$.step`",
+    json.dumps({**record(), "step": -1}): "Expected `float` >= 0.0 - at `$.step`",
+    json.dumps({**record(), "step": 10**400}): "Expected `float`, got `null` - at `$.step`",
+    json.dumps(with_args(test_envs=[])): "args: Expected `array` of length >= 1 - at `$.test_envs`",
+    json.dumps(with_args(test_envs=[False])): "args: Expected `int`, got `bool` - at `$.test_envs[0]`",
+    json.dumps(with_args(test_envs=[-1])): "args: Expected `int` >= 0 - at `$.test_envs[0]`",
+    json.dumps(with_args(test_envs=[1, 1])): "args: test_envs names an environment twice",
+    json.dumps(record((0.5, 0.5), test_envs=(9,))): "args.test_envs names an environment without accuracies",
+    json.dumps(record((0.5, 1.5))): "Expected `float` <= 1.0 - at `$.env0_out_acc`",
+    json.dumps(record((True, 0.5))): "Expected `float | null`, got `bool` - at `$.env0_in_acc`",
+    json.dumps({**record((0.5, 0.5)), "env0_in_acc": "0.5"}): "Expected `float | null`, got `str` - at `$.env0_in_acc`",
+    "[" * 100_000: "lists and objects nested too deep",
     "9" * 5000: "not a whole JSON object (torn?)",
     "\udcff{}": "not a whole JSON object (torn?)",
 }
 
 
+@pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize(("line", "fault"), FOREIGN.items(), ids=range(len(FOREIGN)))
 def test_a_foreign_line_is_named_and_left_out(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, fault: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, fault: str, before: bool
 ) -> None:
-    path = write(tmp_path / "run", record(step=5)) / "results.jsonl"
-    with path.open("ab") as file:
-        file.write(line.encode(errors="surrogateescape") + b"\n\n")
-    assert [one["step"] for one in load_records(tmp_path)] == [5]
-    assert capsys.readouterr().err == f"warning: {path} line 2 left out: {fault}\n"
+    path = write(tmp_path / "run", record((0.5, 0.5), step=5)) / "results.jsonl"
+    foreign = line.encode(errors="surrogateescape") + b"\n\n"
+    path.write_bytes(foreign + path.read_bytes() if before else path.read_bytes() + foreign)
+    assert steps(load_runs(tmp_path)) == [5]
+    assert capsys.readouterr().err == f"warning: {path} line {1 if before else 2} left out: {fault}\n"
 
 
 ODD = [
-    {**record((0.5, None), (math.nan, 0.1)), "step": 2.5},
-    nested(48),
-    with_args(trial_seed=-1, hparams_seed=10**400, holdout_fraction=["x", {}], more=None),
-    {**record(), "step_time": "slow", "loss": 10**400, "env1_uda_acc": {}},
+    ({**record((0.5, None), (math.nan, 0.1)), "step": 2.5}, {"step": 2.5, "env0_in_acc": 0.5, "env1_out_acc": 0.1}),
+    ({**record((0.5, math.inf)), "loss": math.nan, "hparams": {"x": math.nan}}, {"env0_in_acc": 0.5}),
+    (with_args(trial_seed=-1, hparams_seed=10**40, holdout_fraction=["x", {}], more=None), {"step": 0}),
+    ({**record((0.5, 1)), "step_time": "slow", "loss": 10**400, "env1_uda_acc": {}, "x y": 1}, {"x y": 1.0}),
 ]
 
 
-@pytest.mark.parametrize("one", ODD, ids=range(len(ODD)))
-def test_an_odd_record_is_a_record(tmp_path: Path, capsys: pytest.CaptureFixture[str], one: dict) -> None:
-    write(tmp_path / "run", one)
-    assert json.dumps(load_records(tmp_path)) == json.dumps([one])
+@pytest.mark.parametrize(("one", "known"), ODD, ids=range(len(ODD)))
+@pytest.mark.parametrize("behind", [True, False])
+def test_an_odd_record_is_a_record_and_what_is_no_number_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], one: dict, known: dict, behind: bool
+) -> None:
+    plain = {**record((0.2, 0.2), (0.2, 0.2), step=99), "args": one["args"], "loss": 1.0, "step_time": 1.0}
+    write(tmp_path / "run", *([plain, one] if behind else [one]))
+    (run,) = load_runs(tmp_path)
+    assert run.args == one["args"]
+    assert {name: run.column(name)[-1] for name in known} == known
+    for name in ("loss", "env1_in_acc", "env0_uda_acc", "step_time"):
+        assert math.isnan(run.column(name)[-1])
     assert capsys.readouterr().err == ""
 
 
 def test_what_a_terminal_would_obey_is_escaped_in_names_and_only_there(tmp_path: Path) -> None:
-    evil = "\x1b[31mred\n\x9b\ud800\u202e"
-    shown = r"\x1b[31mred\n\x9b\ud800\u202e"
+    evil = "\x1b[31mred\n\x9b\u202e"
+    shown = r"\x1b[31mred\n\x9b\u202e"
     origin = {"environments": [evil, "café"], evil: 1}
     write(tmp_path / "run", record(algorithm=evil, dataset="日本", provenance=origin))
-    (found,) = load_records(tmp_path)
-    assert (found["args"]["algorithm"], found["args"]["dataset"]) == (shown, "日本")
-    assert found["provenance"] == {"environments": [shown, "café"], shown: 1}
-    (raw,) = read_file(tmp_path / "run/results.jsonl")
-    assert raw["args"]["algorithm"] == evil
+    (run,) = load_runs(tmp_path)
+    assert (run.algorithm, run.dataset) == (shown, "日本")
+    assert run.provenance == {"environments": [shown, "café"], shown: 1}
+    (raw,) = read_runs(tmp_path / "run/results.jsonl")
+    assert raw.algorithm == evil
+
+
+def test_half_a_character_as_python_writes_it_is_escaped(tmp_path: Path) -> None:
+    """From a folder whose name is not UTF-8."""
+    first, later = (record((0.5, 0.5), step=step, loss=loss) for step, loss in ((0, 1.0), (5, math.nan)))
+    for one in (first, later):
+        one["args"]["data_dir"] = "data\udcff"
+    (run,) = load_runs(write(tmp_path, first, later))
+    assert (run.args["data_dir"], run.steps.tolist()) == (r"data\udcff", [0, 5])
+
+
+def test_nan_in_a_later_line_does_not_split_a_run(tmp_path: Path) -> None:
+    origin = {"device": "cpu"}
+    lines = [record((0.5, 0.5), step=i, loss=loss, provenance=origin) for i, loss in enumerate((1.0, math.nan, 3.0))]
+    (run,) = load_runs(write(tmp_path, *lines, {**lines[1], "loss": 2.0}))
+    assert (run.column("loss").tolist(), run.provenances) == ([1.0, 2.0, 3.0], (origin,))
 
 
 def test_a_warning_stays_one_harmless_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "run\x1b[2J\n", record(), {"step": 1})
-    load_records(tmp_path)
-    assert capsys.readouterr().err == rf"warning: {tmp_path}/run\x1b[2J\n/results.jsonl line 2 left out: no args" + "\n"
+    load_runs(tmp_path)
+    assert (
+        capsys.readouterr().err
+        == rf"warning: {tmp_path}/run\x1b[2J\n/results.jsonl line 2 left out: Object missing required field `args`"
+        + "\n"
+    )
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "run", record()) / "results.jsonl"
 
-    def refuse(self: Path) -> bytes:
-        raise PermissionError(errno.EACCES, "Permission denied")
+    def refuse(path: Path, mode: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr("domainbed_adm.records.open", refuse, raising=False)
     with pytest.raises(UserError) as caught:
-        load_records(tmp_path)
+        load_runs(tmp_path)
     assert str(caught.value) == f"cannot read {path}: Permission denied"
 
 
@@ -161,7 +215,7 @@ def test_a_reader_of_warnings_that_has_enough_is_no_unreadable_file(
 
     monkeypatch.setattr("domainbed_adm.records.warn", close)
     with pytest.raises(BrokenPipeError):
-        load_records(tmp_path)
+        load_runs(tmp_path)
 
 
 def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
@@ -169,16 +223,7 @@ def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     write(tmp_path / "run", record())
     (tmp_path / "folder" / "results.jsonl").mkdir(parents=True)
     os.mkfifo(tmp_path / "results.jsonl")
-    assert len(load_records(tmp_path)) == 1
-
-
-@pytest.mark.parametrize(
-    ("value", "number"),
-    [(1, 1.0), (-0.5, -0.5), (1e308, 1e308), (10**308, 1e308)]
-    + [(value, None) for value in (10**309, math.inf, -math.inf, math.nan, True, None, "1", [1], {})],
-)
-def test_finite(value: object, number: float | None) -> None:
-    assert finite(value) == number
+    assert len(load_runs(tmp_path)) == 1
 
 
 def test_a_step_recorded_twice_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,31 +231,108 @@ def test_a_step_recorded_twice_counts_once(tmp_path: Path, capsys: pytest.Captur
     first = [record((0.1, 0.1), step=step) for step in (0, 300)]
     again = [record((0.2, 0.2), step=step) for step in (0, 300, 600)]
     path = write(tmp_path / "run", *first, *again) / "results.jsonl"
-    found = load_records(tmp_path)
-    assert [(one["step"], one["env0_in_acc"]) for one in found] == [(0, 0.2), (300, 0.2), (600, 0.2)]
+    (run,) = load_runs(tmp_path)
+    assert run.steps.tolist() == [0, 300, 600]
+    assert run.accuracy(0, "in").tolist() == [0.2] * 3
     assert capsys.readouterr().err == f"warning: {path}: 2 steps are recorded twice; the last of each counts\n"
 
 
 def test_other_runs_at_the_same_step_are_no_doubles(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "run", record(), record(hparams_seed=1), record(test_envs=(0, 1)))
-    assert len(load_records(tmp_path)) == 3
+    assert len(load_runs(tmp_path)) == 3
     assert capsys.readouterr().err == ""
 
 
+def test_runs_that_a_table_cannot_tell_apart_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The one of 20 steps has the better checkpoint, and must not win with it."""
+
+    def run(folder: str, steps: int, accuracy: float, **more: Any) -> None:
+        lines = [record((accuracy, accuracy), (accuracy, accuracy), step=step, **more) for step in (0, steps - 1)]
+        write(tmp_path / folder, *({**line, "args": {**line["args"], "steps": steps}} for line in lines))
+
+    run("a", 20, 0.9)
+    run("b", 60, 0.5)
+    run("c", 60, 0.5, trial_seed=1)
+    assert [(run.folder.name, run.last_step) for run in load_runs(tmp_path)] == [("b", 59), ("c", 59)]
+    assert capsys.readouterr().err == (
+        f"warning: {tmp_path}/a and {tmp_path}/b hold two runs of ERM on PACS, test_envs 0, trial 0, hparams 0 "
+        "(steps 20 and 60): only that in b counts, to step 59\n"
+    )
+    for i in range(9):
+        run(f"d{i}", 60, 0.5, trial_seed=1)
+    assert [run.folder.name for run in load_runs(tmp_path)] == ["b", "d8"]
+    assert "5 more runs are left out for the same reason" in capsys.readouterr().err
+
+
 def test_no_folder_and_no_record_are_errors(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no folder .*nowhere: --input_dir is the output_dir of a sweep or of one run"):
-        load_records(tmp_path / "nowhere")
+    with pytest.raises(UserError, match="no folder .*nowhere: give the output_dir of a sweep or of one run"):
+        load_runs(tmp_path / "nowhere")
     (tmp_path / "photos").mkdir()
     with pytest.raises(UserError, match=r"found no results.jsonl in .* holds: photos$"):
-        load_records(tmp_path)
+        load_runs(tmp_path)
     (tmp_path / "results.jsonl").write_text("\n")
     with pytest.raises(UserError, match="found no record in"):
-        load_records(tmp_path)
+        load_runs(tmp_path)
 
 
-def test_accuracy_is_missing_where_absent_null_or_no_fraction() -> None:
-    one = record((None, math.nan), (0.25, 1), (10**400, 1.5))
-    assert [accuracy(one, 0, "in"), accuracy(one, 0, "out"), accuracy(one, 3, "in")] == [None, None, None]
-    assert [accuracy(one, 1, "in"), accuracy(one, 1, "out")] == [0.25, 1.0]
-    assert [accuracy(one, 2, "in"), accuracy(one, 2, "out")] == [None, None]
-    assert environment_count(one) == 3
+def test_keep_steps_leaves_the_lines_as_they_are(tmp_path: Path) -> None:
+    lines = [json.dumps(record((value, 0.1), step=step)) for step, value in ((0, 0.1), (5, 0.2), (9, 0.3), (5, 0.4))]
+    path = tmp_path / "results.jsonl"
+    path.write_text("\n".join([*lines, '{"torn']))
+    keep_steps(path, [5, 0, 7])
+    assert path.read_text() == f"{lines[3]}\n{lines[0]}\n"
+
+
+def test_a_frame_has_a_row_for_each_checkpoint(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    write(tmp_path / "a", *(record((0.5, 0.1), step=step, loss=1.0, hparams={"lr": 0.1}) for step in (0, 5)))
+    write(tmp_path / "b", record((0.6, 0.2), (0.3, 0.3), test_envs=(0, 1), algorithm="SAM", hparams={"rho": 2}))
+    frame = load_runs(tmp_path).to_frame()
+    assert isinstance(frame, pandas.DataFrame)
+    assert list(frame.columns) == [
+        *("folder", "dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed", "step", "env0_in_acc"),
+        *("env0_out_acc", "loss", "env1_in_acc", "env1_out_acc", "hparams.lr", "hparams.rho"),
+    ]
+    assert frame["algorithm"].tolist() == ["ERM", "ERM", "SAM"]
+    assert frame["test_envs"].tolist() == ["0", "0", "0 1"]
+    assert frame["step"].tolist() == [0, 5, 0]
+    np.testing.assert_array_equal(frame["loss"], [1, 1, math.nan])
+    np.testing.assert_array_equal(frame["hparams.rho"], [math.nan, math.nan, 2])
+
+
+def test_a_frame_without_pandas_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match=r"to_frame needs pandas: pip install 'domainbed-adm\[pandas\]'"):
+        load_runs(write(tmp_path, record())).to_frame()
+
+
+def learned(*losses: float | None, accuracy: float, samples: int | None = None, start: float = 0.1) -> str | None:
+    origin = {} if samples is None else {"samples": [samples] * 3}
+    values = np.linspace(start, accuracy, len(losses)).tolist()
+    lines = [
+        record((0.9, 0.9), (value, value), (value, value), step=10 * i, loss=loss, provenance=origin)
+        for i, (loss, value) in enumerate(zip(losses, values, strict=True))
+    ]
+    return trouble(*as_runs(*lines), n_classes=10)
+
+
+def test_a_run_that_exploded_is_named() -> None:
+    assert learned(2.3, 0.5, accuracy=0.8) is None
+    assert learned(2.3, 1e7, accuracy=0.8) == "exploded: its loss is 1e+07 at step 10, and was 2.3 at step 0"
+    assert learned(2.3, None, accuracy=0.8) == "exploded: its loss at step 10 is not a number"
+    assert learned(2.3, 1e7, 0.4, accuracy=0.8) is None  # it came back
+    assert learned(2.3, 22.9, accuracy=0.8) is None
+    assert learned(0.0, 22.9, accuracy=0.8) is None  # a curriculum that begins with no sample
+    assert learned(0.0, 23.1, accuracy=0.8) is not None
+
+
+def test_a_run_at_chance_is_named() -> None:
+    assert learned(2.3, 2.3, accuracy=0.1) == (
+        "at chance: 10.0 % on the source environments at step 10; chance is 10.0 % (of 10 classes)"
+    )
+    assert learned(2.3, accuracy=0.1) is None  # it has just begun
+    error = 2 * math.sqrt(0.1 * 0.9 / (2 * 500 * 0.8))
+    assert learned(2.3, 2.3, accuracy=0.1 + error - 1e-4, samples=500) is not None
+    assert learned(2.3, 2.3, accuracy=0.1 + error + 1e-4, samples=500) is None
+    flat = as_runs(*(record((0.9, 0.9), (0.3, 0.3), step=step) for step in (0, 10)))
+    assert trouble(*flat) == "at chance: 30.0 % on the source environments at step 10; chance is 30.0 % (at step 0)"

@@ -107,7 +107,7 @@ def load_traces(runs: Iterable[Run]) -> list[TracedMethod]:
         lag = 0 if (run.folder / DONE).exists() else 1  # read before the trace, and the records after it
         try:
             trace = load_trace(path)
-            recorded = sorted({record["step"] for record in records.read_file(run.folder / RESULTS)})
+            recorded = sorted({step for one in records.read_runs(run.folder / RESULTS) for step in one.steps.tolist()})
         except UserError as error:
             warn(f"{error}: left out")
             continue

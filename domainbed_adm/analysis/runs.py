@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from domainbed_adm import records
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.cards import METHODS
+from domainbed_adm.recorded_run import Run
+from domainbed_adm.records import read_runs
 from domainbed_adm.run_files import MODEL, RESULTS, model_suffix
 from domainbed_adm.system.console import warn
 
@@ -28,24 +29,6 @@ _KEEP = (
     "do not give --skip_model_save to train; --save_model_every_checkpoint keeps those of every checkpoint as "
     "model_step<step>.pkl"
 )
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run's folder, and its first record."""
-
-    folder: Path
-    record: records.Record
-
-    @property
-    def args(self) -> dict[str, Any]:
-        """The flags it was trained with."""
-        return self.record["args"]
-
-    @property
-    def hparams(self) -> dict[str, Any]:
-        """Its hyperparameters."""
-        return self.record.get("hparams", {})
 
 
 @dataclass
@@ -198,8 +181,7 @@ def _runs_of(path: Path) -> list[Run]:
         kind = "is a file" if path.exists() else "does not exist"
         raise UserError(f"{path} {kind}: give the output_dir of a run or of a sweep")
     files = [path / RESULTS, *sorted(path.glob(f"*/{RESULTS}"))]
-    read = ((file.parent, records.read_file(file)) for file in files if file.is_file())
-    runs = [Run(folder, found[0]) for folder, found in read if found]
+    runs = [run for file in files if file.is_file() for run in read_runs(file)[:1]]
     if not runs:
         raise UserError(f"no run in {path}: give the output_dir of a run, which holds {RESULTS}, or of a sweep")
     return sorted(runs, key=_place)
@@ -255,7 +237,7 @@ def _check_same_data(run: Run, contents: Mapping[str, Any], dataset: MultipleDom
     Raises:
         UserError: the message names what differs.
     """
-    known = run.record.get("provenance", {})
+    known = run.provenance
     sizes = [len(environment) for environment in dataset.datasets]
     trained_and_here = {
         "inputs": (tuple(contents["model_input_shape"]), tuple(dataset.input_shape)),

@@ -1,16 +1,18 @@
-"""Records -> the accuracy of each (selection method, dataset, algorithm, test environment), trial by trial."""
+"""Runs -> the accuracy of each (selection method, dataset, algorithm, test environment), trial by trial."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from domainbed_adm.datasets.cards import CARDS
+from domainbed_adm.leaderboard.origins import sweep_line
 from domainbed_adm.method.cards import DOMAINBED_ALGORITHMS, METHODS
 from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.records import Record, environment_count
+from domainbed_adm.recorded_run import Run, Runs
 
 #: (dataset, algorithm, index of the test environment)
 Key = tuple[str, str, int]
@@ -42,32 +44,34 @@ class Entry:
 
 
 class Board:
-    """What the records of a sweep say under each selection method.
+    """What the runs of a sweep say under each selection method.
 
     Attributes:
+        runs: all of them.
         total: number of records.
         algorithms: names: DomainBed's own in its order, those of ``METHODS`` in theirs, others as they appear.
         environments: names of the environments of each dataset, the known datasets in the order of ``CARDS``.
-        records: of each (dataset, algorithm, environment), whether held out alone or with another.
+        runs_of: the runs of each (dataset, algorithm, environment), which is held out alone or with another.
         scores: for each selection method's key, the accuracy (a fraction) of each trial of each ``Key``.
     """
 
-    def __init__(self, records: Sequence[Record], selections: Iterable[SelectionMethod]) -> None:
-        self.total = len(records)
-        self.algorithms = _ordered(
-            (record["args"]["algorithm"] for record in records), (*DOMAINBED_ALGORITHMS, *METHODS)
-        )
-        datasets = _ordered((record["args"]["dataset"] for record in records), CARDS)
-        self.environments = {dataset: _environment_names(dataset, records) for dataset in datasets}
-        self.records: dict[Key, list[Record]] = {}
-        trials: dict[Key, dict[int, list[Record]]] = {}
-        for record in records:
-            args = record["args"]
-            for env in args["test_envs"]:
-                key = (args["dataset"], args["algorithm"], env)
-                self.records.setdefault(key, []).append(record)
-                trials.setdefault(key, {}).setdefault(args["trial_seed"], []).append(record)
+    def __init__(self, runs: Runs, selections: Iterable[SelectionMethod]) -> None:
+        self.runs = runs
+        self.total = runs.n_records
+        self.algorithms = _ordered((run.algorithm for run in runs), (*DOMAINBED_ALGORITHMS, *METHODS))
+        datasets = _ordered((run.dataset for run in runs), CARDS)
+        self.environments = {dataset: _environment_names(dataset, runs) for dataset in datasets}
+        self.runs_of: dict[Key, list[Run]] = {}
+        for run in runs:
+            for env in run.test_envs:
+                self.runs_of.setdefault((run.dataset, run.algorithm, env), []).append(run)
+        trials = {key: by_trial(runs) for key, runs in self.runs_of.items()}
         self.scores = {selection.key: _scores(selection, trials) for selection in selections}
+
+    @cached_property
+    def sweep_line(self) -> str:
+        """What made the runs, for below a table."""
+        return sweep_line(self.runs)
 
     def cell(self, selection: SelectionMethod, dataset: str, algorithm: str, env: int) -> Entry:
         """Accuracy on one environment over trials."""
@@ -99,11 +103,19 @@ class Board:
         )
 
 
-def _scores(selection: SelectionMethod, trials: dict[Key, dict[int, list[Record]]]) -> dict[Key, dict[int, float]]:
+def by_trial(runs: Iterable[Run]) -> dict[int, list[Run]]:
+    """The runs of each trial seed."""
+    trials: dict[int, list[Run]] = {}
+    for run in runs:
+        trials.setdefault(run.trial_seed, []).append(run)
+    return trials
+
+
+def _scores(selection: SelectionMethod, trials: dict[Key, dict[int, list[Run]]]) -> dict[Key, dict[int, float]]:
     scores: dict[Key, dict[int, float]] = {}
-    for key, by_trial in trials.items():
-        for trial in sorted(by_trial):
-            accuracy = selection.sweep_acc(by_trial[trial], key[2])
+    for key, runs in trials.items():
+        for trial in sorted(runs):
+            accuracy = selection.sweep_acc(runs[trial], key[2])
             if accuracy is not None:
                 scores.setdefault(key, {})[trial] = accuracy
     return scores
@@ -111,20 +123,20 @@ def _scores(selection: SelectionMethod, trials: dict[Key, dict[int, list[Record]
 
 def _ordered(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """The distinct names: first those in ``known``, in its order, then the rest as they appear."""
-    found = dict.fromkeys(names)
-    first = [name for name in dict.fromkeys(known) if name in found]
-    return first + [name for name in found if name not in first]
+    present = dict.fromkeys(names)
+    first = [name for name in dict.fromkeys(known) if name in present]
+    return first + [name for name in present if name not in first]
 
 
-def _environment_names(dataset: str, records: Sequence[Record]) -> list[str]:
-    """From the dataset's card, else from the records' provenance, else the indices."""
+def _environment_names(dataset: str, runs: Iterable[Run]) -> list[str]:
+    """From the dataset's card, else from the runs' provenance, else the indices."""
     card = CARDS.get(dataset)
     if card and card.environments:
         return list(card.environments)
-    own = [record for record in records if record["args"]["dataset"] == dataset]
-    count = max(environment_count(record) for record in own)
-    for record in own:
-        names = (record.get("provenance") or {}).get("environments")
+    own = [run for run in runs if run.dataset == dataset]
+    count = max(run.n_envs for run in own)
+    for run in own:
+        names = run.provenance.get("environments")
         if isinstance(names, list) and len(names) == count:
             return [str(name) for name in names]
     return [str(env) for env in range(count)]

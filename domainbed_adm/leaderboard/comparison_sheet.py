@@ -7,7 +7,8 @@ from typing import Any
 
 from domainbed_adm.leaderboard.board import Board
 from domainbed_adm.leaderboard.comparison import LEVEL, PairedDifference, smallest_p
-from domainbed_adm.leaderboard.facts import selection_line, sweep_line, versions
+from domainbed_adm.leaderboard.footnotes import selection_line
+from domainbed_adm.leaderboard.origins import versions
 from domainbed_adm.leaderboard.paired import ALL, Comparison
 from domainbed_adm.leaderboard.sheets import Listing
 from domainbed_adm.model_selection import SelectionMethod
@@ -83,7 +84,7 @@ def _note(board: Board, selection: SelectionMethod, comparisons: Sequence[Compar
         "(benchmarks/interval_coverage.py). p: Wilcoxon's signed-rank test, two-sided, over the environments that "
         f"differ; fewer than {_FEWEST} cannot give p below {LEVEL} and have none. "
         f"{f'{correction} ' if size > 1 else ''}"
-        f"{selection_line(selection)} {sweep_line(board)}"
+        f"{selection_line(selection)} {board.sweep_line}"
     )
 
 
@@ -91,7 +92,6 @@ def comparison_rows(
     board: Board, selection: SelectionMethod, comparisons: Sequence[Comparison]
 ) -> list[dict[str, Any]]:
     """A row for each comparison: differences in percentage points, coverage in %, None where the table has "-"."""
-    records = [record for group in board.records.values() for record in group]
     return [
         {
             "selection": selection.key,
@@ -113,7 +113,7 @@ def comparison_rows(
             "interval": _INTERVAL,
             "test": "Wilcoxon signed-rank, two-sided, over test environments",
             "selection_splits": selection.splits,
-            "versions": versions(records),
+            "versions": versions(board.runs),
         }
         for row in comparisons
     ]

@@ -52,7 +52,9 @@ _TEMPLATE = r"""\documentclass{article}
 
 def escape(text: str) -> str:
     r"""Text as LaTeX shows it literally: ``SAM_ADM`` becomes ``SAM\_ADM``."""
-    return re.sub(r"[\\~^±<&%$#_{}]", lambda match: _SPECIAL[match[0]], text)
+    escaped = re.sub(r"[\\~^±<&%$#_{}]", lambda match: _SPECIAL[match[0]], text)
+    # LaTeX takes [ or * that begins a row as an argument of the line break before it
+    return f"{{}}{escaped}" if escaped.startswith(("[", "*")) else escaped
 
 
 def document(sheets: Sequence[Sheet | Listing], total: int) -> str:

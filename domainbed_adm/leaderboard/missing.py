@@ -6,71 +6,73 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.records import Record, environment_count
+from domainbed_adm.recorded_run import Run
 
 #: (dataset, algorithm, trial_seed, hparams_seed, test_envs)
-Run = tuple[str, str, int, int, tuple[int, ...]]
+Key = tuple[str, str, int, int, tuple[int, ...]]
 
 
-def missing_runs(records: Sequence[Record], selections: Iterable[SelectionMethod]) -> list[str]:
+def missing_runs(runs: Sequence[Run], selections: Iterable[SelectionMethod]) -> list[str]:
     """One line for each run that the selection methods need and the records lack, or have only in part.
 
-    A sweep is taken to be the full product of the algorithms, trials, hparams seeds and environments that its records
+    A sweep is taken to be the full product of the algorithms, trials, hparams seeds and environments that its runs
     show of each dataset; pairs of test environments belong to it where a selection method needs them.
 
     Args:
-        records: of a sweep.
+        runs: of a sweep.
         selections: the selection methods wanted.
 
     Returns:
         Lines such as ``missing: SAM on PACS, test_envs 0 2, trial 1, hparams 0``; empty where nothing is missing.
     """
-    last: dict[Run, int] = {}
-    steps: dict[str, int] = {}
-    for record in records:
-        run = _run(record)
-        last[run] = max(last.get(run, -1), record["step"])
-        steps[run[0]] = max(steps.get(run[0], -1), record["step"])
-    wanted = {run: last_step(record, steps) for record in records for run in [_run(record)]}
+    reached = reached_steps(runs)
+    recorded = {_key(run): run for run in runs}
     pairs = any(selection.key == "leave-one-domain-out" for selection in selections)
-    lines = [f"missing: {_spoken(run)}" for run in _product(records, pairs) if run not in last]
-    for run in sorted(last):
-        if last[run] < wanted[run]:
-            lines.append(f"unfinished: {_spoken(run)}: step {last[run]} of {wanted[run]}")
+    lines = [f"missing: {_spoken(key)}" for key in _product(runs, pairs) if key not in recorded]
+    for key in sorted(recorded):
+        at, end = recorded[key].last_step, end_step(recorded[key], reached)
+        if at < end:
+            lines.append(f"unfinished: {_spoken(key)}: step {at} of {end}")
     return lines
 
 
-def _run(record: Record) -> Run:
-    args = record["args"]
-    held_out = tuple(sorted(args["test_envs"]))
-    return args["dataset"], args["algorithm"], args["trial_seed"], args["hparams_seed"], held_out
+def reached_steps(runs: Iterable[Run]) -> dict[str, int]:
+    """The highest step recorded of each dataset."""
+    reached: dict[str, int] = {}
+    for run in runs:
+        reached[run.dataset] = max(reached.get(run.dataset, -1), run.last_step)
+    return reached
 
 
-def last_step(record: Record, reached: dict[str, int]) -> int:
-    """The run's last step: from its flags or hparams, else the last that any run of its dataset reached.
+def end_step(run: Run, reached: dict[str, int]) -> int:
+    """The step that the run ends at: from its flags or hparams, else the last that any run of its dataset reached.
 
     Args:
-        record: any of the run.
+        run: the run.
         reached: the last step recorded of each dataset.
     """
-    steps = record["args"].get("steps") or record.get("hparams", {}).get("total_steps")
-    return steps - 1 if isinstance(steps, int) else reached[record["args"]["dataset"]]
+    steps = run.args.get("steps") or run.hparams.get("total_steps")
+    return steps - 1 if isinstance(steps, int) else reached[run.dataset]
 
 
-def _product(records: Sequence[Record], pairs: bool) -> list[Run]:
-    runs: list[Run] = []
-    for dataset in dict.fromkeys(record["args"]["dataset"] for record in records):
-        own = [record for record in records if record["args"]["dataset"] == dataset]
+def _key(run: Run) -> Key:
+    return run.dataset, run.algorithm, run.trial_seed, run.hparams_seed, tuple(sorted(run.test_envs))
+
+
+def _product(runs: Sequence[Run], pairs: bool) -> list[Key]:
+    keys: list[Key] = []
+    for dataset in dict.fromkeys(run.dataset for run in runs):
+        own = [run for run in runs if run.dataset == dataset]
         algorithms, trials, seeds = (
-            sorted({record["args"][name] for record in own}) for name in ("algorithm", "trial_seed", "hparams_seed")
+            sorted({run.args[name] for run in own}) for name in ("algorithm", "trial_seed", "hparams_seed")
         )
-        environments = range(max(environment_count(record) for record in own))
+        environments = range(max(run.n_envs for run in own))
         sizes = (1, 2) if pairs and len(environments) > 2 else (1,)
         held_out = [envs for size in sizes for envs in combinations(environments, size)]
-        runs += [(dataset, a, t, s, envs) for a in algorithms for t in trials for envs in held_out for s in seeds]
-    return runs
+        keys += [(dataset, a, t, s, envs) for a in algorithms for t in trials for envs in held_out for s in seeds]
+    return keys
 
 
-def _spoken(run: Run) -> str:
-    dataset, algorithm, trial, seed, held_out = run
+def _spoken(key: Key) -> str:
+    dataset, algorithm, trial, seed, held_out = key
     return f"{algorithm} on {dataset}, test_envs {' '.join(map(str, held_out))}, trial {trial}, hparams {seed}"

@@ -105,9 +105,9 @@ def published_rows(board: Board, selection: SelectionMethod) -> list[PublishedRo
 
 def _unlike_steps(board: Board, dataset: str, algorithm: str) -> tuple[int, ...]:
     """The numbers of steps other than the dataset's default that the runs were told to train."""
-    own = (board.records.get((dataset, algorithm, env), []) for env in range(len(board.environments[dataset])))
-    steps = {record["args"].get("steps") for records in own for record in records}
-    return tuple(sorted(steps - {None, CARDS[dataset].n_steps}))
+    own = (board.runs_of.get((dataset, algorithm, env), []) for env in range(len(board.environments[dataset])))
+    steps = {int(run.args["steps"]) for runs in own for run in runs if run.args.get("steps") is not None}
+    return tuple(sorted(steps - {CARDS[dataset].n_steps}))
 
 
 def unpublished_lines(board: Board) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.leaderboard.board import Board
-from domainbed_adm.leaderboard.facts import selection_line, sweep_line
+from domainbed_adm.leaderboard.footnotes import selection_line
 from domainbed_adm.leaderboard.published import PublishedRow, published, published_rows, source
 from domainbed_adm.leaderboard.sheets import Listing
 from domainbed_adm.leaderboard.text import written
@@ -52,7 +52,7 @@ def _note(board: Board, selection: SelectionMethod, rows: list[PublishedRow]) ->
         "sqrt(sem_ours^2 + sem_published^2), where sem_ours, unlike ± of ours, is of std with divisor n - 1 and "
         "sem_published is as published; not for one trial, which has no sem_ours, or for other numbers of steps. "
         f"{f'Not published: {absent}. ' if absent else ''}"
-        f"{selection_line(selection)} {sweep_line(board)}"
+        f"{selection_line(selection)} {board.sweep_line}"
     )
 
 

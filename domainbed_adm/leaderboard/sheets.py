@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from domainbed_adm.leaderboard.board import Board, Entry
-from domainbed_adm.leaderboard.facts import provenance_line
+from domainbed_adm.leaderboard.footnotes import provenance_line
 from domainbed_adm.method.cards import METHODS, OwnMethod
 from domainbed_adm.model_selection import SelectionMethod
 

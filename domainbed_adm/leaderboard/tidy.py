@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from domainbed_adm.leaderboard.board import Board
-from domainbed_adm.leaderboard.facts import seeds, versions
+from domainbed_adm.leaderboard.origins import seeds, versions
 from domainbed_adm.model_selection import SelectionMethod
 
 
@@ -44,13 +44,13 @@ def facts_of(
 ) -> dict[str, Any]:
     """What made a number: the trials that have all of these test environments, the seeds, splits and versions."""
     keys = [(dataset, algorithm, env) for env in envs]
-    records = [record for key in keys for record in board.records.get(key, [])]
+    runs = [run for key in keys for run in board.runs_of.get(key, [])]
     trials = set.intersection(*(set(board.scores[selection.key].get(key, {})) for key in keys))
     return {
         "trial_seeds": sorted(trials),
-        "hparams_seeds": seeds(records, "hparams_seed"),
+        "hparams_seeds": seeds(runs, "hparams_seed"),
         "selection_splits": selection.splits,
-        "versions": versions(records),
+        "versions": versions(runs),
     }
 
 
@@ -60,12 +60,19 @@ def as_json(rows: list[dict[str, Any]]) -> str:
 
 
 def as_csv(rows: list[dict[str, Any]]) -> str:
-    """The rows as CSV with a heading; seeds are separated by blanks, an unknown number is empty."""
+    """The rows as CSV with a heading; seeds are separated by blanks, an unknown number is empty.
+
+    A text that a spreadsheet would run as a formula (it begins with =, +, - or @) gets an apostrophe before it.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        writer.writerow(
-            {name: " ".join(map(str, value)) if isinstance(value, list) else value for name, value in row.items()}
-        )
+        writer.writerow({name: _csv_cell(value) for name, value in row.items()})
     return text.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value

@@ -191,7 +191,9 @@ class FSAM:
 def displaced(params: Sequence[Tensor], offsets: Gradients) -> Iterator[None]:
     """Within the block the parameters are ``params + offsets``; after it, bit for bit what they were.
 
-    ``offsets`` is emptied once added, so that its memory is free for the block's own gradients.
+    ``offsets`` is emptied once added, so that its memory is free for the block's own gradients. Autocast keeps the
+    weights that it has cast to a lower precision; they are dropped whenever the parameters move, or the next pass would
+    still see the old ones.
     """
     moved = [param for param, offset in zip(params, offsets, strict=True) if offset is not None]
     with torch.no_grad():
@@ -201,11 +203,13 @@ def displaced(params: Sequence[Tensor], offsets: Gradients) -> Iterator[None]:
             if moved:
                 torch._foreach_add_(moved, _present(offsets))
         offsets.clear()
+        torch.clear_autocast_cache()
         yield
     finally:
         with torch.no_grad():
             if moved:
                 torch._foreach_copy_(moved, kept)
+        torch.clear_autocast_cache()
 
 
 def _present(gradient: Gradients) -> list[Tensor]:

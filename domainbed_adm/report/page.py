@@ -13,7 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from domainbed_adm.leaderboard import Board, domainbed_sheets, paper_sheet
-from domainbed_adm.leaderboard.facts import missing_line
+from domainbed_adm.leaderboard.footnotes import missing_line, trouble_lines
 from domainbed_adm.leaderboard.missing import missing_runs
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.report import section_comparison as statistics
@@ -42,7 +42,7 @@ def page(reading: Reading, selections: Sequence[SelectionMethod], title: str, co
         command: the command line that makes it.
         now: when.
     """
-    board = Board(reading.records, selections)
+    board = Board(reading.recorded, selections)
     main = next((selection for selection in selections if board.scores[selection.key]), selections[0])
     with heard(reading.warnings):
         found = {
@@ -64,16 +64,16 @@ def page(reading: Reading, selections: Sequence[SelectionMethod], title: str, co
         boards=[_leaderboard(board, selection) for selection in selections],
         domains=[_domains(board, selection) for selection in selections if board.scores[selection.key]],
         curves=learning.section(board, main),
-        costs=cost.cost_tables(reading.records, board),
+        costs=cost.cost_tables(board),
         baselines=BASELINES,
         **found,
         checkpoints=of_checkpoints(reading.root),
         main=main.name,
         statistics=statistics.section(board, main),
         troubles=_troubles(reading, board, selections),
-        facts=making.facts(reading.records),
-        shared={kind: making.shared_settings(reading.records, kind) for kind in ("args", "hparams")},
-        differing=making.differing_settings(reading.records),
+        origin=making.origin(reading.recorded),
+        shared={kind: making.shared_settings(reading.recorded, kind) for kind in ("args", "hparams")},
+        differing=making.differing_settings(reading.recorded),
     )
 
 
@@ -106,12 +106,13 @@ def _domains(board: Board, selection: SelectionMethod) -> dict[str, Any]:
 
 
 def _troubles(reading: Reading, board: Board, selections: Sequence[SelectionMethod]) -> dict[str, Any]:
-    """What failed, what is not done for another reason, which runs are missing, what reading warned of."""
-    pairs = any(len(record["args"]["test_envs"]) == 2 for record in reading.records)
+    """What failed, what is not done, what is missing, which runs exploded or are at chance, what reading warned of."""
+    pairs = any(len(run.test_envs) == 2 for run in reading.recorded)
     needed = [selection for selection in selections if pairs or selection.key != "leave-one-domain-out"]
     return {
         "failed": [run for run in reading.runs if run.state == FAILED],
         "open": [run for run in reading.runs if run.state not in {FAILED, DONE}],
-        "missing": missing_runs(reading.records, needed),
+        "missing": missing_runs(reading.recorded, needed),
+        "untrusted": trouble_lines(reading.recorded),
         "warnings": reading.warnings,
     }

@@ -1,4 +1,4 @@
-"""What a sweep's folder holds: its records, its runs and their states, and what reading them warned of."""
+"""What a sweep's folder holds: its recorded runs, all its runs and their states, and what reading them warned of."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.leaderboard.missing import last_step
-from domainbed_adm.records import Record, load_records
-from domainbed_adm.run_files import RESULTS, RUN_MARKS
+from domainbed_adm.leaderboard.missing import end_step, reached_steps
+from domainbed_adm.recorded_run import Run as RecordedRun
+from domainbed_adm.recorded_run import Runs
+from domainbed_adm.records import load_runs
+from domainbed_adm.run_files import RUN_MARKS
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, state_of
 
@@ -21,7 +23,7 @@ _WARNING = "warning: "
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """One run's folder.
 
     Attributes:
@@ -39,17 +41,23 @@ class Run:
 
 @dataclass(frozen=True)
 class Reading:
-    """A sweep as it was found: ``runs`` in the order of their folders, ``warnings`` a line each."""
+    """A sweep as its folder has it.
+
+    Attributes:
+        root: the folder.
+        recorded: the runs with records.
+        runs: the folder of each run, in order.
+        warnings: a line for each, as reading told them.
+    """
 
     root: Path
-    records: list[Record]
-    runs: list[Run]
+    recorded: Runs
+    runs: list[RunFolder]
     warnings: list[str]
 
     def counts(self) -> dict[str, int]:
         """How many runs are done, failed and running, and, where there are any, in another state."""
-        found = Counter(run.state for run in self.runs)
-        return {DONE: 0, FAILED: 0, RUNNING: 0} | dict(found)
+        return {DONE: 0, FAILED: 0, RUNNING: 0} | Counter(run.state for run in self.runs)
 
 
 def read(sweep_dir: Path) -> Reading:
@@ -62,13 +70,13 @@ def read(sweep_dir: Path) -> Reading:
         raise UserError(f"no folder {sweep_dir}: give the output_dir of a sweep or of one run")
     warnings: list[str] = []
     with heard(warnings):
-        records = load_records(sweep_dir)
-    reached: dict[str, int] = {}
-    for record in records:
-        dataset = record["args"]["dataset"]
-        reached[dataset] = max(reached.get(dataset, -1), record["step"])
+        recorded = load_runs(sweep_dir)
+    reached = reached_steps(recorded)
     folders = [folder for folder in (sweep_dir, *sorted(sweep_dir.iterdir())) if _is_run(folder)]
-    return Reading(sweep_dir, records, [_run(folder, reached) for folder in folders], warnings)
+    first: dict[Path, RecordedRun] = {}
+    for run in recorded:
+        first.setdefault(run.folder, run)
+    return Reading(sweep_dir, recorded, [_run(folder, first.get(folder), reached) for folder in folders], warnings)
 
 
 @contextlib.contextmanager
@@ -89,24 +97,12 @@ def _is_run(folder: Path) -> bool:
     return folder.is_dir() and any((folder / name).exists() for name in RUN_MARKS)
 
 
-def _run(folder: Path, reached: dict[str, int]) -> Run:
+def _run(folder: Path, recorded: RecordedRun | None, reached: dict[str, int]) -> RunFolder:
     state = state_of(folder)
     if state == DONE:
-        return Run(folder, state, "")
+        return RunFolder(folder, state, "")
     failure = failures.read(folder) if state == FAILED else None
-    last = _last_record(folder)
-    label = Job(last["args"], folder.parent).label if last else (failure and failure.job) or folder.name
-    if state == INCOMPLETE and last and last["step"] >= last_step(last, reached):
+    label = Job(recorded.args, folder.parent).label if recorded else (failure and failure.job) or folder.name
+    if state == INCOMPLETE and recorded and recorded.last_step >= end_step(recorded, reached):
         state = DONE  # records that were copied without the file ``done``
-    return Run(folder, state, label, failure.reason if failure else "")
-
-
-def _last_record(folder: Path) -> Record | None:
-    if not (folder / RESULTS).is_file():
-        return None
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # its warnings were heard before
-            found = load_records(folder)
-    except UserError:
-        return None
-    return [record for record in found if record["args"] == found[0]["args"]][-1]
+    return RunFolder(folder, state, label, failure.reason if failure else "")

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from domainbed_adm.leaderboard.facts import seeds, spoken, versions
-from domainbed_adm.records import Record
+from domainbed_adm.leaderboard.origins import seeds, spoken, versions
+from domainbed_adm.recorded_run import Run
 from domainbed_adm.report.section_leaderboard import Row, Table, number, text
 
 #: Flags that tell runs apart, or say where one lies.
@@ -16,18 +16,21 @@ _IDENTITY = {"dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed", 
 _MOST_LISTED = 5
 
 
-def facts(records: Sequence[Record]) -> list[tuple[str, str]]:
+def origin(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """What made the sweep, as (term, what is known of it)."""
-    provenances = [record.get("provenance") or {} for record in records]
-    devices = sorted({str(found["device"]) for found in provenances if found.get("device")})
-    training = {seed for record in records if isinstance(seed := record["args"].get("seed"), int)}
+    training = {seed for run in runs if isinstance(seed := run.args.get("seed"), int)}
     return [
-        ("Versions", versions(records)),
-        ("Devices", ", ".join(devices) or "not recorded"),
-        ("Trial seeds", spoken(seeds(records, "trial_seed"))),
-        ("Hyperparameter seeds", f"{spoken(seeds(records, 'hparams_seed'))} (0 means the defaults)"),
+        ("Versions", versions(runs)),
+        ("Devices", ", ".join(_known(runs, "device")) or "not recorded"),
+        ("Threads", ", ".join(_known(runs, "threads")) or "not recorded"),
+        ("Trial seeds", spoken(seeds(runs, "trial_seed"))),
+        ("Hyperparameter seeds", f"{spoken(seeds(runs, 'hparams_seed'))} (0 means the defaults)"),
         ("Training seeds", _few(sorted(training))),
     ]
+
+
+def _known(runs: Sequence[Run], name: str) -> list[str]:
+    return sorted({str(made_by[name]) for run in runs for made_by in run.provenances if made_by.get(name)})
 
 
 def _few(numbers: list[int]) -> str:
@@ -37,34 +40,33 @@ def _few(numbers: list[int]) -> str:
     return spoken(numbers) if numbers else "not recorded"
 
 
-def shared_settings(records: Iterable[Record], kind: str) -> list[str]:
+def shared_settings(runs: Iterable[Run], kind: str) -> list[str]:
     """``name = value`` of each flag ("args") or hyperparameter ("hparams") with one value in all runs that have it."""
-    return [f"{name} = {next(iter(values))}" for name, values in _settings(records, kind).items() if len(values) == 1]
+    return [f"{name} = {next(iter(values))}" for name, values in _settings(runs, kind).items() if len(values) == 1]
 
 
-def differing_settings(records: Iterable[Record]) -> Table | None:
+def differing_settings(runs: Iterable[Run]) -> Table | None:
     """The flags and hyperparameters with several values, and in how many runs each."""
-    records = list(records)
+    runs = list(runs)
     rows = []
     for kind in ("args", "hparams"):
-        for name, values in _settings(records, kind).items():
+        for name, values in _settings(runs, kind).items():
             if len(values) > 1:
                 label = f"--{name}" if kind == "args" else name
                 rows.append(Row([label], [text(_told(values)), number(sum(values.values()), "d")]))
     return Table("Settings that differ between runs", ["Setting"], ["Values", "Runs"], rows) if rows else None
 
 
-def _settings(records: Iterable[Record], kind: str) -> dict[str, dict[str, int]]:
+def _settings(runs: Iterable[Run], kind: str) -> dict[str, dict[str, int]]:
     """Of each setting, the number of runs with each value."""
-    runs = {json.dumps(record["args"], sort_keys=True): record.get(kind, {}) for record in records}
-    found: dict[str, dict[str, int]] = {}
-    for values in runs.values():
-        for name, value in values.items():
+    settings: dict[str, dict[str, int]] = {}
+    for run in runs:
+        for name, value in (run.args if kind == "args" else run.hparams).items():
             if not (kind == "args" and name in _IDENTITY):
                 written = value if isinstance(value, str) else json.dumps(value)
-                counts = found.setdefault(name, {})
+                counts = settings.setdefault(name, {})
                 counts[written] = counts.get(written, 0) + 1
-    return dict(sorted(found.items()))
+    return dict(sorted(settings.items()))
 
 
 def _told(values: dict[str, int]) -> str:

@@ -10,14 +10,14 @@ from domainbed_adm.cli import run
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard import Board, domainbed_sheets, latex, paper_sheet, text, tidy
 from domainbed_adm.leaderboard.comparison_sheet import comparison_rows, comparison_sheet
-from domainbed_adm.leaderboard.facts import data_lines, missing_line
+from domainbed_adm.leaderboard.footnotes import data_lines, missing_line, shortened, trouble_lines
 from domainbed_adm.leaderboard.missing import missing_runs
 from domainbed_adm.leaderboard.paired import Comparison, compared
 from domainbed_adm.leaderboard.published import unpublished_lines
 from domainbed_adm.leaderboard.published_sheet import published_sheet, with_published
 from domainbed_adm.leaderboard.sheets import Listing
 from domainbed_adm.model_selection import SELECTION_METHODS, SelectionMethod
-from domainbed_adm.records import load_records
+from domainbed_adm.records import load_runs
 from domainbed_adm.system.console import Parser, warn
 
 EXAMPLES = """\
@@ -73,19 +73,18 @@ def main(argv: Sequence[str]) -> int:
     args = build_parser().parse_args(argv)
     _check(args)
     selections = [SELECTION_METHODS[args.selection]] if args.selection else list(SELECTION_METHODS.values())
-    records = load_records(args.input_dir)
-    board = Board(records, selections)
+    runs = load_runs(args.input_dir)
+    board = Board(runs, selections)
     write = _write_rows if args.csv or args.json else _write_tables
     write(args, board, selections, compared(board, selections, args.compare) if args.compare else {})
     if args.with_published:
         for line in unpublished_lines(board):
             warn(line)
-    for line in data_lines(records):
-        warn(line)
-    for line in filter(None, (missing_line(board, selection) for selection in selections)):
+    missing = filter(None, (missing_line(board, selection) for selection in selections))
+    for line in (*data_lines(runs), *missing, *shortened(trouble_lines(runs))):
         warn(line)
     if args.missing:
-        lines = missing_runs(records, selections)
+        lines = missing_runs(runs, selections)
         print("\n".join(lines) or "nothing is missing", file=sys.stderr)
     return 0
 

@@ -52,12 +52,11 @@ class Progress:
 
 def _progress(job: Job, state: str) -> Progress:
     path = job.output_dir / run_files.RESULTS
-    found = records.read_file(path) if state != NOT_LAUNCHED and path.is_file() else []
-    steps_done = max((int(record["step"]) + 1 for record in found), default=0)
-    times = [records.finite(record.get("step_time")) for record in found]
+    runs = records.read_runs(path) if state != NOT_LAUNCHED and path.is_file() else []
+    steps_done = max((run.last_step + 1 for run in runs), default=0)
     left = 0 if state == DONE else max(0, job.n_steps - steps_done)
-    measured = [seconds for seconds in times if seconds is not None and seconds >= 0]
-    return Progress(job.train_args["algorithm"], job.train_args["dataset"], state, left, measured)
+    times = [seconds for run in runs for seconds in run.column("step_time").tolist() if seconds >= 0]
+    return Progress(job.train_args["algorithm"], job.train_args["dataset"], state, left, times)
 
 
 def eta(jobs: Iterable[Progress]) -> str | None:

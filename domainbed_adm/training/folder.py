@@ -57,17 +57,18 @@ def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> Non
     Raises:
         UserError: the message names what differs, or how many there are.
     """
-    found = records.read_file(path) if path.exists() else []
+    recorded = records.read_runs(path) if path.exists() else []
     ours, our_data = identity(run.args, run.hparams), resume.data_identity(run)
-    for record in found:
-        theirs = identity(record["args"], record.get("hparams", {}))
-        about = record.get("provenance", {})
+    for theirs, about in ((one, about) for one in recorded for about in one.provenances or ({},)):
         data = {name: about[name] for name in our_data if name in about}
-        unlike = differences(theirs | data, ours | {name: our_data[name] for name in data})
+        unlike = differences(
+            records.printable_values(identity(theirs.args, theirs.hparams) | data),
+            records.printable_values(ours | {name: our_data[name] for name in data}),
+        )
         if unlike:
             raise UserError(f"{path.parent} holds another run: {unlike}. Give another --output_dir, or --restart")
     expected = set(checkpoints_before(run, next_step))
-    kept = expected.intersection(record["step"] for record in found)
+    kept = expected.intersection(step for one in recorded for step in one.steps.tolist())
     if kept != expected:
         raise UserError(
             f"{path} has {len(kept)} of the {len(expected)} records that {counted}: put the file back, or --restart"

@@ -7,7 +7,7 @@ from typing import Any
 from domainbed_adm.leaderboard import Board
 from domainbed_adm.report.section_cost import cost_tables
 from domainbed_adm.report.section_leaderboard import Table
-from tests.runs import record
+from tests.runs import as_runs, record
 
 
 def timed(algorithm: str, *times: Any, device: str = "cpu", **more: Any) -> list[dict[str, Any]]:
@@ -18,8 +18,7 @@ def timed(algorithm: str, *times: Any, device: str = "cpu", **more: Any) -> list
 
 
 def tables(*groups: list[dict[str, Any]]) -> list[Table]:
-    records = [one for group in groups for one in group]
-    return cost_tables(records, Board(records, []))
+    return cost_tables(Board(as_runs(*(one for group in groups for one in group)), []))
 
 
 def shown(table: Table) -> list[list[str]]:
@@ -41,7 +40,9 @@ def test_without_sam_the_ratio_is_to_erm_and_without_both_there_is_none() -> Non
 
 def test_devices_and_datasets_are_not_mixed() -> None:
     found = tables(
-        timed("SAM", 0.1, device="b"), timed("SAM", 0.4, device="a", mem_gb=2.0), timed("SAM", 0.2, dataset="VLCS")
+        timed("SAM", 0.1, device="b"),
+        timed("SAM", 0.4, device="a", mem_gb=2.0, trial_seed=1),
+        timed("SAM", 0.2, dataset="VLCS"),
     )
     assert [(table.caption, shown(table)[0][1:]) for table in found] == [
         ("VLCS, on cpu", ["1.00", "200.0", "–"]),
@@ -57,3 +58,8 @@ def test_without_step_times_there_is_no_table() -> None:
 def test_a_time_that_is_no_float_is_not_known() -> None:
     assert tables(timed("ERM", 10**400)) == []
     assert shown(tables(timed("ERM", 0.1, mem_gb=10**400))[0]) == [["ERM", "1.00", "100.0", "–"]]
+
+
+def test_a_run_that_went_on_elsewhere_stands_apart() -> None:
+    moved = timed("SAM", 0.1, device="a") + [{**one, "step": 1} for one in timed("SAM", 0.4, device="b")]
+    assert [table.caption for table in tables(moved)] == ["PACS, on a, then b"]

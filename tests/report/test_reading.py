@@ -52,7 +52,7 @@ def test_names_that_no_terminal_takes_are_the_same_in_the_records_and_the_labels
     run(tmp_path / "b", 9, dataset="M\x00", algorithm="\ud800")
     found = read(tmp_path)
     assert [one.label for one in found.runs if one.state != "done"] == [r"ERM on M\x00, test_envs 0"]
-    assert found.records[1]["args"]["algorithm"] == r"\ud800"
+    assert found.recorded[1].algorithm == r"\ud800"
 
 
 def test_one_run_is_a_sweep_of_one(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from domainbed_adm.leaderboard import Board, domainbed_sheets
 from domainbed_adm.leaderboard.sheets import Listing
 from domainbed_adm.model_selection import SELECTION_METHODS
 from domainbed_adm.report.section_leaderboard import Cell, of_listing, of_sheet
-from tests.runs import record
+from tests.runs import as_runs, record
 
 ORACLE = SELECTION_METHODS["oracle"]
 
@@ -19,7 +19,7 @@ def cells(trials: int) -> list[list[Cell]]:
         for algorithm, accuracy in (("ERM", 0.5), ("SAM", 0.6))
         for trial in range(trials)
     ]
-    sheet = domainbed_sheets(Board(records, [ORACLE]), ORACLE)[0]
+    sheet = domainbed_sheets(Board(as_runs(*records), [ORACLE]), ORACLE)[0]
     return [list(row.cells) for row in of_sheet(sheet, "PACS").rows]
 
 

@@ -95,7 +95,7 @@ def test_paper_layout_sets_the_best_in_bold_on_a_terminal(smoke: Path) -> None:
 def test_no_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(["collect_results", "--input_dir", str(tmp_path / "none")]) == 2
     errors = capsys.readouterr().err
-    assert errors.startswith(f"domainbed-adm: error: no folder {tmp_path}/none: --input_dir is")
+    assert errors.startswith(f"domainbed-adm: error: no folder {tmp_path}/none: give the output_dir")
     assert errors.count("\n") == 1
 
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 
-from domainbed_adm import records, run_files
+from domainbed_adm import records
 from domainbed_adm.cli import main as command
 from domainbed_adm.training import checkpoint_file as resume
 from domainbed_adm.training import loop
 from domainbed_adm.training.model_file import load_model
+from tests.runs import read_records
 
 #: Method and weighting: every family of flatness, curriculum, difficulty and weighting.
 SAMPLE = [
@@ -117,7 +118,7 @@ def _announce(aim: str, nth: int, writer: int) -> None:
 
 def outcome(folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]]:
     """What a run ended in: records without noise, weights."""
-    found = records.read_file(folder / run_files.RESULTS)
+    found = read_records(folder)
     kept = [{name: value for name, value in record.items() if name not in NOISE} for record in found]
     return kept, load_model(folder / "model.pkl")["model_dict"]
 

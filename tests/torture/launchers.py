@@ -50,7 +50,7 @@ def faults(jobs: list[Job], killed: int) -> list[str]:
     found = [f"{job.label}: {job.state}" for job in jobs if job.state != DONE]
     for job in jobs:
         path = job.output_dir / run_files.RESULTS
-        steps = [record["step"] for record in records.read_file(path)] if path.exists() else []
+        steps = [step for run in records.read_runs(path) for step in run.steps.tolist()] if path.exists() else []
         if steps != [0, STEPS - 1]:
             found.append(f"{job.label}: records of steps {steps}")
     total = sum(map(starts, jobs))

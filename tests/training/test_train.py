@@ -12,9 +12,9 @@ import torch
 import domainbed_adm
 from domainbed_adm.cli import main
 from domainbed_adm.method.cards import METHODS
-from domainbed_adm.records import load_records
 from domainbed_adm.training.model_file import load_model
 from domainbed_adm.training.setup import worker_budget
+from tests.runs import read_records
 
 TINY = {"cnn_width": 8, "batch_size": 4}
 DOMAINBED_KEYS = {"step", "epoch", "loss", "step_time", "mem_gb", "hparams", "args"}
@@ -92,7 +92,7 @@ def test_defaults_of_the_digits_learn(tmp_path):
     flags = ["--algorithm", "SAM_SSPL_ADM", "--steps", "150", "--checkpoint_freq", "149", "--test_envs", "2"]
     hparams = {"cnn_width": 8, "batch_size": 8, "lr": 5e-3}
     assert train(tmp_path, *flags, dataset="RotatedDigits", hparams=hparams) == 0
-    first, last = load_records(tmp_path)
+    first, last = read_records(tmp_path)
     assert first["env2_in_acc"] < 0.25
     assert last["env2_in_acc"] > 0.35
 
@@ -118,7 +118,7 @@ def test_predicting_equals_the_evaluation_of_training(tmp_path, image_folder, ca
     assert train(tmp_path, *flags, dataset="Shapes", hparams={"image_size": 28, "lr": 0.01}) == 0
     capsys.readouterr()
     domains = sorted(path for path in (image_folder / "Shapes").iterdir())
-    last = load_records(tmp_path)[-1]
+    last = read_records(tmp_path)[-1]
     for i, domain in enumerate(domains):
         assert main(["predict", "--model", str(tmp_path / "run/model.pkl"), "--images", str(domain)]) == 0
         rows = [line.split(",") for line in capsys.readouterr().out.splitlines()[1:]]
@@ -131,9 +131,9 @@ def test_fgsm_knows_the_datasets_normalisation(tmp_path, image_folder, channels,
     """Alpha is in [0, 1] pixels: the step in normalised inputs is alpha / std, of this run's own channels."""
     flags = ["--data_dir", str(image_folder), "--steps", "1", "--algorithm", "SSPL_ADM", "--workers", "0"]
     assert train(tmp_path, *flags, dataset="Shapes", hparams={"image_size": 28, "image_channels": channels}) == 0
-    assert load_records(tmp_path)[0]["hparams"]["input_std"] == std
+    assert read_records(tmp_path)[0]["hparams"]["input_std"] == std
     assert train(tmp_path, "--steps", "1", "--algorithm", "SSPL_ADM", name="raw") == 0
-    assert load_records(tmp_path / "raw")[0]["hparams"]["input_std"] is None
+    assert read_records(tmp_path / "raw")[0]["hparams"]["input_std"] is None
 
 
 def test_predict_writes_a_whole_file_or_none(tmp_path, image_folder, capsys):
@@ -156,12 +156,12 @@ def test_predict_writes_a_whole_file_or_none(tmp_path, image_folder, capsys):
 def test_domain_adaptation_gives_unlabeled_samples(tmp_path):
     flags = ["--task", "domain_adaptation", "--uda_holdout_fraction", "0.5", "--steps", "2"]
     assert train(tmp_path, *flags) == 0
-    assert "env0_uda_acc" in load_records(tmp_path)[0]
+    assert "env0_uda_acc" in read_records(tmp_path)[0]
 
 
 def test_no_holdout_writes_null_accuracies(tmp_path):
     assert train(tmp_path, "--holdout_fraction", "0", "--steps", "1") == 0
-    assert load_records(tmp_path)[0]["env0_out_acc"] is None
+    assert read_records(tmp_path)[0]["env0_out_acc"] is None
 
 
 def test_models_of_every_checkpoint(tmp_path):

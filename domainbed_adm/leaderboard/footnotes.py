@@ -1,42 +1,16 @@
-"""What stands below a table: the selection method, splits, trials, seeds, versions that made it; what is missing."""
+"""What stands below a table: the selection method, splits, trials, seeds, versions; what is missing or failed."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
 
+from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.leaderboard.board import Board
 from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.records import Record
+from domainbed_adm.recorded_run import Run, trouble
 
 _LISTED = 4
-
-
-def versions(records: Iterable[Record]) -> str:
-    """The package versions, commits and torch versions found in the records; DomainBed's records name none."""
-    found = dict.fromkeys(_version(record) for record in records)
-    return "; ".join(sorted(found)) or "none"
-
-
-def _version(record: Record) -> str:
-    provenance = record.get("provenance")
-    if not isinstance(provenance, dict):
-        return "not recorded"
-    commit = str(provenance.get("git_commit") or "")[:10]
-    own = f"domainbed_adm {provenance.get('version')}" + (f" (commit {commit})" if commit else "")
-    return f"{own}, torch {provenance.get('torch')}"
-
-
-def seeds(records: Iterable[Record], name: str) -> list[int]:
-    """The distinct values of one seed of ``args``, sorted."""
-    return sorted({record["args"][name] for record in records})
-
-
-def spoken(numbers: list[int]) -> str:
-    """``0, 1, 2`` or, where they are many and consecutive, ``0 to 19``."""
-    if len(numbers) > 3 and numbers[-1] - numbers[0] == len(numbers) - 1:
-        return f"{numbers[0]} to {numbers[-1]}"
-    return ", ".join(map(str, numbers))
 
 
 def provenance_line(board: Board, selection: SelectionMethod, counts: Iterable[int]) -> str:
@@ -52,7 +26,7 @@ def provenance_line(board: Board, selection: SelectionMethod, counts: Iterable[i
     trials = f"n = {count} {'trial' if count == '1' else 'trials'}"
     return (
         f"{selection_line(selection)} Accuracy in % on the in-split of the test environment, "
-        f"mean and std / sqrt(n) over {trials}. {sweep_line(board)}"
+        f"mean and std / sqrt(n) over {trials}. {board.sweep_line}"
     )
 
 
@@ -61,36 +35,44 @@ def selection_line(selection: SelectionMethod) -> str:
     return f"Selected by {selection.name}: {selection.splits}."
 
 
-def sweep_line(board: Board) -> str:
-    """The seeds, the splits and the versions of the records."""
-    records = [record for group in board.records.values() for record in group]
-    holdouts = sorted({str(record["args"].get("holdout_fraction", "not recorded")) for record in records})
-    return (
-        f"Trial seeds {spoken(seeds(records, 'trial_seed'))}; "
-        f"hparams seeds {spoken(seeds(records, 'hparams_seed'))}; holdout_fraction {', '.join(holdouts)}. "
-        f"Versions: {versions(records)}."
-    )
-
-
-def data_lines(records: Iterable[Record]) -> list[str]:
+def data_lines(runs: Iterable[Run]) -> list[str]:
     """One line for each dataset that not all runs have seen alike; images count where a run recorded them."""
     seen: dict[str, Counter[str]] = {}
-    for args, samples in {_run_and_samples(record) for record in records}:
-        if samples:
-            seen.setdefault(args[0], Counter())[samples] += 1
+    for run in runs:
+        samples = run.provenance.get("samples")
+        if isinstance(samples, list):
+            seen.setdefault(run.dataset, Counter())[" ".join(map(str, samples))] += 1
     return [
         f"runs on {dataset} saw different data, images of each environment: "
-        + "; ".join(f"{samples} ({count} runs)" for samples, count in found.most_common())
-        for dataset, found in seen.items()
-        if len(found) > 1
+        + "; ".join(f"{samples} ({count} runs)" for samples, count in counts.most_common())
+        for dataset, counts in seen.items()
+        if len(counts) > 1
     ]
 
 
-def _run_and_samples(record: Record) -> tuple[tuple[str, ...], str]:
-    args, provenance = record["args"], record.get("provenance")
-    names = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
-    samples = provenance.get("samples") if isinstance(provenance, dict) else None
-    return tuple(str(args[name]) for name in names), " ".join(map(str, samples)) if isinstance(samples, list) else ""
+def trouble_lines(runs: Iterable[Run]) -> list[str]:
+    """One line for each run that exploded or ended at chance (see ``recorded_run.trouble``)."""
+    lines = []
+    for run in runs:
+        card = CARDS.get(run.dataset)
+        reason = trouble(run, card.num_classes if card else None)
+        if reason:
+            lines.append(f"{spoken_run(run)} ({run.folder.name}): {reason}")
+    return lines
+
+
+def shortened(lines: list[str]) -> list[str]:
+    """The first lines, and how many more there are."""
+    more = len(lines) - _LISTED
+    return [*lines[:_LISTED], f"{more} more like the last"] if more > 1 else lines
+
+
+def spoken_run(run: Run) -> str:
+    """What tells it from the other runs of a sweep."""
+    return (
+        f"{run.algorithm} on {run.dataset}, test_envs {' '.join(map(str, run.test_envs))}, trial {run.trial_seed}, "
+        f"hparams {run.hparams_seed}"
+    )
 
 
 def missing_line(board: Board, selection: SelectionMethod) -> str | None:
@@ -124,7 +106,7 @@ def _some(labels: list[str]) -> str:
 
 
 def _reason(board: Board, selection: SelectionMethod) -> str:
-    pairs = any(len(record["args"]["test_envs"]) == 2 for group in board.records.values() for record in group)
+    pairs = any(len(run.test_envs) == 2 for run in board.runs)
     if selection.key == "leave-one-domain-out" and not pairs:
         return ", and there are none: the sweep ran with --single_test_envs"
     return ""

@@ -1,0 +1,233 @@
+"""A run as its records tell it: what identifies it, once, and its numbers as columns over its checkpoints."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from domainbed_adm.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Column = NDArray[np.float64]
+
+#: What tells the runs of a sweep apart in its tables.
+IDENTITY = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
+_ENVIRONMENT = re.compile(r"env([0-9]{1,9})_(?:in|out)_acc")
+
+
+class Columns:
+    """Where each number of a record stands in a run's table. Runs that record the same numbers share one.
+
+    Attributes:
+        names: of the numbers, in the order of the table.
+        n_envs: how many environments, counted from 0 on, have an accuracy among them.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self.place = {name: i for i, name in enumerate(self.names)}
+        known = {int(found[1]) for name in self.names if (found := _ENVIRONMENT.fullmatch(name))}
+        self.n_envs = next(i for i in range(len(known) + 1) if i not in known)
+        self._splits: dict[tuple[str, int | None], list[int]] = {}
+
+    def of_split(self, split: str, without: int | None) -> list[int]:
+        """Places of one split's accuracies of all environments but ``without``; -1 for one that is not recorded."""
+        key = split, without
+        if key not in self._splits:
+            envs = (env for env in range(self.n_envs) if env != without)
+            self._splits[key] = [self.place.get(f"env{env}_{split}_acc", -1) for env in envs]
+        return self._splits[key]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training run. Its dictionaries may be shared with other runs: read them, do not write.
+
+    Attributes:
+        folder: where its ``results.jsonl`` lies.
+        args: the flags it was trained with.
+        hparams: its hyperparameters.
+        provenances: what each part of it was made by (versions, device, data): one where it was never continued
+            elsewhere, none in DomainBed's records; the last part's last.
+        columns: which numbers it recorded.
+        table: float64[checkpoints, columns], in the order of the file; NaN where a number is missing.
+    """
+
+    folder: Path
+    args: dict[str, Any]
+    hparams: dict[str, Any]
+    provenances: tuple[dict[str, Any], ...]
+    columns: Columns
+    table: Column
+
+    def __len__(self) -> int:
+        """Number of checkpoints recorded."""
+        return len(self.table)
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+        return str(self.args["dataset"])
+
+    @property
+    def algorithm(self) -> str:
+        """Name of the algorithm."""
+        return str(self.args["algorithm"])
+
+    @property
+    def test_envs(self) -> list[int]:
+        """Indices of the environments that it holds out."""
+        envs: list[int] = self.args["test_envs"]
+        return envs
+
+    @property
+    def trial_seed(self) -> int:
+        """Seed of the trial, which decides the splits."""
+        return int(self.args["trial_seed"])
+
+    @property
+    def hparams_seed(self) -> int:
+        """Seed of the hyperparameters; 0 means the defaults."""
+        return int(self.args["hparams_seed"])
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What made its last part; empty in DomainBed's records."""
+        return self.provenances[-1] if self.provenances else {}
+
+    @property
+    def n_envs(self) -> int:
+        """How many environments it has accuracies of, whether known or not."""
+        return self.columns.n_envs
+
+    @property
+    def steps(self) -> Column:
+        """The step of each checkpoint, counted from 0."""
+        return self.column("step")
+
+    @property
+    def last_step(self) -> int:
+        """The highest step recorded."""
+        return int(self.steps.max())
+
+    def column(self, name: str) -> Column:
+        """One number over the checkpoints; all NaN where the run did not record it."""
+        place = self.columns.place.get(name)
+        return self._unknown if place is None else self.table[:, place]
+
+    def accuracy(self, env: int, split: str) -> Column:
+        """Accuracy in [0, 1] on one split ("in" or "out") of one environment over the checkpoints."""
+        return self.column(f"env{env}_{split}_acc")
+
+    def mean_accuracy(self, split: str, without: int | None) -> Column:
+        """Mean accuracy on one split over all environments but ``without``; NaN where one of them is missing."""
+        places = self.columns.of_split(split, without)
+        if not places or -1 in places:
+            return self._unknown
+        mean: Column = self.table.take(places, axis=1).mean(axis=1)
+        return mean
+
+    @property
+    def _unknown(self) -> Column:
+        return np.full(len(self.table), np.nan)
+
+
+class Runs(list[Run]):
+    """The runs of a sweep, by folder; no two have the same dataset, algorithm, test environments and seeds."""
+
+    @cached_property
+    def n_records(self) -> int:
+        """Number of checkpoints over all runs."""
+        return sum(map(len, self))
+
+    def to_frame(self) -> pd.DataFrame:
+        """A tidy pandas frame: one row for each checkpoint of each run.
+
+        Its columns are ``folder``, the five that identify a run (``test_envs`` as text: "0" or "0 2"), every number
+        recorded, NaN where missing, and each hyperparameter as ``hparams.<name>``.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise UserError("to_frame needs pandas: pip install 'domainbed-adm[pandas]'") from error
+        about = [
+            {"folder": str(run.folder), **{name: run.args[name] for name in IDENTITY}}
+            | {"test_envs": " ".join(map(str, run.test_envs))}
+            for run in self
+        ]
+        lengths = [len(run) for run in self]
+        row = np.repeat(np.arange(len(self)), lengths)
+        names = list(dict.fromkeys(["step", *(name for run in self for name in run.columns.names)]))
+        numbers = {name: np.concatenate([run.column(name) for run in self]) for name in names}
+        hparams = pd.DataFrame([run.hparams for run in self]).add_prefix("hparams.")
+        return pd.concat(
+            [
+                frame.reset_index(drop=True)
+                for frame in (pd.DataFrame(about).iloc[row], pd.DataFrame(numbers), hparams.iloc[row])
+            ],
+            axis=1,
+        )
+
+
+def trouble(run: Run, n_classes: int | None = None) -> str | None:
+    """Why a run that may be "done" is not to be trusted, in a few words; None where nothing is seen.
+
+    * *Exploded*: the loss of its last record is no finite number, or above 10 max(loss of its first record, ln C).
+    * *At chance*: the mean accuracy on the in-splits of the source environments in its last record is not above
+      c + 2 sqrt(c (1 - c) / n), two standard errors of a guess. c is 1 / C or, where C is unknown, the accuracy at
+      step 0; n is the number of images in those splits, or 1000 where they are not recorded.
+
+    C is the number of classes, in ln C taken as 2 where it is unknown.
+
+    A run with one record is not judged: it has just begun.
+
+    Args:
+        run: the run.
+        n_classes: of its dataset; None where unknown.
+    """
+    if len(run) < 2:
+        return None
+    order = np.argsort(run.steps, kind="stable")
+    first, last = order[0], order[-1]
+    at = f"at step {run.steps[last]:g}"
+    if "loss" in run.columns.place:
+        loss = run.column("loss")
+        floor = math.log(n_classes) if n_classes and n_classes > 1 else math.log(2)
+        before = float(loss[first]) if math.isfinite(loss[first]) else 0.0
+        if not math.isfinite(loss[last]):
+            return f"exploded: its loss {at} is not a number"
+        if loss[last] > 10 * max(before, floor):
+            return f"exploded: its loss is {loss[last]:.3g} {at}, and was {before:.3g} at step {run.steps[first]:g}"
+    return _at_chance(run, n_classes, int(first), int(last))
+
+
+def _at_chance(run: Run, n_classes: int | None, first: int, last: int) -> str | None:
+    sources = [env for env in range(run.n_envs) if env not in run.test_envs]
+    if not sources:
+        return None
+    accuracy = np.mean([run.accuracy(env, "in") for env in sources], axis=0)
+    chance = 1 / n_classes if n_classes else float(accuracy[first]) if run.steps[first] == 0 else math.nan
+    samples = run.provenance.get("samples")
+    n = 1000.0
+    if isinstance(samples, list) and len(samples) == run.n_envs:
+        n = sum(samples[env] for env in sources) * (1 - run.args.get("holdout_fraction", 0.2))
+    if not accuracy[last] <= chance + 2 * math.sqrt(chance * (1 - chance) / max(n, 1)):
+        return None
+    of = f"of {n_classes} classes" if n_classes else "at step 0"
+    return (
+        f"at chance: {100 * accuracy[last]:.1f} % on the source environments at step {run.steps[last]:g}; "
+        f"chance is {100 * chance:.1f} % ({of})"
+    )
