@@ -180,3 +180,13 @@ def test_tidy_rows_as_json_and_csv() -> None:
         ("leave-one-domain-out", False, "0", ""),
         ("leave-one-domain-out", False, "0", ""),
     ]
+
+
+def test_names_that_latex_or_a_spreadsheet_would_obey_do_no_harm() -> None:
+    found = board(*own_runs("[x]"), *own_runs("*y"), *own_runs("=1+1"), *own_runs("ERM", "ColoredMNIST"))
+    document = latex.document(domainbed_sheets(found, TRAINING), found.total)
+    assert "\n{}[x] & " in document
+    assert "\n{}*y & " in document
+    lines = list(csv.DictReader(io.StringIO(tidy.as_csv(tidy.tidy_rows(found, [TRAINING])))))
+    assert {line["algorithm"] for line in lines} == {"ERM", "[x]", "*y", "'=1+1"}
+    assert {"+90%", "+80%", "-90%"} <= {line["environment"] for line in lines}  # ColoredMNIST's, as they are

@@ -62,7 +62,7 @@ def as_json(rows: list[dict[str, Any]]) -> str:
 def as_csv(rows: list[dict[str, Any]]) -> str:
     """The rows as CSV with a heading; seeds are separated by blanks, an unknown number is empty.
 
-    A text that a spreadsheet would run as a formula (it begins with =, +, - or @) gets an apostrophe before it.
+    A text that a spreadsheet would run as a formula (it begins with = or @) gets an apostrophe before it.
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
@@ -75,4 +75,4 @@ def as_csv(rows: list[dict[str, Any]]) -> str:
 def _csv_cell(value: Any) -> Any:
     if isinstance(value, list):
         return " ".join(map(str, value))
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "@")) else value
