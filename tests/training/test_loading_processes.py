@@ -149,7 +149,9 @@ def alive(pid):
 
 def test_they_end_with_the_run_however_it_ends(tmp_path):
     (tmp_path / "run.py").write_text(SCRIPT)
-    run = subprocess.Popen([sys.executable, str(tmp_path / "run.py")], stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}  # the script imports from these tests
+    command = [sys.executable, str(tmp_path / "run.py")]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     with run:
         pids = [int(pid) for pid in run.stdout.readline().split()]
         assert len(pids) == 3
