@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.queues import Queue
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -113,7 +114,14 @@ def _checked(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
 def _begin_worker(_: int) -> None:
     """In a worker, before its first batch."""
     Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
+    sys.excepthook = _silent_when_run_is_gone
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _silent_when_run_is_gone(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """The thread that hands over files tells here that the run has hung up, as it does when it is interrupted."""
+    if not issubclass(kind, (ConnectionError, EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _end_worker(error: Exception, _: object) -> None:

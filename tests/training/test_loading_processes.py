@@ -161,3 +161,13 @@ def test_they_end_with_the_run_however_it_ends(tmp_path):
     while any(map(alive, pids)) and time.monotonic() < until:
         time.sleep(0.1)
     assert not any(map(alive, pids))
+
+
+def test_a_run_that_hung_up_is_no_traceback_of_its_workers(capsys):
+    for error, told in (
+        (ConnectionResetError(), False),
+        (EOFError(), False),
+        (OSError(24, "Too many open files"), True),
+    ):
+        loading_processes._silent_when_run_is_gone(type(error), error, None)
+        assert bool(capsys.readouterr().err) == told
