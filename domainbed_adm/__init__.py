@@ -5,28 +5,30 @@ The flow, which is also the layout::
     data -> minibatches -> difficulty -> curriculum weights -> flatness-aware step
          -> records -> selection -> leaderboard
 
-==========================  ================================================================
-``datasets``                what is trained on: environments over one set of classes
-``method``                  pure PyTorch, no files and no flags. ``cards``: the grid of 28 methods
-                            as data; ``difficulty``: losses and inputs -> scores[B];
-                            ``curriculum``: scores[B] and progress -> weights[B]; ``flatness``:
-                            gradient function -> gradient for the optimizer; ``step``: the three
-                            wired into one training step of any PyTorch loop
-``algorithms``              the grid as DomainBed ``Algorithm`` classes
-``hparams_registry``        their defaults, random ranges and valid ranges
-``networks``                what is trained
-``training``                one run: set-up, batches, splits, loop, evaluation, resume
-``records``                 ``results.jsonl``: write, read; ``recorded_run``: a run as columns
-``model_selection``         runs -> the accuracy each selection method reports
-``leaderboard``             runs -> tables, paired comparisons, published numbers beside ours
-``sweeping``                many runs: jobs, command launchers, named sweeps, status
-``analysis``                models -> Hessian, sharpness, landscape; traces -> separability
-``report``                  a sweep as one HTML page, a file for each ``section_*``
-``upstream``                the same methods in a DomainBed checkout
-``extensions``              parts of other packages; ``testing`` checks them
-``scripts``, ``cli``        the command line
-``system``                  the terminal, the disk, locks, signals, the machine, seeds
-==========================  ================================================================
+============================  ================================================================
+``datasets``                  what is trained on: environments over one set of classes
+``method``                    pure PyTorch, no files and no flags. ``cards``: the grid of 28 methods
+                              as data; ``difficulty``: losses and inputs -> scores[B];
+                              ``curriculum``: scores[B] and progress -> weights[B]; ``flatness``:
+                              gradient function -> gradient for the optimizer; ``step``: the three
+                              wired into one training step of any PyTorch loop
+``algorithms``                the grid as DomainBed ``Algorithm`` classes
+``hparams_registry``          their defaults, random ranges and valid ranges
+``networks``, ``backbones``   what is trained; pretrained feature extractors
+``run_args``, ``run_files``   the flags of a run; every file name and exit code
+``training``                  one run: set-up, batches, splits, loop, evaluation, resume
+``records``                   ``results.jsonl``: write, read; ``record_lines`` decodes a line,
+                              ``recorded_run`` is a run as arrays over its checkpoints
+``model_selection``           runs -> the accuracy each selection method reports
+``leaderboard``               runs -> tables, paired comparisons, published numbers beside ours
+``sweeping``                  many runs: jobs, command launchers, named sweeps, status
+``analysis``                  models -> Hessian, sharpness, landscape; traces -> separability
+``report``                    a sweep as one HTML page, a file for each ``section_*``
+``upstream``                  the same methods in a DomainBed checkout
+``extensions``                parts of other packages; ``testing`` checks them
+``scripts``, ``cli``          the command line
+``system``                    the terminal, the disk, locks, signals, the machine, seeds
+============================  ================================================================
 
 Importing the package loads no torch.
 """

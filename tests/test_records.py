@@ -4,7 +4,6 @@ import errno
 import json
 import math
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.recorded_run import Runs, trouble
+from domainbed_adm.recorded_run import Runs
 from domainbed_adm.records import append, keep_steps, load_runs, read_runs
 from tests.runs import DATA, as_runs, read_records, record, write
 
@@ -61,30 +60,6 @@ def test_domainbeds_records_of_2020_read_the_same() -> None:
         assert all(line["args"] == run.args and line["hparams"] == run.hparams for line in lines)
         for name in lines[0].keys() - {"args", "hparams"}:
             assert run.column(name).tolist() == [line[name] for line in lines]
-
-
-def test_a_run_is_columns(tmp_path: Path) -> None:
-    made = {"device": "cpu"}
-    first = record((0.1, 0.2), (0.3, None), step=0, loss=2.0, hparams={"lr": 1}, provenance=made)
-    later = record((0.5, 0.6), (0.7, 0.8), step=5, more=7, hparams={"lr": 1}, provenance={"device": "gpu"})
-    (run,) = load_runs(write(tmp_path, first, later))
-    assert (run.algorithm, run.test_envs, run.hparams, len(run), run.last_step) == ("ERM", [0], {"lr": 1}, 2, 5)
-    assert run.provenances == (made, {"device": "gpu"})
-    assert run.provenance == {"device": "gpu"}
-    for name, values in (("loss", [2, math.nan]), ("more", [math.nan, 7]), ("other", [math.nan] * 2)):
-        np.testing.assert_array_equal(run.column(name), values)
-    np.testing.assert_array_equal(run.mean_accuracy("out", without=0), [math.nan, 0.8])
-    np.testing.assert_array_equal(run.mean_accuracy("in", without=None), [0.2, 0.6])
-
-
-@pytest.mark.parametrize("count", [2, 7, 8, 9, 31, 130])
-def test_means_over_environments_are_numpys_to_the_bit(count: int) -> None:
-    """So that ties between checkpoints are broken as DomainBed breaks them."""
-    generator = np.random.default_rng(count)
-    lines = [record(*((0.5, value) for value in generator.random(count + 1).tolist()), step=step) for step in range(20)]
-    (run,) = as_runs(*lines)
-    expected = [np.mean([line[f"env{env}_out_acc"] for env in range(1, count + 1)]) for line in lines]
-    assert run.mean_accuracy("out", without=0).tolist() == expected
 
 
 def with_args(**args: object) -> dict:
@@ -213,7 +188,7 @@ def test_a_reader_of_warnings_that_has_enough_is_no_unreadable_file(
     def close(message: str) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr("domainbed_adm.records.warn", close)
+    monkeypatch.setattr("domainbed_adm.record_lines.warn", close)
     with pytest.raises(BrokenPipeError):
         load_runs(tmp_path)
 
@@ -283,56 +258,7 @@ def test_keep_steps_leaves_the_lines_as_they_are(tmp_path: Path) -> None:
     assert path.read_text() == f"{lines[3]}\n{lines[0]}\n"
 
 
-def test_a_frame_has_a_row_for_each_checkpoint(tmp_path: Path) -> None:
-    pandas = pytest.importorskip("pandas")
-    write(tmp_path / "a", *(record((0.5, 0.1), step=step, loss=1.0, hparams={"lr": 0.1}) for step in (0, 5)))
-    write(tmp_path / "b", record((0.6, 0.2), (0.3, 0.3), test_envs=(0, 1), algorithm="SAM", hparams={"rho": 2}))
-    frame = load_runs(tmp_path).to_frame()
-    assert isinstance(frame, pandas.DataFrame)
-    assert list(frame.columns) == [
-        *("folder", "dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed", "step", "env0_in_acc"),
-        *("env0_out_acc", "loss", "env1_in_acc", "env1_out_acc", "hparams.lr", "hparams.rho"),
-    ]
-    assert frame["algorithm"].tolist() == ["ERM", "ERM", "SAM"]
-    assert frame["test_envs"].tolist() == ["0", "0", "0 1"]
-    assert frame["step"].tolist() == [0, 5, 0]
-    np.testing.assert_array_equal(frame["loss"], [1, 1, math.nan])
-    np.testing.assert_array_equal(frame["hparams.rho"], [math.nan, math.nan, 2])
-
-
-def test_a_frame_without_pandas_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(UserError, match=r"to_frame needs pandas: pip install 'domainbed-adm\[pandas\]'"):
-        load_runs(write(tmp_path, record())).to_frame()
-
-
-def learned(*losses: float | None, accuracy: float, samples: int | None = None, start: float = 0.1) -> str | None:
-    origin = {} if samples is None else {"samples": [samples] * 3}
-    values = np.linspace(start, accuracy, len(losses)).tolist()
-    lines = [
-        record((0.9, 0.9), (value, value), (value, value), step=10 * i, loss=loss, provenance=origin)
-        for i, (loss, value) in enumerate(zip(losses, values, strict=True))
-    ]
-    return trouble(*as_runs(*lines), n_classes=10)
-
-
-def test_a_run_that_exploded_is_named() -> None:
-    assert learned(2.3, 0.5, accuracy=0.8) is None
-    assert learned(2.3, 1e7, accuracy=0.8) == "exploded: its loss is 1e+07 at step 10, and was 2.3 at step 0"
-    assert learned(2.3, None, accuracy=0.8) == "exploded: its loss at step 10 is not a number"
-    assert learned(2.3, 1e7, 0.4, accuracy=0.8) is None  # it came back
-    assert learned(2.3, 22.9, accuracy=0.8) is None
-    assert learned(0.0, 22.9, accuracy=0.8) is None  # a curriculum that begins with no sample
-    assert learned(0.0, 23.1, accuracy=0.8) is not None
-
-
-def test_a_run_at_chance_is_named() -> None:
-    assert learned(2.3, 2.3, accuracy=0.1) == (
-        "at chance: 10.0 % on the source environments at step 10; chance is 10.0 % (of 10 classes)"
-    )
-    assert learned(2.3, accuracy=0.1) is None  # it has just begun
-    error = 2 * math.sqrt(0.1 * 0.9 / (2 * 500 * 0.8))
-    assert learned(2.3, 2.3, accuracy=0.1 + error - 1e-4, samples=500) is not None
-    assert learned(2.3, 2.3, accuracy=0.1 + error + 1e-4, samples=500) is None
-    flat = as_runs(*(record((0.9, 0.9), (0.3, 0.3), step=step) for step in (0, 10)))
-    assert trouble(*flat) == "at chance: 30.0 % on the source environments at step 10; chance is 30.0 % (at step 0)"
+def test_runs_of_one_file_may_record_other_numbers() -> None:
+    wide = record(*[(0.5, 0.5)] * 6, algorithm="A", extra=1)
+    narrow = record(*[(0.6, 0.6)] * 2, algorithm="B")
+    assert [(run.n_envs, "extra" in run.columns.place) for run in as_runs(wide, narrow)] == [(6, True), (2, False)]

@@ -58,10 +58,9 @@ class Launcher(Protocol):
 
 
 def _shares(slots: int) -> dict[str, str]:
-    """Each slot's share of the CPUs, for the children's loaders and threads; what the user has set stays."""
-    share = cpu_count() // slots
-    wanted = {"DOMAINBED_ADM_WORKERS": str(share), "OMP_NUM_THREADS": str(max(1, share))}
-    return {name: value for name, value in wanted.items() if name not in os.environ}
+    """Each slot's share of the CPUs, for the children's loaders; what the user has set stays."""
+    name = "DOMAINBED_ADM_WORKERS"
+    return {} if name in os.environ else {name: str(cpu_count() // slots)}
 
 
 def local(

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from domainbed_adm import records, run_files
+from domainbed_adm.datasets.cards import get_card
+from domainbed_adm.recorded_run import trouble
 from domainbed_adm.sweeping.jobs import DONE, FAILED, NOT_LAUNCHED, RUNNING, STATES, Job
 from domainbed_adm.sweeping.launch import failure_line
 from domainbed_adm.system.console import printable
@@ -27,8 +29,12 @@ def show_status(jobs: Sequence[Job]) -> None:
     for job, state in zip(jobs, states, strict=True):
         if state == FAILED:
             print(f"failed: {printable(failure_line(job))}")
+    progress = list(map(_progress, jobs, states))
+    for job, of in zip(jobs, progress, strict=True):
+        if of.trouble:
+            print(f"not to be trusted: {job.label} ({job.output_dir.name}): {printable(of.trouble)}")
     print(summary(states))
-    line = eta(map(_progress, jobs, states))
+    line = eta(progress)
     if line:
         print(line)
 
@@ -41,13 +47,23 @@ def summary(states: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far one job is: its method and data, its state, the steps left, and the step times it measured (seconds)."""
+    """How far one job is.
+
+    Attributes:
+        algorithm: its method.
+        dataset: its data.
+        state: one of ``STATES``.
+        steps_left: how many it has still to train.
+        step_times: those it measured, in seconds.
+        trouble: why a job that is done is not to be trusted (``recorded_run.trouble``); None where nothing is seen.
+    """
 
     algorithm: str
     dataset: str
     state: str
     steps_left: int
     step_times: list[float]
+    trouble: str | None = None
 
 
 def _progress(job: Job, state: str) -> Progress:
@@ -56,7 +72,10 @@ def _progress(job: Job, state: str) -> Progress:
     steps_done = max((run.last_step + 1 for run in runs), default=0)
     left = 0 if state == DONE else max(0, job.n_steps - steps_done)
     times = [seconds for run in runs for seconds in run.column("step_time").tolist() if seconds >= 0]
-    return Progress(job.train_args["algorithm"], job.train_args["dataset"], state, left, times)
+    dataset = job.train_args["dataset"]
+    classes = get_card(dataset).num_classes
+    seen = next(filter(None, (trouble(run, classes) for run in runs)), None) if state == DONE else None
+    return Progress(job.train_args["algorithm"], dataset, state, left, times, seen)
 
 
 def eta(jobs: Iterable[Progress]) -> str | None:

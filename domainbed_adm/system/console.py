@@ -78,6 +78,17 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def printable_values(value: Any) -> Any:
+    """A value of JSON's types with every text in it as :func:`printable` gives it."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        return {printable(name): printable_values(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [printable_values(item) for item in value]
+    return value
+
+
 def warn(message: str) -> None:
     """Print one line of warning to the standard error stream, whatever names the message holds."""
     print(f"warning: {printable(message)}", file=sys.stderr)

@@ -8,9 +8,9 @@ from domainbed_adm import records
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_args import differences, identity
 from domainbed_adm.run_files import CHECKPOINT, DONE, MODEL, RESULTS
-from domainbed_adm.training import checkpoint_file as resume
+from domainbed_adm.system.console import printable_values
 from domainbed_adm.training.batches import Schedule
-from domainbed_adm.training.checkpoint_file import Position
+from domainbed_adm.training.checkpoint_file import Position, data_identity, load_position
 from domainbed_adm.training.setup import Setup
 
 
@@ -38,7 +38,7 @@ def find_position(run: Setup, output_dir: Path) -> Position:
         UserError: the checkpoint cannot be used, records are lost that it counts, or they are another run's.
     """
     checkpoint, path = output_dir / CHECKPOINT, output_dir / RESULTS
-    position = resume.load_position(checkpoint, run) if checkpoint.exists() else Position()
+    position = load_position(checkpoint, run) if checkpoint.exists() else Position()
     _check_recorded(run, path, position.next_step, "the checkpoint counts")
     if path.exists():
         records.keep_steps(path, checkpoints_before(run, position.next_step))
@@ -58,12 +58,12 @@ def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> Non
         UserError: the message names what differs, or how many there are.
     """
     recorded = records.read_runs(path) if path.exists() else []
-    ours, our_data = identity(run.args, run.hparams), resume.data_identity(run)
+    ours, our_data = identity(run.args, run.hparams), data_identity(run)
     for theirs, about in ((one, about) for one in recorded for about in one.provenances or ({},)):
         data = {name: about[name] for name in our_data if name in about}
         unlike = differences(
-            records.printable_values(identity(theirs.args, theirs.hparams) | data),
-            records.printable_values(ours | {name: our_data[name] for name in data}),
+            printable_values(identity(theirs.args, theirs.hparams) | data),
+            printable_values(ours | {name: our_data[name] for name in data}),
         )
         if unlike:
             raise UserError(f"{path.parent} holds another run: {unlike}. Give another --output_dir, or --restart")

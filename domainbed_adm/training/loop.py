@@ -18,10 +18,9 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import CHECKPOINT, DONE, MODEL, RESULTS, TENSORBOARD, files_of_run, model_of_step
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.disk import replacing
-from domainbed_adm.training import checkpoint_file as resume
 from domainbed_adm.training import failures
 from domainbed_adm.training.batches import Batch, Schedule, TaskDataset, evaluation_tasks
-from domainbed_adm.training.checkpoint_file import Position
+from domainbed_adm.training.checkpoint_file import Position, data_identity, save_position
 from domainbed_adm.training.evaluation import accuracies
 from domainbed_adm.training.folder import find_position, is_finished
 from domainbed_adm.training.loading_processes import open_stream
@@ -79,7 +78,7 @@ def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position, o
     )
     schedule = Schedule(run.n_steps, run.checkpoint_freq, evaluation_tasks(run.splits), position.next_step)
     batches = open_stream(tasks, schedule, run.workers, pin_memory=run.device.type == "cuda")
-    origin = provenance(run.device, run.args["seed"], resume.data_identity(run))
+    origin = provenance(run.device, run.args["seed"], data_identity(run))
     save_every = run.args["checkpoint_every"]
     last_record = run.start_time
     for step in range(position.next_step, run.n_steps):
@@ -101,7 +100,7 @@ def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position, o
             if run.args["save_model_every_checkpoint"] and not run.args["skip_model_save"]:
                 save_model(output_dir / model_of_step(step), _model_contents(run))
         if (step + 1) % save_every == 0 if save_every else schedule.is_checkpoint(step):
-            resume.save_position(output_dir / CHECKPOINT, run, position)
+            save_position(output_dir / CHECKPOINT, run, position)
 
 
 def _record(run: Setup, schedule: Schedule, batches: Iterator[Batch], position: Position) -> records.Record:

@@ -7,25 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from domainbed_adm.datasets.cards import Normalization
 from domainbed_adm.datasets.folders import eval_transform
-from domainbed_adm.datasets.images import load_image
+from domainbed_adm.datasets.images import EXTENSIONS, is_image_name, load_image
 from domainbed_adm.errors import NonFiniteError, UserError
 
 
 def find_images(folder: Path) -> list[Path]:
-    """All image files below a folder, sorted.
+    """All image files below a folder, sorted; hidden ones, such as macOS leaves, are none.
 
     Raises:
         UserError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: --images is a folder of images")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS)
+    found = sorted(path for path in folder.rglob("*") if is_image_name(path.name) and path.is_file())
     if not found:
-        raise UserError(f"no image below {folder}; looked for {' '.join(IMG_EXTENSIONS)}")
+        raise UserError(f"no image below {folder}; looked for {' '.join(EXTENSIONS)}")
     return found
 
 

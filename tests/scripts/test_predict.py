@@ -53,3 +53,10 @@ def test_a_name_that_is_no_utf8_is_escaped(tmp_path, command, monkeypatch):
     assert main(command) == 0
     assert output.read_bytes() == strict.buffer.getvalue()
     assert output.read_text(encoding="utf-8").splitlines()[1].startswith(rf"{images}/caf\udce9.png,")
+
+
+def test_what_macos_leaves_and_folders_named_as_images_are_none(tmp_path, command, capsys):
+    (tmp_path / "images/._a.png").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "images/x.jpg").mkdir()
+    assert main(command) == 0
+    assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()[1:]] == [str(tmp_path / "images/a.png")]

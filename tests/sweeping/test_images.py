@@ -57,7 +57,7 @@ def test_the_job_fails_names_the_file_and_goes_on_when_it_is_mended(
         else:
             path.unlink(missing_ok=True)
 
-    monkeypatch.setattr(loop.resume, "save_position", then_harm)
+    monkeypatch.setattr(loop, "save_position", then_harm)
     job, *others = Sweep(
         ["Shapes"],
         ["ERM"],
@@ -83,7 +83,7 @@ def test_the_job_fails_names_the_file_and_goes_on_when_it_is_mended(
     assert main(["sweep", "status", *sweep]) == 0
     assert f"failed: {job.label}: {reason}" in capsys.readouterr().out
 
-    monkeypatch.setattr(loop.resume, "save_position", save)
+    monkeypatch.setattr(loop, "save_position", save)
     path.write_bytes(whole)
     assert main(launch) == 0
     assert [one.state for one in (job, *others)] == [DONE] * 3

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from domainbed_adm.records import read_runs
 from domainbed_adm.sweeping import jobs, launch
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, Job, Sweep
 from domainbed_adm.sweeping.launch import Launch
@@ -193,3 +194,25 @@ def test_waiting_for_a_job_takes_it_over_where_its_process_dies(
         assert Launch([job], local, 1, retries=0).run() == 0
     assert job.state == DONE
     assert capsys.readouterr().out.startswith("waiting for 1 jobs that other processes run\n[1/1] done")
+
+
+def test_records_are_the_same_for_every_number_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums of floats depend on the number of threads, which must not depend on how many jobs share the machine."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    sweep = Sweep(
+        datasets=["RotatedDigits"],
+        algorithms=["ERM", "SAM_SSPL_ADM"],
+        n_hparams=1,
+        n_trials=1,
+        steps=6,
+        hparams='{"cnn_width": 32, "batch_size": 16}',
+        single_test_envs=True,
+    )
+    told = []
+    for n in (1, 2):
+        own = [job for job in sweep.jobs(tmp_path / str(n)) if job.train_args["test_envs"] == [0]]
+        assert local([job.command for job in own], jobs=n) == [0, 0]
+        told.append([run.column("loss").tolist() for job in own for run in read_runs(job.output_dir / "results.jsonl")])
+        own_threads = {run.provenance["threads"] for job in own for run in read_runs(job.output_dir / "results.jsonl")}
+        assert own_threads == {1}
+    assert told[0] == told[1]

@@ -89,12 +89,13 @@ def test_local_shares_the_cpus_among_the_jobs_unless_the_user_did(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(7)), raising=False)
-    command = written_environment(tmp_path / "env", "DOMAINBED_ADM_WORKERS", "OMP_NUM_THREADS")
+    command = written_environment(tmp_path / "env", "DOMAINBED_ADM_WORKERS")
+    for jobs, share in ((2, "3"), (1000, "0")):
+        local([command], jobs=jobs)
+        assert json.loads((tmp_path / "env").read_text()) == [share]
+    monkeypatch.setenv("DOMAINBED_ADM_WORKERS", "7")
     local([command], jobs=2)
-    assert json.loads((tmp_path / "env").read_text()) == ["3", "3"]
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    local([command], jobs=1000)
-    assert json.loads((tmp_path / "env").read_text()) == ["0", "7"]
+    assert json.loads((tmp_path / "env").read_text()) == ["7"]
 
 
 def test_multi_gpu_gives_each_job_one_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,3 +123,16 @@ def test_a_failure_stays_one_harmless_line(tmp_path: Path, capsys: pytest.Captur
 def test_steps_of_a_job_are_its_flag_or_the_datasets(tmp_path: Path) -> None:
     assert Job({"dataset": "RotatedDigits", "steps": 7}, tmp_path).n_steps == 7
     assert Job({"dataset": "PACS"}, tmp_path).n_steps == 5001
+
+
+def test_a_job_that_is_done_and_exploded_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (job, *_) = Sweep(["RotatedDigits"], ["ERM"], n_hparams=1, n_trials=1, single_test_envs=True).jobs(tmp_path)
+    lines = [record(*[(0.1, 0.1)] * 6, step=step, loss=loss) for step, loss in ((0, 2.3), (10, 1e7))]
+    write(job.output_dir, *lines)
+    show_status([job])
+    assert "not to be trusted" not in capsys.readouterr().out  # it has not ended
+    (job.output_dir / "done").write_text("done")
+    show_status([job])
+    name = f"ERM on RotatedDigits, test_envs 0 ({job.output_dir.name})"
+    line = f"not to be trusted: {name}: exploded: its loss is 1e+07 at step 10, and was 2.3 at step 0\n"
+    assert line in capsys.readouterr().out

@@ -127,13 +127,13 @@ def test_a_run_that_was_broken_off_ends_in_the_trace_of_one_that_was_not(traced,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken:
-        real, calls = loop.resume.save_position, []
+        real, calls = loop.save_position, []
 
         def second_fails(*args):
             calls.append(args)
             return real(*args) if len(calls) < 2 else killed()
 
-        broken.setattr(loop.resume, "save_position", second_fails)
+        broken.setattr(loop, "save_position", second_fails)
         with pytest.raises(KeyboardInterrupt):
             _train(tmp_path / "a", "--trace_difficulty", "40")
     assert load_trace(tmp_path / "a" / "difficulty.npz").step.tolist() == [0, 2]

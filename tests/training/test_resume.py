@@ -31,8 +31,7 @@ def train(folder, algorithm, *flags, **hparams):
 def train_killed(monkeypatch, step, folder, algorithm, *flags, where="step", **hparams):
     """Train, and be killed at the ``step``-th call of a part of the loop."""
     name = {"step": "_step", "record": "accuracies", "checkpoint": "save_position"}[where]
-    place = loop.resume if where == "checkpoint" else loop
-    original, calls = getattr(place, name), []
+    original, calls = getattr(loop, name), []
 
     def kill(*args, **kwargs):
         calls.append(1)
@@ -41,7 +40,7 @@ def train_killed(monkeypatch, step, folder, algorithm, *flags, where="step", **h
         return original(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr(place, name, kill)
+        patch.setattr(loop, name, kill)
         with pytest.raises(Killed):
             train(folder, algorithm, *flags, **hparams)
 
