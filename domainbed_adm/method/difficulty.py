@@ -36,7 +36,11 @@ class Probe:
 
 
 class Difficulty(Protocol):
-    """Scores a batch: ``difficulty(probe) -> scores`` of shape (B,)."""
+    """Scores a batch: ``difficulty(probe) -> scores`` of shape (B,).
+
+    A difficulty that estimates another one may also offer ``reference: Callable[[Probe], Tensor] | None``, the exact
+    scores: the training step then reports, every so many steps, how well the two agree in rank.
+    """
 
     #: whether the score asks for ``probe.input_gradient``
     needs_input_gradient: bool
@@ -107,6 +111,11 @@ class ADM:
     def __call__(self, probe: Probe) -> Tensor:
         """Scores of shape (B,), without unit."""
         return self.linear(probe) if self.estimator == "linear" else self.exact(probe)
+
+    @property
+    def reference(self) -> Callable[[Probe], Tensor] | None:
+        """The exact scores where this is the linear estimator, else None."""
+        return self.exact if self.estimator == "linear" else None
 
     def exact(self, probe: Probe) -> Tensor:
         """The loss gap to the FGSM copy over the clean loss, shape (B,)."""

@@ -93,3 +93,11 @@ def test_a_normalisation_of_other_channels_is_named():
     model, (x, y) = network(), batch()
     with pytest.raises(UserError, match="input_std has 3 channels, the inputs have 2"):
         ADM(input_std=(1, 1, 1))(probe_of(model, x, y))
+
+
+def test_the_linear_estimator_offers_the_exact_scores_as_its_reference():
+    assert ADM().reference is None
+    x, y = batch(6)
+    probe = probe_of(network(), x, y)
+    reference = ADM(estimator="linear").reference
+    assert torch.equal(reference(probe), ADM()(probe))
