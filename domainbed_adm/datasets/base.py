@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -36,6 +38,15 @@ class Environment(Dataset[Item]):
     targets: np.ndarray
     augmented: bool = False
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the samples, 16 hexadecimal digits: equal where a run that goes on finds the data it began with.
+
+        The same on every machine, and taken without decoding an image: of ``targets`` here; subclasses add what they
+        know of their inputs.
+        """
+        return digest(self.targets)
+
     def __len__(self) -> int:
         return len(self.targets)
 
@@ -45,6 +56,13 @@ class Environment(Dataset[Item]):
     def train_item(self, index: int) -> Item:
         """Return sample ``index`` as training sees it."""
         return self[index]
+
+
+def digest(targets: np.ndarray, inputs: np.ndarray | bytes = b"") -> str:
+    """A fingerprint of targets and of what stands for the inputs, 16 hexadecimal digits."""
+    state = hashlib.blake2b(np.asarray(targets, dtype="<i8").tobytes(), digest_size=8)
+    state.update(inputs if isinstance(inputs, bytes) else np.ascontiguousarray(inputs).data)
+    return state.hexdigest()
 
 
 class TensorEnvironment(Environment):
@@ -58,6 +76,11 @@ class TensorEnvironment(Environment):
     def __init__(self, inputs: torch.Tensor, targets: Sequence[int] | np.ndarray) -> None:
         self.inputs = inputs
         self.targets = np.asarray(targets, dtype=np.int64)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of targets and inputs."""
+        return digest(self.targets, self.inputs.numpy())
 
     def __getitem__(self, index: int) -> Item:
         return self.inputs[index], int(self.targets[index])

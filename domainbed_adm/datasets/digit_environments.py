@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import interpolate
 from torchvision.transforms.functional import InterpolationMode, rotate
 
-from domainbed_adm.datasets.base import MultipleDomainDataset, TensorEnvironment, class_of_card
+from domainbed_adm.datasets.base import MultipleDomainDataset, TensorEnvironment, class_of_card, digest
 from domainbed_adm.datasets.cards import DatasetCard
 from domainbed_adm.system.seeding import seed_hash
 
-#: Grey images in [0, 1], float32 (n, 28, 28), and their digits, int64 (n,), of a dataset's card and data_dir.
+#: Grey images in [0, 1], float32 (n, side, side), and their digits, int64 (n,), of a dataset's card and data_dir.
 Load = Callable[[DatasetCard, "str | None"], "tuple[torch.Tensor, np.ndarray]"]
 #: One environment of its images, its digits and its number.
 Build = Callable[[torch.Tensor, np.ndarray, int], TensorEnvironment]
@@ -25,6 +26,13 @@ ANGLES = (0, 15, 30, 45, 60, 75)
 LABEL_NOISE = 0.25
 #: Probability, per environment, that the colour is not the label's.
 COLOR_FLIPS = (0.1, 0.2, 0.9)
+
+
+def scaled_up(images: torch.Tensor) -> torch.Tensor:
+    """Images, float32 (n, side, side), at 28 px a side; themselves where they have it."""
+    if images.shape[-1] == 28:
+        return images
+    return interpolate(images[:, None], size=(28, 28), mode="bilinear")[:, 0]
 
 
 def rotated(images: torch.Tensor, digits: np.ndarray, number: int) -> TensorEnvironment:
@@ -82,14 +90,20 @@ class DigitsDataset(MultipleDomainDataset):
     build: Build
 
     def __init__(self, data_dir: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
-        images, digits = self.load(self.card, data_dir)
+        source, digits = self.load(self.card, data_dir)
+        images = scaled_up(source)
         order = np.random.RandomState(seed_hash("digits")).permutation(len(digits))
         self.environments = list(self.card.environments or ())
         self.classes = [str(digit) for digit in range(10)] if self.card.num_classes == 10 else ["5 to 9", "0 to 4"]
         self.input_shape = self.card.input_shape
         self.normalization = None
         dealt = [order[i :: len(self.environments)] for i in range(len(self.environments))]
-        self.datasets = [self.build(images[own], digits[own], i) for i, own in enumerate(dealt)]
+        self.datasets = []
+        for i, own in enumerate(dealt):
+            environment = self.build(images[own], digits[own], i)
+            # of the images as they were read: turned ones differ between machines in their last bits
+            environment.fingerprint = digest(environment.targets, (255 * source[own]).round().byte().numpy())
+            self.datasets.append(environment)
 
 
 def class_of_digits(card: DatasetCard, load: Load) -> type[DigitsDataset]:

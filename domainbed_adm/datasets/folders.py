@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from PIL import Image
 from torchvision import transforms
 
 from domainbed_adm.datasets import layout
-from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, class_of_card
+from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, class_of_card, digest
 from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, DatasetCard, Normalization
 from domainbed_adm.datasets.images import EXTENSIONS, load_image
 from domainbed_adm.datasets.inventory import list_images
@@ -95,11 +97,25 @@ class FolderEnvironment(Environment):
         counts = [len(listing.images) for listing in listings.values()]
         self.targets = np.repeat(np.array(list(listings), dtype=np.int64), counts)
         self.augmented = augment is not None
+        self._folder = str(folder)
         self._channels, self._evaluate, self._augment = channels, evaluate, augment or evaluate
         empty = [str(folder / classes[index]) for index, listing in listings.items() if not listing.images]
         if empty:
             names = ", ".join(empty)
             raise UserError(f"no image in class folder {names}: put images there ({' '.join(EXTENSIONS)}) or remove it")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the targets, and of the files' paths below the environment's folder and their sizes.
+
+        Raises:
+            UserError: a file has gone since it was listed.
+        """
+        try:
+            files = [f"{os.path.relpath(path, self._folder)}\0{Path(path).stat().st_size}" for path in self.paths]
+        except OSError as error:
+            raise UserError(f"cannot read image {error.filename}: {error.strerror}") from error
+        return digest(self.targets, os.fsencode("\0".join(files)))
 
     def __getitem__(self, index: int) -> Item:
         return self._item(index, self._evaluate)

@@ -10,13 +10,14 @@ from torchvision.transforms.functional import InterpolationMode, rotate, to_pil_
 
 from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.cards import get_card
-from domainbed_adm.datasets.digit_environments import ANGLES, COLOR_FLIPS, LABEL_NOISE, colored, rotated
+from domainbed_adm.datasets.digit_environments import ANGLES, COLOR_FLIPS, LABEL_NOISE, colored, rotated, scaled_up
 from domainbed_adm.datasets.digits import load
 
 
 @pytest.fixture(scope="module")
 def images():
-    return load(get_card("RotatedDigits"), None)
+    small, digits = load(get_card("RotatedDigits"), None)
+    return scaled_up(small), digits
 
 
 def build(name):

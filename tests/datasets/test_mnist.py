@@ -112,6 +112,19 @@ def test_archives_that_someone_put_there_are_unpacked(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["MNIST"]
 
 
+def test_other_images_have_another_fingerprint(data_dir):
+    def fingerprints():
+        return [data.fingerprint for data in get_dataset_class("RotatedMNIST")(str(data_dir), [0], {})]
+
+    before = fingerprints()
+    assert fingerprints() == before
+    file = data_dir / "MNIST" / "raw" / "t10k-images-idx3-ubyte"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    assert sum(a != b for a, b in zip(before, fingerprints(), strict=True)) == 1
+
+
 def test_no_generator_moves(data_dir):
     before = torch.get_rng_state()
     get_dataset_class("ColoredMNIST")(str(data_dir), [0], {})
