@@ -31,11 +31,13 @@ class Environment(Dataset[Item]):
 
     Attributes:
         targets: class index of each sample, int64 of shape (n,); known without decoding an image.
+        normalization: what :func:`to_inputs` does to pixels of 8 bits.
         augmented: whether ``train_item`` is random. It then draws from torch's global generator, as torchvision's
             transforms do; seed that to repeat a draw.
     """
 
     targets: np.ndarray
+    normalization: Normalization | None = None
     augmented: bool = False
 
     @cached_property
@@ -56,6 +58,35 @@ class Environment(Dataset[Item]):
     def train_item(self, index: int) -> Item:
         """Return sample ``index`` as training sees it."""
         return self[index]
+
+    def compact_item(self, index: int, training: bool) -> Item:
+        """Return ``train_item(index)`` or ``self[index]``, or 8-bit pixels that :func:`to_inputs` turns into just that.
+
+        Batches are made of these, so that loading processes hand over a quarter of the bytes.
+        """
+        return self.train_item(index) if training else self[index]
+
+
+def to_inputs(x: torch.Tensor, normalization: Normalization | None) -> torch.Tensor:
+    """Turn pixels of 8 bits into what a network reads, ``(x / 255 - mean) / std``; other inputs stay as they are.
+
+    Bit for bit torchvision's ``ToTensor`` and ``Normalize``, on every device: the divisors are tensors there, since a
+    GPU multiplies by the rounded inverse of a plain number.
+
+    Args:
+        x: shape (..., channels, height, width).
+        normalization: of as many channels; None leaves pixels in [0, 1].
+
+    Returns:
+        float32 of the same shape where ``x`` is uint8.
+    """
+    if x.dtype != torch.uint8:
+        return x
+    inputs = x.float().div_(torch.tensor(255.0, device=x.device))
+    if normalization is None:
+        return inputs
+    mean, std = (torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (normalization.mean, normalization.std))
+    return inputs.sub_(mean).div_(std)
 
 
 def digest(targets: np.ndarray, inputs: np.ndarray | bytes = b"") -> str:

@@ -14,57 +14,49 @@ from PIL import Image
 from torchvision import transforms
 
 from domainbed_adm.datasets import layout
-from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, class_of_card, digest
+from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, class_of_card, digest, to_inputs
 from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, DatasetCard, Normalization
 from domainbed_adm.datasets.images import EXTENSIONS, load_image
 from domainbed_adm.datasets.inventory import list_images
 from domainbed_adm.errors import UserError
 
+#: An image to its pixels, uint8 of shape (channels, height, width), which ``to_inputs`` normalises.
 Transform = Callable[[Image.Image], torch.Tensor]
 
 #: The normalisation of images of so many channels.
 _NORMALIZATIONS = {1: IMAGENET_GREY, 3: IMAGENET}
 
 
-def eval_transform(image_size: int, channels: int = 3, normalization: Normalization | None = IMAGENET) -> Transform:
-    """Return DomainBed's transform of evaluation: an image to its float32 tensor.
+def eval_transform(image_size: int, channels: int = 3) -> Transform:
+    """Return DomainBed's transform of evaluation, up to the pixels.
 
     Args:
         image_size: pixels a side; the image is resized to a square, whatever its aspect.
         channels: of the result; grey is made of colour where it is 1.
-        normalization: of as many channels; None leaves pixels in [0, 1].
 
     Returns:
-        A function from an image of :func:`load_image` to a tensor of shape (channels, image_size, image_size).
+        A function from an image of :func:`load_image` to uint8 of shape (channels, image_size, image_size).
     """
     grey = [transforms.Grayscale()] if channels == 1 else []
-    return _composed([*grey, transforms.Resize((image_size, image_size)), *_to_tensor(normalization)])
+    return _composed(*grey, transforms.Resize((image_size, image_size)))
 
 
-def augment_transform(image_size: int, normalization: Normalization | None = IMAGENET) -> Transform:
-    """Return DomainBed's transform of training: random crop, flip, colour jitter, grey.
+def augment_transform(image_size: int) -> Transform:
+    """Return DomainBed's transform of training, up to the pixels: random crop, flip, colour jitter, grey.
 
-    It draws from torch's global generator. Arguments and result are as in :func:`eval_transform`.
+    It draws from torch's global generator. Argument and result are as in :func:`eval_transform`.
     """
     return _composed(
-        [
-            transforms.RandomResizedCrop(image_size, scale=(0.7, 1.0)),
-            transforms.RandomHorizontalFlip(),
-            transforms.ColorJitter(0.3, 0.3, 0.3, 0.3),
-            transforms.RandomGrayscale(),
-            *_to_tensor(normalization),
-        ]
+        transforms.RandomResizedCrop(image_size, scale=(0.7, 1.0)),
+        transforms.RandomHorizontalFlip(),
+        transforms.ColorJitter(0.3, 0.3, 0.3, 0.3),
+        transforms.RandomGrayscale(),
     )
 
 
-def _composed(steps: list[Callable[..., Any]]) -> Transform:
-    transform: Transform = transforms.Compose(steps)
+def _composed(*steps: Callable[..., Any]) -> Transform:
+    transform: Transform = transforms.Compose([*steps, transforms.PILToTensor()])
     return transform
-
-
-def _to_tensor(normalization: Normalization | None) -> list[Callable[..., Any]]:
-    normalize = [transforms.Normalize(normalization.mean, normalization.std)] if normalization else []
-    return [transforms.ToTensor(), *normalize]
 
 
 class FolderEnvironment(Environment):
@@ -79,13 +71,20 @@ class FolderEnvironment(Environment):
         channels: 1 or 3.
         evaluate: transform of ``environment[i]``.
         augment: transform of ``environment.train_item(i)``; None: the same.
+        normalization: of the transforms' pixels.
 
     Raises:
         UserError: a class folder holds no image, or something that cannot be read or followed.
     """
 
     def __init__(
-        self, folder: Path, classes: Sequence[str], channels: int, evaluate: Transform, augment: Transform | None
+        self,
+        folder: Path,
+        classes: Sequence[str],
+        channels: int,
+        evaluate: Transform,
+        augment: Transform | None,
+        normalization: Normalization | None,
     ) -> None:
         indices = {name: index for index, name in enumerate(classes) if (folder / name).is_dir()}
         listings = {index: list_images(folder / name) for name, index in indices.items()}
@@ -96,7 +95,7 @@ class FolderEnvironment(Environment):
         self.paths = [str(path) for listing in listings.values() for path in listing.images]
         counts = [len(listing.images) for listing in listings.values()]
         self.targets = np.repeat(np.array(list(listings), dtype=np.int64), counts)
-        self.augmented = augment is not None
+        self.augmented, self.normalization = augment is not None, normalization
         self._folder = str(folder)
         self._channels, self._evaluate, self._augment = channels, evaluate, augment or evaluate
         empty = [str(folder / classes[index]) for index, listing in listings.items() if not listing.images]
@@ -118,14 +117,19 @@ class FolderEnvironment(Environment):
         return digest(self.targets, os.fsencode("\0".join(files)))
 
     def __getitem__(self, index: int) -> Item:
-        return self._item(index, self._evaluate)
+        return self._inputs(*self.compact_item(index, training=False))
 
     def train_item(self, index: int) -> Item:
         """Return sample ``index`` as training sees it: newly augmented at each call where ``augmented``."""
-        return self._item(index, self._augment)
+        return self._inputs(*self.compact_item(index, training=True))
 
-    def _item(self, index: int, transform: Transform) -> Item:
+    def compact_item(self, index: int, training: bool) -> Item:
+        """Return the pixels of sample ``index``, uint8 of shape (channels, height, width), and its class index."""
+        transform = self._augment if training else self._evaluate
         return transform(load_image(self.paths[index], self._channels)), int(self.targets[index])
+
+    def _inputs(self, pixels: torch.Tensor, target: int) -> Item:
+        return to_inputs(pixels, self.normalization), target
 
 
 class FolderDataset(MultipleDomainDataset):
@@ -142,10 +146,12 @@ class FolderDataset(MultipleDomainDataset):
         size, channels = hparams.get("image_size", 224), hparams.get("image_channels", 3)
         self.normalization = _NORMALIZATIONS.get(channels)
         self.input_shape = (channels, size, size)
-        evaluate = eval_transform(size, channels, self.normalization)
-        augment = augment_transform(size, self.normalization) if hparams.get("data_augmentation", True) else None
+        evaluate = eval_transform(size, channels)
+        augment = augment_transform(size) if hparams.get("data_augmentation", True) else None
         self.datasets = [
-            FolderEnvironment(root / folder, self.classes, channels, evaluate, None if i in test_envs else augment)
+            FolderEnvironment(
+                root / folder, self.classes, channels, evaluate, None if i in test_envs else augment, self.normalization
+            )
             for i, folder in enumerate(folders)
         ]
 

@@ -6,7 +6,7 @@ counter-based generator keyed by (seed, environment, t), whoever loads them and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from domainbed_adm.algorithms import Minibatch
-from domainbed_adm.datasets.base import Environment, Item
+from domainbed_adm.datasets.base import Environment, Item, to_inputs
+from domainbed_adm.datasets.cards import Normalization
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.seeding import draw_indices, raw_stream
 from domainbed_adm.training.splits import Splits, class_balanced_weights
@@ -51,12 +52,13 @@ class Batch:
 
     Attributes:
         task: whose batch it is.
-        x: inputs, float32 of shape (B, *input_shape).
+        x: inputs, shape (B, *input_shape): float32, or uint8 pixels that are normalised on the device.
         y: class indices, int64 of shape (B,).
         index: int64 of shape (B,), which sample of the training set each is, unique over all environments.
         sizes: samples of each domain, in order; their sum is B.
-        unlabeled: inputs of the test domains for domain adaptation, ``batch_size`` of each; shape (0,) where none.
+        unlabeled: as ``x``, of the test domains for domain adaptation; shape (0,) where none.
         unlabeled_sizes: how many of each.
+        normalization: of pixels.
         error: why nothing was loaded; None where all was.
     """
 
@@ -67,15 +69,13 @@ class Batch:
     sizes: list[int] = field(default_factory=list)
     unlabeled: Tensor = field(default_factory=lambda: torch.empty(0))
     unlabeled_sizes: list[int] = field(default_factory=list)
+    normalization: Normalization | None = None
     error: str | None = None
-
-    def _tensors(self) -> list[Tensor]:
-        return [self.x, self.y, self.index, self.unlabeled]
 
     @property
     def nbytes(self) -> int:
         """Bytes that its tensors take."""
-        return sum(tensor.nbytes for tensor in self._tensors())
+        return sum(tensor.nbytes for tensor in (self.x, self.y, self.index, self.unlabeled))
 
     def share_memory(self) -> None:
         """Move the tensors into memory that another process can read.
@@ -83,34 +83,33 @@ class Batch:
         Raises:
             RuntimeError: the system has no room there, or allows no more open files.
         """
-        tensors: list[Any] = self._tensors()
+        tensors: list[Any] = [self.x, self.y, self.index, self.unlabeled]  # torch states no types for this
         for tensor in tensors:
             if tensor.numel():
                 tensor.share_memory_()
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, for transfers beside computation."""
-        pinned = {name: getattr(self, name).pin_memory() for name in ("x", "y", "unlabeled")}
-        return replace(self, **pinned)
+        return replace(self, x=self.x.pin_memory(), y=self.y.pin_memory(), unlabeled=self.unlabeled.pin_memory())
+
+    def inputs(self, device: torch.device) -> Tensor:
+        """What the network reads, float32 of shape (B, *input_shape), on the device."""
+        return to_inputs(self.x.to(device, non_blocking=True), self.normalization)
+
+    def targets(self, device: torch.device) -> Tensor:
+        """``y`` on the device."""
+        return self.y.to(device, non_blocking=True)
 
     def minibatches(self, device: torch.device) -> list[Minibatch]:
         """One labelled minibatch per domain, on the device; the index stays on the CPU."""
-        x, y = self.x.to(device, non_blocking=True), self.y.to(device, non_blocking=True)
-        parts = zip(*(torch.split(tensor, self.sizes) for tensor in (x, y, self.index)), strict=True)
-        return [Minibatch(*part) for part in parts]
+        tensors = (self.inputs(device), self.targets(device), self.index)
+        parts = zip(*(torch.split(tensor, self.sizes) for tensor in tensors), strict=True)
+        return [Minibatch(x, y, index) for x, y, index in parts]
 
     def unlabeled_inputs(self, device: torch.device) -> list[Tensor]:
         """The inputs of each test domain for domain adaptation, on the device."""
-        return list(torch.split(self.unlabeled.to(device, non_blocking=True), self.unlabeled_sizes))
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """Samples of one environment, and their positions in it."""
-
-    environment: int
-    keys: Sequence[int]
-    items: list[Item]
+        inputs = to_inputs(self.unlabeled.to(device, non_blocking=True), self.normalization)
+        return list(torch.split(inputs, self.unlabeled_sizes))
 
 
 class TaskDataset(Dataset[Batch]):
@@ -128,56 +127,61 @@ class TaskDataset(Dataset[Batch]):
         self.environments, self.splits, self.batch_size, self.seed = environments, splits, batch_size, seed
         self.sources = [i for i in range(len(environments)) if i not in test_envs]
         self.adapted = [i for i in test_envs if splits[i].uda]
-        self.offsets = np.cumsum([0, *(len(environment) for environment in environments)])
-        self.class_weights = {i: self._class_weights(i) for i in self.sources if class_balanced}
+        self.offsets = np.cumsum([0, *map(len, environments)])
+        balanced = self.sources if class_balanced else []
+        self.class_weights = {i: class_balanced_weights(environments[i].targets, splits[i].in_) for i in balanced}
 
-    def _class_weights(self, environment: int) -> np.ndarray:
-        targets = self.environments[environment].targets
-        return class_balanced_weights([targets[key] for key in self.splits[environment].in_])
-
-    def __getitem__(self, task: Any) -> Batch:
+    def __getitem__(self, task: Task) -> Batch:
         try:
-            return self._train(task) if isinstance(task, TrainTask) else self._evaluate(task)
+            if isinstance(task, EvaluateTask):
+                return self._load(task, {task.environment: task.keys})
+            batch = self._load(task, {i: self._draw(task, i, self.splits[i].in_) for i in self.sources})
+            if self.adapted:
+                unlabeled = self._load(task, {i: self._draw(task, i, self.splits[i].uda) for i in self.adapted})
+                batch.unlabeled, batch.unlabeled_sizes = unlabeled.x, unlabeled.sizes
+            return batch
         except UserError as error:  # an exception from a worker process would arrive as a traceback
             return Batch(task, error=str(error))
 
-    def _train(self, task: TrainTask) -> Batch:
-        labelled = [self._draw(i, self.splits[i].in_, task.step, self.class_weights.get(i)) for i in self.sources]
-        unlabeled = [self._draw(i, self.splits[i].uda, task.step, None) for i in self.adapted]
-        batch = self._pack(task, labelled)
-        if unlabeled:
-            batch.unlabeled = torch.stack([x for drawn in unlabeled for x, _ in drawn.items])
-            batch.unlabeled_sizes = [len(drawn.items) for drawn in unlabeled]
-        return batch
+    def _draw(self, task: TrainTask, environment: int, keys: list[int]) -> list[int]:
+        """The ``batch_size`` positions of a step among these."""
+        weights, key = self.class_weights.get(environment), ("minibatch", self.seed, environment, task.step)
+        return [keys[i] for i in draw_indices(self.batch_size, len(keys), weights, *key)]
 
-    def _draw(self, environment: int, keys: list[int], step: int, weights: np.ndarray | None) -> _Drawn:
-        place = (self.seed, environment, step)
-        chosen = [keys[i] for i in draw_indices(self.batch_size, len(keys), weights, "minibatch", *place)]
+    def _load(self, task: Task, positions: Mapping[int, Sequence[int]]) -> Batch:
+        """Load these positions of these environments."""
+        items = [item for i, keys in positions.items() for item in self._items(task, i, keys)]
+        return Batch(
+            task,
+            torch.stack([x for x, _ in items]),
+            torch.tensor([int(y) for _, y in items]),
+            torch.tensor([key + int(self.offsets[i]) for i, keys in positions.items() for key in keys]),
+            [len(keys) for keys in positions.values()],
+            normalization=self.environments[0].normalization,
+        )
+
+    def _items(self, task: Task, number: int, keys: Sequence[int]) -> list[Item]:
+        environment = self.environments[number]
+        if isinstance(task, EvaluateTask):
+            return [environment.compact_item(key, training=False) for key in keys]
         with torch.random.fork_rng(devices=[]):
             # The CPU generator alone: torch.manual_seed would reseed the accelerator's as well.
-            torch.default_generator.manual_seed(int(raw_stream(1, "augmentation", *place)[0] >> np.uint64(1)))
-            return _Drawn(environment, chosen, [self.environments[environment].train_item(key) for key in chosen])
-
-    def _evaluate(self, task: EvaluateTask) -> Batch:
-        environment = self.environments[task.environment]
-        return self._pack(task, [_Drawn(task.environment, task.keys, [environment[key] for key in task.keys])])
-
-    def _pack(self, task: Task, drawn: Sequence[_Drawn]) -> Batch:
-        items = [item for one in drawn for item in one.items]
-        y = torch.tensor([int(y) for _, y in items])
-        index = [key + int(self.offsets[one.environment]) for one in drawn for key in one.keys]
-        sizes = [len(one.items) for one in drawn]
-        return Batch(task, torch.stack([x for x, _ in items]), y, torch.tensor(index), sizes)
+            seed = raw_stream(1, "augmentation", self.seed, number, task.step)[0] >> np.uint64(1)
+            torch.default_generator.manual_seed(int(seed))
+            return [environment.compact_item(key, training=True) for key in keys]
 
 
 def evaluation_tasks(splits: Sequence[Splits]) -> list[EvaluateTask]:
     """The tasks that read every split once, in DomainBed's order: all in-, all out-, all uda-splits."""
-    named = [(f"env{i}_in", i, split.in_) for i, split in enumerate(splits)]
-    named += [(f"env{i}_out", i, split.out) for i, split in enumerate(splits)]
-    named += [(f"env{i}_uda", i, split.uda) for i, split in enumerate(splits)]
+    keys_of = {
+        "in": [split.in_ for split in splits],
+        "out": [split.out for split in splits],
+        "uda": [split.uda for split in splits],
+    }
     return [
-        EvaluateTask(name, i, tuple(keys[start : start + EVALUATION_BATCH]))
-        for name, i, keys in named
+        EvaluateTask(f"env{i}_{kind}", i, tuple(keys[start : start + EVALUATION_BATCH]))
+        for kind, each in keys_of.items()
+        for i, keys in enumerate(each)
         for start in range(0, len(keys), EVALUATION_BATCH)
     ]
 

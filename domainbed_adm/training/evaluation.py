@@ -31,8 +31,8 @@ def accuracies(algorithm: Any, batches: Iterable[Batch], device: torch.device) -
         for batch in batches:
             if not isinstance(batch.task, EvaluateTask):
                 raise TypeError(f"not a batch of an evaluation: {batch.task}")
-            name, x, y = batch.task.name, batch.x.to(device, non_blocking=True), batch.y.to(device, non_blocking=True)
-            right[name] = right.get(name, 0) + (algorithm.predict(x).argmax(1) == y).sum()
+            name, y = batch.task.name, batch.targets(device)
+            right[name] = right.get(name, 0) + (algorithm.predict(batch.inputs(device)).argmax(1) == y).sum()
             seen[name] = seen.get(name, 0) + len(y)
     algorithm.train()
     counts = torch.stack(list(right.values())).tolist()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from domainbed_adm.datasets.base import to_inputs
 from domainbed_adm.datasets.cards import Normalization
 from domainbed_adm.datasets.folders import eval_transform
 from domainbed_adm.datasets.images import EXTENSIONS, is_image_name, load_image
@@ -54,11 +55,12 @@ def predictions(
     known = contents["normalization"]
     normalization = None if known is None else Normalization(tuple(known[0]), tuple(known[1]))
     classes = contents["classes"] or [str(i) for i in range(contents["model_num_classes"])]
-    transform = eval_transform(size, channels, normalization)
+    transform = eval_transform(size, channels)
     for start in range(0, len(images), batch_size):
         paths = images[start : start + batch_size]
+        pixels = torch.stack([transform(load_image(path, channels)) for path in paths])
         with torch.no_grad():
-            logits = algorithm.predict(torch.stack([transform(load_image(path, channels)) for path in paths]))
+            logits = algorithm.predict(to_inputs(pixels, normalization))
         if not logits.isfinite().all():
             raise NonFiniteError(f"not finite: the model's output for {paths[0]} or an image after it")
         best = logits.softmax(1).max(1)

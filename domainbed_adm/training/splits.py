@@ -61,7 +61,7 @@ def split_environments(
     return splits
 
 
-def class_balanced_weights(targets: Sequence[int]) -> np.ndarray:
-    """Sampling weights that give each class present the same probability: 1 / (size of the class * classes)."""
-    counts = Counter(int(target) for target in targets)
-    return np.array([1 / (counts[int(target)] * len(counts)) for target in targets])
+def class_balanced_weights(targets: Sequence[int] | np.ndarray, keys: Sequence[int]) -> np.ndarray:
+    """Sampling weights of these positions; each class among them has the same probability: 1 / (its size * classes)."""
+    counts = Counter(int(targets[key]) for key in keys)
+    return np.array([1 / (counts[int(targets[key])] * len(counts)) for key in keys])

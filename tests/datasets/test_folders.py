@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY
-from domainbed_adm.datasets.folders import eval_transform, load_image
+from domainbed_adm.datasets.folders import load_image
 from domainbed_adm.errors import UserError
 
 SMALL = {"image_size": 28}
@@ -39,7 +40,9 @@ def test_order_and_labels_equal_image_folder(image_folder):
 
 def test_pixels_equal_those_of_an_image_folder(image_folder):
     dataset = shapes(image_folder)
-    expected = ImageFolder(str(image_folder / "Shapes" / "tinted"), transform=eval_transform(28))
+    normalize = transforms.Normalize(IMAGENET.mean, IMAGENET.std)
+    transform = transforms.Compose([transforms.Resize((28, 28)), transforms.ToTensor(), normalize])
+    expected = ImageFolder(str(image_folder / "Shapes" / "tinted"), transform=transform)
     for (x, y), (expected_x, expected_y) in zip(dataset[2], expected, strict=True):
         assert torch.equal(x, expected_x)
         assert y == expected_y

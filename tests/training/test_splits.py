@@ -37,6 +37,7 @@ def test_trials_differ_and_repeat():
 
 def test_class_balanced_weights_give_classes_equal_shares():
     targets = [0, 0, 0, 2, 2, 5]
-    weights = class_balanced_weights(targets)
+    weights = class_balanced_weights(targets, range(6))
     shares = [sum(w for w, t in zip(weights, targets, strict=True) if t == k) for k in (0, 2, 5)]
     np.testing.assert_allclose(shares, 1 / 3)
+    assert class_balanced_weights(targets, [5, 0, 1]).tolist() == [1 / 2, 1 / 4, 1 / 4]
