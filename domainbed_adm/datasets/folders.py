@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,8 @@ from torchvision import transforms
 from domainbed_adm.datasets import layout
 from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, class_of_card, digest, to_inputs
 from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, DatasetCard, Normalization
-from domainbed_adm.datasets.images import EXTENSIONS, load_image
-from domainbed_adm.datasets.inventory import list_images
+from domainbed_adm.datasets.images import load_image
+from domainbed_adm.datasets.inventory import take_inventory
 from domainbed_adm.errors import UserError
 
 #: An image to its pixels, uint8 of shape (channels, height, width), which ``to_inputs`` normalises.
@@ -62,46 +62,29 @@ def _composed(*steps: Callable[..., Any]) -> Transform:
 class FolderEnvironment(Environment):
     """One environment of image files, decoded when asked for.
 
-    Images are listed as :mod:`domainbed_adm.datasets.inventory` says. DomainBed also reads hidden files, such as the
-    ``._name.jpg`` that archives packed on a Mac hold beside each image, and follows every link to a folder.
-
     Args:
-        folder: holds one folder per class; a class may be absent.
-        classes: all classes of the dataset; a target is an index into them.
+        folder: the environment's.
+        images: files below it by index of their class.
         channels: 1 or 3.
         evaluate: transform of ``environment[i]``.
         augment: transform of ``environment.train_item(i)``; None: the same.
         normalization: of the transforms' pixels.
-
-    Raises:
-        UserError: a class folder holds no image, or something that cannot be read or followed.
     """
 
     def __init__(
         self,
         folder: Path,
-        classes: Sequence[str],
+        images: Mapping[int, Sequence[Path]],
         channels: int,
         evaluate: Transform,
         augment: Transform | None,
         normalization: Normalization | None,
     ) -> None:
-        indices = {name: index for index, name in enumerate(classes) if (folder / name).is_dir()}
-        listings = {index: list_images(folder / name) for name, index in indices.items()}
-        for listing in listings.values():
-            if listing.unreadable:
-                problem = listing.unreadable[0]
-                raise UserError(f"{problem.path}: {problem.reason} (verify_data names all of them)")
-        self.paths = [str(path) for listing in listings.values() for path in listing.images]
-        counts = [len(listing.images) for listing in listings.values()]
-        self.targets = np.repeat(np.array(list(listings), dtype=np.int64), counts)
+        self.paths = [str(path) for files in images.values() for path in files]
+        self.targets = np.repeat(np.array(list(images), dtype=np.int64), [len(files) for files in images.values()])
         self.augmented, self.normalization = augment is not None, normalization
         self._folder = str(folder)
         self._channels, self._evaluate, self._augment = channels, evaluate, augment or evaluate
-        empty = [str(folder / classes[index]) for index, listing in listings.items() if not listing.images]
-        if empty:
-            names = ", ".join(empty)
-            raise UserError(f"no image in class folder {names}: put images there ({' '.join(EXTENSIONS)}) or remove it")
 
     @cached_property
     def fingerprint(self) -> str:
@@ -135,14 +118,21 @@ class FolderEnvironment(Environment):
 class FolderDataset(MultipleDomainDataset):
     """Environments are the sorted folders of the dataset, classes the sorted union of theirs, samples in path order.
 
-    Sample order equals DomainBed's (torchvision's ``ImageFolder``), so that splits are the same.
+    Sample order equals DomainBed's (torchvision's ``ImageFolder``), so that splits are the same. Labels differ where an
+    environment lacks a class: DomainBed numbers the classes of each environment by themselves, so that every later
+    label is shifted by one; here one class name has one number. Images are listed as
+    :mod:`domainbed_adm.datasets.inventory` says: DomainBed also reads hidden files, such as the ``._name.jpg`` that
+    archives packed on a Mac hold beside each image, and follows every link to a folder.
     """
 
     def __init__(self, data_dir: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         root = layout.dataset_root(self.card, data_dir)
-        folders = layout.environments(root)
-        self.environments = self.ENVIRONMENTS = _named(self.card, root, folders)
-        self.classes = layout.classes(root, folders)
+        self.environments = self.ENVIRONMENTS = _named(self.card, root, layout.environments(root))
+        inventory = take_inventory(root)
+        for problem in inventory.problems:
+            if problem.kind in {"broken", "empty"}:
+                raise UserError(f"{problem.path}: {problem.reason} (verify_data names all that is wrong)")
+        self.classes = sorted({name for images in inventory.images.values() for name in images})
         size, channels = hparams.get("image_size", 224), hparams.get("image_channels", 3)
         self.normalization = _NORMALIZATIONS.get(channels)
         self.input_shape = (channels, size, size)
@@ -150,9 +140,14 @@ class FolderDataset(MultipleDomainDataset):
         augment = augment_transform(size) if hparams.get("data_augmentation", True) else None
         self.datasets = [
             FolderEnvironment(
-                root / folder, self.classes, channels, evaluate, None if i in test_envs else augment, self.normalization
+                root / folder,
+                {self.classes.index(name): files for name, files in images.items()},
+                channels,
+                evaluate,
+                None if i in test_envs else augment,
+                self.normalization,
             )
-            for i, folder in enumerate(folders)
+            for i, (folder, images) in enumerate(inventory.images.items())
         ]
 
 
@@ -176,6 +171,7 @@ def dataset_class(card: DatasetCard) -> type[FolderDataset]:
     """Return the class of one folder dataset; its constructor is DomainBed's, ``(data_dir, test_envs, hparams)``.
 
     The constructor reads folder and file names only; it raises UserError as :mod:`domainbed_adm.datasets.layout`
-    does, and where a named dataset has another number of domains or a class folder holds no image.
+    does, and where a named dataset has another number of domains, a domain holds no class folder, a class folder holds
+    no image, or something cannot be read or followed.
     """
     return class_of_card(FolderDataset, card)

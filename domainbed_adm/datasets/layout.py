@@ -72,7 +72,7 @@ def environments(root: Path) -> list[str]:
     """Return the sorted names of the environments (domains) of the dataset folder ``root``, hidden ones left out.
 
     Raises:
-        UserError: there are fewer than two.
+        UserError: there are fewer than two, or ``root`` cannot be read.
     """
     names = _subfolders(root)
     if len(names) < 2:
@@ -82,26 +82,11 @@ def environments(root: Path) -> list[str]:
     return names
 
 
-def classes(root: Path, environments: list[str]) -> list[str]:
-    """Return the sorted union of the class folders of all environments, hidden ones left out.
-
-    DomainBed numbers the classes of each environment by themselves, so that an environment that lacks a class has
-    every later label shifted by one. The union gives one number to one class name everywhere.
-
-    Raises:
-        UserError: an environment has no class folder.
-    """
-    union: set[str] = set()
-    for environment in environments:
-        names = _subfolders(root / environment)
-        if not names:
-            raise UserError(f"domain {root / environment} holds no class folder (<domain>/<class>/<image>)")
-        union.update(names)
-    return sorted(union)
-
-
 def _subfolders(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"folder {error.filename} cannot be read: {error.strerror}") from error
 
 
 def _wanted(card: DatasetCard) -> str:

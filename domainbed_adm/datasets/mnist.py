@@ -11,7 +11,7 @@ import torch
 from torchvision.datasets import MNIST
 
 from domainbed_adm.datasets.cards import DatasetCard
-from domainbed_adm.datasets.digit_environments import DigitsDataset, class_of_digits
+from domainbed_adm.datasets.digits import DigitsDataset, class_of_digits
 from domainbed_adm.datasets.layout import existing_data_dir
 from domainbed_adm.errors import UserError
 

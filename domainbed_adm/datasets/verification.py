@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
-import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context, parent_process
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +15,7 @@ from domainbed_adm.datasets.cards import DatasetCard
 from domainbed_adm.datasets.images import load_image
 from domainbed_adm.datasets.inventory import Problem, take_inventory
 from domainbed_adm.errors import UserError
-from domainbed_adm.system.machine import cpu_count
 
-#: Below so many images worker processes cost more than they save.
-FEW = 200
-_CHUNK = 1 << 20
 #: How the kinds of problems are counted.
 _PLURALS = {
     "broken": "unreadable",
@@ -88,11 +78,11 @@ def verify(card: DatasetCard, root: Path, workers: int = 1, tick: Callable[[], o
     Args:
         card: the dataset; its published sizes are compared where it has some.
         root: the dataset folder.
-        workers: processes that decode; never more than there are CPUs.
+        workers: threads that decode; Pillow decodes several images at a time.
         tick: called after each image.
 
     Raises:
-        UserError: the folder holds no folder, or a worker process was killed.
+        UserError: the folder holds no folder.
     """
     inventory = take_inventory(root)
     if not inventory.images:
@@ -102,16 +92,25 @@ def verify(card: DatasetCard, root: Path, workers: int = 1, tick: Callable[[], o
     paths = [path for classes in inventory.images.values() for images in classes.values() for path in images]
     first: dict[str, Path] = {}
     duplicates: list[Problem] = []
-    for path, (digest, problem) in zip(paths, _inspected(paths, workers), strict=True):
-        tick()
-        if problem is not None:
-            report.problems.append(problem)
-        elif digest in first:
-            duplicates.append(Problem(path, "duplicate", f"same content as {first[digest]}"))
-        else:
-            first[digest] = path
+    threads = ThreadPoolExecutor(workers)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what Pillow mends, such as EXIF data
+            for path, (digest, problem) in zip(paths, threads.map(inspect_image, paths), strict=True):
+                tick()
+                if problem is not None:
+                    report.problems.append(problem)
+                elif digest in first:
+                    duplicates.append(Problem(path, "duplicate", f"same content as {first[digest]}"))
+                else:
+                    first[digest] = path
+    finally:
+        threads.shutdown(cancel_futures=True)
     _count(report, card)
-    _judge_duplicates(report, duplicates)
+    if report.sizes in report.published:  # as published, they are part of what all compare on
+        report.notes += [f"{duplicate.path}: {duplicate.reason}, as published" for duplicate in duplicates]
+    else:
+        report.problems += duplicates
     report.problems.sort(key=lambda problem: str(problem.path))
     return report
 
@@ -136,66 +135,19 @@ def _count(report: Report, card: DatasetCard) -> None:
                 report.problems.append(Problem(report.root / domain, "count", wrong))
 
 
-def _judge_duplicates(report: Report, duplicates: list[Problem]) -> None:
-    """Duplicates are wrong, except in a dataset that is as published: there they are part of what all compare on."""
-    if report.sizes in report.published:
-        report.notes += [f"{duplicate.path}: {duplicate.reason}, as published" for duplicate in duplicates]
-    else:
-        report.problems += duplicates
-
-
-def _inspected(paths: Sequence[Path], workers: int) -> Iterator[tuple[str, Problem | None]]:
-    """The result of :func:`inspect_image` for each path, in order.
-
-    Raises:
-        UserError: a worker process was killed.
-    """
-    workers = min(workers, cpu_count())
-    if workers <= 1 or len(paths) < FEW:
-        yield from map(inspect_image, paths)
-        return
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_obey)
-    try:
-        yield from pool.map(inspect_image, paths, chunksize=16)
-    except BrokenProcessPool as error:
-        raise UserError(
-            "a process that decoded images was killed, perhaps for want of memory: use --workers 1"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _obey() -> None:
-    """Leave an interruption from the keyboard to the main process, and end when that has ended, however it did."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    main = parent_process()
-    if main is not None:
-        threading.Thread(target=_end_with, args=(main,), daemon=True).start()
-
-
-def _end_with(main: BaseProcess) -> None:
-    main.join()
-    os._exit(1)
-
-
 def inspect_image(path: Path) -> tuple[str, Problem | None]:
     """Read and decode one file.
 
     Returns:
         The SHA-256 of its content, and what is wrong with it or None.
     """
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            if not os.fstat(file.fileno()).st_size:
-                return "", Problem(path, "empty", "file of 0 bytes: remove it or get it anew")
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what Pillow mends, such as EXIF data
-            load_image(path)
+        content = path.read_bytes()
+        if not content:
+            return "", Problem(path, "empty", "file of 0 bytes: remove it or get it anew")
+        load_image(path)
     except OSError as error:
         return "", Problem(path, "broken", f"cannot be read: {error.strerror}")
     except UserError as error:
         return "", Problem(path, "broken", str(error).replace(f" {path}:", ":"))
-    return digest.hexdigest(), None
+    return hashlib.sha256(content).hexdigest(), None

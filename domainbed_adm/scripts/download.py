@@ -39,7 +39,7 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--retries", type=int, default=ATTEMPTS, help="attempts for each address (default: %(default)s)"
     )
-    parser.add_argument("--workers", type=int, default=cpu_count(), help="processes that verify (default: one a CPU)")
+    parser.add_argument("--workers", type=int, default=cpu_count(), help="threads that verify (default: one a CPU)")
     return parser
 
 

@@ -32,7 +32,7 @@ def build_parser() -> Parser:
     )
     parser.add_argument("--dataset", nargs="+", required=True, help="names of folder datasets, your own included")
     parser.add_argument("--data_dir", required=True, help="the folder that holds them")
-    parser.add_argument("--workers", type=int, default=cpu_count(), help="processes that decode (default: one a CPU)")
+    parser.add_argument("--workers", type=int, default=cpu_count(), help="threads that decode (default: one a CPU)")
     parser.add_argument("--json", action="store_true", help="a JSON list, one report a dataset")
     return parser
 

@@ -149,7 +149,13 @@ def test_a_class_folder_without_image_is_named(image_folder):
     (empty / "notes.txt").write_text("no image")
     with pytest.raises(UserError) as caught:
         shapes(image_folder)
-    assert f"no image in class folder {empty}" in str(caught.value)
+    assert f"{empty}: class folder without an image: fill it or remove it" in str(caught.value)
+
+
+def test_a_domain_without_classes_is_named(image_folder):
+    (image_folder / "Shapes" / "void").mkdir()
+    with pytest.raises(UserError, match=r"/void: domain folder without a class folder \(<domain>/<class>\)"):
+        shapes(image_folder)
 
 
 @pytest.mark.parametrize("damage", [b"", b"no image at all"])
@@ -214,7 +220,7 @@ def test_what_cannot_be_followed_is_named_and_not_sampled(image_folder, kind, mo
             return real(path)
 
         monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(UserError, match=r"dark/circle/9\.png: .*\(verify_data names all of them\)"):
+    with pytest.raises(UserError, match=r"dark/circle/9\.png: .*\(verify_data names all that is wrong\)"):
         shapes(image_folder)
 
 

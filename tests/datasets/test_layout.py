@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from domainbed_adm.datasets.cards import get_card
-from domainbed_adm.datasets.layout import classes, dataset_root, environments
+from domainbed_adm.datasets.layout import dataset_root, environments
 from domainbed_adm.errors import UserError
 
 
@@ -90,12 +90,10 @@ def test_fewer_than_two_domains_are_an_error(tmp_path, folders):
         environments(tree(tmp_path, *folders))
 
 
-def test_classes_are_the_sorted_union(tmp_path):
-    tree(tmp_path, "a/dog", "a/.thumbs", "b/cat", "b/dog", "b/ant")
-    assert classes(tmp_path, ["a", "b"]) == ["ant", "cat", "dog"]
+def test_a_folder_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
 
-
-def test_a_domain_without_classes_is_named(tmp_path):
-    tree(tmp_path, "a/dog", "b")
-    with pytest.raises(UserError, match=r"domain .*b holds no class folder"):
-        classes(tmp_path, ["a", "b"])
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(UserError, match=r"folder .* cannot be read: Permission denied"):
+        environments(tmp_path)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -137,37 +136,30 @@ def test_a_folder_that_cannot_be_read_is_named(image_folder: Path, monkeypatch: 
     assert kinds == [(secret, "broken"), (secret, "empty")]
 
 
-def test_worker_processes_find_the_same(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_threads_find_the_same(image_folder: Path) -> None:
     root = image_folder / "Shapes"
     (root / "dark" / "circle" / "1.png").write_bytes(b"damaged")
     ticks: list[int] = []
     alone = verify(CARD, root, tick=lambda: ticks.append(1))
-    monkeypatch.setattr(verification, "FEW", 0)
-    monkeypatch.setattr(verification, "cpu_count", lambda: 2)
-    assert verify(CARD, root, workers=100) == alone
+    assert verify(CARD, root, workers=8) == alone
     assert len(ticks) == 30
 
 
-_VERIFY = """
-import sys, time
-from pathlib import Path
-from domainbed_adm.datasets import verification
-from domainbed_adm.datasets.cards import folder_card
-verification.FEW, verification.cpu_count = 0, lambda: 2
-def tick():
-    print("working", flush=True)
-    time.sleep(60)
-verification.verify(folder_card("Shapes"), Path(sys.argv[1]), 2, tick)
-"""
+def test_an_interruption_does_not_wait_for_what_is_left(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Path] = []
 
+    def inspect(path: Path) -> tuple[str, None]:
+        asked.append(path)
+        time.sleep(0.01)
+        return str(path), None
 
-def test_workers_end_with_a_main_process_that_was_killed(image_folder: Path) -> None:
-    command = [sys.executable, "-c", _VERIFY, str(image_folder / "Shapes")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as main:
-        assert main.stdout is not None
-        assert main.stdout.readline() == "working\n"
-        main.kill()
-        main.communicate(timeout=20)  # returns once no worker holds the pipe
+    def tick() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verification, "inspect_image", inspect)
+    with pytest.raises(KeyboardInterrupt):
+        verify(CARD, image_folder / "Shapes", workers=2, tick=tick)
+    assert len(asked) < 15
 
 
 def test_the_report_as_json(image_folder: Path) -> None:
