@@ -21,7 +21,7 @@ import torch
 from domainbed_adm import __version__
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.hparams_registry import default_hparams
-from domainbed_adm.method.cards import get_method
+from domainbed_adm.registry import get_method
 from domainbed_adm.system.console import Parser, ProgressBar
 from domainbed_adm.system.tables import show
 
@@ -104,9 +104,7 @@ def rows_of(runners: list[Runner]) -> list[dict[str, str]]:
     table = []
     for runner in runners:
         found = sorted(ratios(runner, runners))
-        passes = get_method(runner.name).passes(
-            runner.hparams.get("weighting", "both"), runner.hparams.get("adm_estimator", "exact")
-        )
+        passes = get_method(runner.name).passes(**runner.hparams)
         median = statistics.median(found)
         table.append(
             {

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from domainbed_adm import networks
-from domainbed_adm.errors import UserError
-from domainbed_adm.method import curriculum, difficulty, flatness
-from domainbed_adm.method.cards import METHODS, Method, OwnMethod, get_method
+from domainbed_adm.errors import UserError, import_object
+from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, METHODS, Method, OwnMethod
 from domainbed_adm.method.state import StepState
 from domainbed_adm.method.step import TrainingStep
-from domainbed_adm.system.entry_points import load_extensions
+from domainbed_adm.registry import get_method, load_extensions
 
 Hparams = dict[str, Any]
 
@@ -131,13 +130,12 @@ def training_step(
     missing = [name for name in method.hparams if name not in hparams]
     if missing:
         raise UserError(f"{method.name} needs the hparams {', '.join(missing)}; default_hparams gives them")
-    own = {card.name: card.build for card in method.cards if card.build}
     return TrainingStep(
         network,
         optimizer,
-        flatness.FROM_HPARAMS[method.flatness](hparams) if method.flatness else None,
-        (curriculum.FROM_HPARAMS | own)[method.curriculum](hparams) if method.curriculum else None,
-        (difficulty.FROM_HPARAMS | own)[method.difficulty](hparams) if method.difficulty else None,
+        FLATNESS[method.flatness].build(hparams) if method.flatness else None,
+        CURRICULA[method.curriculum].build(hparams) if method.curriculum else None,
+        DIFFICULTIES[method.difficulty].build(hparams) if method.difficulty else None,
         total_steps=hparams.get("total_steps"),
         weighting=hparams.get("weighting", "both"),
         scope=hparams.get("curriculum_scope", "batch"),
@@ -147,8 +145,9 @@ def training_step(
 
 def algorithm_class(method: Method, erm: type[nn.Module] = ERM) -> type[nn.Module]:
     """The class of this method on top of an ERM class, ours or a host's own."""
-    if isinstance(method, OwnMethod) and method.card.build:
-        return method.card.build(erm)
+    if isinstance(method, OwnMethod):
+        found: type[nn.Module] = import_object(method.card.path, method.name)(erm)
+        return found
     doc = f"{method.name}: {method.summary}. Source: {method.papers}. Cost: {method.passes()} F."
     return type(method.name, (GridMethod, erm), {"method": method, "__doc__": doc, "__module__": __name__})
 

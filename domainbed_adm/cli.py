@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 from domainbed_adm import __version__
 from domainbed_adm.errors import LoadingError, NonFiniteError, UserError
+from domainbed_adm.registry import load_extensions
 from domainbed_adm.run_files import ExitCode
 from domainbed_adm.system.console import Parser, printable
-from domainbed_adm.system.entry_points import load_extensions
 
 COMMANDS = {
     "train": "train one method on one dataset, one environment held out",

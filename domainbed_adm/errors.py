@@ -1,10 +1,11 @@
-"""Errors that one line explains, and the lookup by name that every registry shares."""
+"""Errors that one line explains, and the lookups by name and by path that every registry shares."""
 
 from __future__ import annotations
 
 import difflib
+import pkgutil
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -43,3 +44,19 @@ def unknown_name(names: Mapping[str, object] | list[str], name: str, kind: str) 
     near = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
     hint = f" Did you mean {by_lower[near[0]]}?" if near else ""
     return f"unknown {kind} {name!r}.{hint} Valid: {', '.join(by_lower.values())}"
+
+
+def import_object(path: str, name: str) -> Any:
+    """Import what a card's path, ``module:object``, names.
+
+    Args:
+        path: the import path.
+        name: of what the card stands for, for the message.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
+    try:
+        return pkgutil.resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(f"{name} cannot be loaded from {path}: {error}") from error

@@ -1,159 +1,184 @@
-"""Add a difficulty, a curriculum, an algorithm or a dataset from another package or a script, for both hosts.
+"""Add a difficulty, a curriculum, a flatness rule, an algorithm or a dataset, for both hosts, from code of your own.
 
-Call these functions in a script of your own, or name a function that calls them as an entry point of the group
-``domainbed_adm.extensions``: then every command knows what it adds, and so does every job of a sweep. Nothing here
-loads torch; ``build`` functions should import their code themselves, when they are called.
+Each has one card, which names its class by import path, as the built-in ones have. Call these functions in a script, or
+name a function that calls them as an entry point of the group ``domainbed_adm.extensions``: then every command knows
+what it adds, and so does every job of a sweep. Nothing here loads torch; the class is imported when it is needed.
 
->>> from domainbed_adm.extensions import Card, Hparam, add_difficulty
->>> def build(hparams):
-...     from my_package import Margin
-...     return Margin(hparams["margin_scale"])
->>> card = Card("Margin", "gap between the two largest logits", "-", ("margin_scale",), build=build)
->>> add_difficulty(card, [Hparam("margin_scale", 1.0, None, "scale of the margin")])  # doctest: +SKIP
+>>> from domainbed_adm.extensions import Card, Hparam, Number, Uniform, add_difficulty
+>>> power = Hparam("margin_power", 2.0, Number(0), "power of the loss", Uniform(1, 3), argument="power")
+>>> card = Card("Margin", "loss to a power", "-", "my_package.difficulty:Margin", (power,))
+>>> add_difficulty(card)  # doctest: +SKIP
 
+Every method with the difficulty Margin then constructs ``my_package.difficulty.Margin(power=...)``.
 ``domainbed_adm.testing`` checks what you add.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
 from typing import Any
 
-from domainbed_adm.datasets.cards import BUILDERS, CARDS, DatasetCard, Normalization, folder_card
+from domainbed_adm.datasets.cards import CARDS, DatasetCard, Normalization, folder_card
 from domainbed_adm.errors import UserError
-from domainbed_adm.hparams_registry import ADDED, Choice, Hparam, Number, every_hparam
-from domainbed_adm.method import cards as methods
-from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, METHODS, Card, Method, OwnMethod
+from domainbed_adm.hparams_registry import every_hparam
+from domainbed_adm.method.cards import (
+    CURRICULA,
+    DIFFICULTIES,
+    FLATNESS,
+    INPUT_STD,
+    METHODS,
+    RHO,
+    TOTAL_STEPS,
+    Card,
+    Cost,
+    Estimate,
+    Method,
+    OwnMethod,
+    grid,
+)
+from domainbed_adm.method.hparams import (
+    Choice,
+    Hparam,
+    Log2Integer,
+    LogUniform,
+    Number,
+    OneOf,
+    Text,
+    Uniform,
+)
 
 __all__ = [
+    "INPUT_STD",
+    "RHO",
+    "TOTAL_STEPS",
     "Card",
     "Choice",
+    "Cost",
     "DatasetCard",
+    "Estimate",
     "Hparam",
+    "Log2Integer",
+    "LogUniform",
     "Normalization",
     "Number",
+    "OneOf",
+    "Text",
+    "Uniform",
     "add_algorithm",
     "add_curriculum",
     "add_dataset",
     "add_difficulty",
+    "add_flatness",
     "folder_card",
 ]
 
-OURS = "domainbed_adm"
 
-
-def add_difficulty(card: Card, hparams: Sequence[Hparam] = ()) -> None:
-    """Add a difficulty: the grid grows by its methods, one for each flatness and curriculum.
+def add_difficulty(card: Card) -> None:
+    """Add a difficulty: the grid grows by its methods, one for each flatness rule and curriculum.
 
     Args:
-        card: its name (letters and digits), source and the names of its hparams; ``build(hparams)`` returns a
-            ``difficulty.Difficulty``. A card that lists the hparam ``input_std`` gets the inputs' normalisation.
-        hparams: those of its hparams that no method has yet.
+        card: its class is a ``difficulty.Difficulty``. One whose hparams hold :data:`INPUT_STD` gets the ``std`` of the
+            inputs' normalisation.
 
     Raises:
         UserError: the card is incomplete, or a name is taken.
     """
-    _add_part("difficulty", DIFFICULTIES, card, hparams)
+    _add_part("difficulty", DIFFICULTIES, card)
 
 
-def add_curriculum(card: Card, hparams: Sequence[Hparam] = ()) -> None:
-    """Add a curriculum: the grid grows by its methods; as :func:`add_difficulty`.
-
-    Raises:
-        UserError: the card is incomplete, or a name is taken.
-    """
-    _add_part("curriculum", CURRICULA, card, hparams)
-
-
-def add_algorithm(card: Card, hparams: Sequence[Hparam] = (), cost: int = 3) -> None:
-    """Add an algorithm that is no cell of the grid.
+def add_curriculum(card: Card) -> None:
+    """Add a curriculum: the grid grows by its methods, one for each flatness rule and difficulty.
 
     Args:
-        card: its name, source and the names of the hparams it reads beyond ERM's, ``total_steps`` and ``input_std``
-            among them where it needs them. ``build(erm)`` returns its class, a subclass of the class ``erm``: this
-            package's ERM, or DomainBed's.
-        hparams: those of its hparams that no method has yet.
-        cost: one step in units of F, one forward pass of the batch; ERM's is 3.
+        card: its class is a ``curriculum.Curriculum``.
 
     Raises:
         UserError: the card is incomplete, or a name is taken.
     """
-    _check_card("algorithm", card, hparams, r"[A-Za-z]\w*")
+    _add_part("curriculum", CURRICULA, card)
+
+
+def add_flatness(card: Card) -> None:
+    """Add a flatness rule: the grid grows by its methods, alone and with each curriculum and difficulty.
+
+    Args:
+        card: its class is a ``flatness.Flatness``; ``Cost(passes=2)`` where it takes two passes. :data:`RHO` may be
+            among its hparams.
+
+    Raises:
+        UserError: the card is incomplete, or a name is taken.
+    """
+    _add_part("flatness", FLATNESS, card)
+
+
+def add_algorithm(card: Card) -> None:
+    """Add an algorithm that is no method of the grid.
+
+    Args:
+        card: its path is that of a function which gets an ERM class, this package's or DomainBed's, and returns the
+            algorithm's class, a subclass of it. Its hparams are those that it reads beyond ERM's, :data:`TOTAL_STEPS`
+            and :data:`INPUT_STD` among them where it needs them.
+
+    Raises:
+        UserError: the card is incomplete, or a name is taken.
+    """
+    _check("algorithm", card, r"[A-Za-z]\w*")
     if card.name in METHODS:
-        raise UserError(_taken("algorithm", card.name, _source(card), _source_of(METHODS[card.name])))
-    METHODS[card.name] = OwnMethod(card=card, cost=cost)
-    ADDED.update({hparam.name: hparam for hparam in hparams})
+        raise UserError(_taken("algorithm", card.name, card, METHODS[card.name]))
+    METHODS[card.name] = OwnMethod(card=card)
 
 
-def add_dataset(card: DatasetCard, build: Callable[[DatasetCard], type[Any]] | None = None) -> None:
+def add_dataset(card: DatasetCard) -> None:
     """Add a dataset.
 
     Args:
-        card: its facts; ``folder_card("DomainNet", "domain_net", ("clipart", ...))`` is enough for folders of images.
-        build: returns its class, a subclass of ``datasets.base.MultipleDomainDataset`` (see ``class_of_card`` there);
-            None where ``card.module`` builds it.
+        card: its path is that of a subclass of ``datasets.base.MultipleDomainDataset``.
+            ``folder_card("DomainNet", "domain_net", ("clipart", ...))`` is enough for folders of images.
 
     Raises:
         UserError: the name is taken.
     """
     if card.name in CARDS:
-        raise UserError(_taken("dataset", card.name, _module(build), _module(BUILDERS.get(card.name))))
+        raise UserError(_taken("dataset", card.name, card, CARDS[card.name]))
     CARDS[card.name] = card
-    if build is not None:
-        BUILDERS[card.name] = build
 
 
-def _add_part(family: str, table: dict[str, Card], card: Card, hparams: Sequence[Hparam]) -> None:
-    _check_card(family, card, hparams, "[A-Za-z][A-Za-z0-9]*")
+def _add_part(family: str, table: dict[str, Card], card: Card) -> None:
+    _check(family, card, "[A-Za-z][A-Za-z0-9]*")
     if card.name in table:
-        raise UserError(_taken(family, card.name, _source(card), _source(table[card.name])))
+        raise UserError(_taken(family, card.name, card, table[card.name]))
     table[card.name] = card
-    grown = {name: method for name, method in methods.grid().items() if card in method.cards}
-    twice = [name for name in grown if name in METHODS]
-    if twice:
-        del table[card.name]
-        raise UserError(_taken("algorithm", twice[0], _source(card), _source_of(METHODS[twice[0]])))
-    METHODS.update(grown)
-    ADDED.update({hparam.name: hparam for hparam in hparams})
+    methods = {name: method for name, method in grid().items() if card in method.cards}
+    for name in methods:
+        if name in METHODS:
+            del table[card.name]
+            raise UserError(_taken("algorithm", name, card, METHODS[name]))
+    METHODS.update(methods)
 
 
-def _check_card(family: str, card: Card, hparams: Sequence[Hparam], pattern: str) -> None:
+def _check(kind: str, card: Card, pattern: str) -> None:
     """Check what can be known before anything changes.
 
     Raises:
-        UserError: the name is no name, ``build`` is missing, or an hparam is unknown or taken.
+        UserError: the name is no name, ``path`` is no import path, or an hparam is another one's.
     """
-    what = f"{family} {card.name!r}"
     if not re.fullmatch(pattern, card.name):
-        raise UserError(f"{what}: its name must match {pattern}")
-    if card.build is None:
-        raise UserError(f"{what}: its card needs build, the function that makes it")
-    known = every_hparam()
-    for hparam in hparams:
-        if hparam.name in known and known[hparam.name] is not hparam:
-            users = (_source_of(method) for method in METHODS.values() if hparam.name in method.hparams)
-            raise UserError(_taken("hparam", hparam.name, _source(card), next(users, OURS)))
-        if hparam.name not in card.hparams:
-            raise UserError(f"{what}: its card does not list the hparam {hparam.name!r} that comes with it")
-    missing = [name for name in card.hparams if name not in known | {hparam.name: hparam for hparam in hparams}]
-    if missing:
-        raise UserError(f"{what}: no Hparam is given for {', '.join(missing)}")
+        raise UserError(f"{kind} {card.name!r}: its name must match {pattern}")
+    if not re.fullmatch(r"[\w.]+:[\w.]+", card.path):
+        raise UserError(f"{kind} {card.name!r}: its path must be 'module:Class', not {card.path!r}")
+    every = every_hparam()
+    for hparam in card.hparams:
+        users = [method for method in METHODS.values() if hparam.name in method.hparams]
+        if hparam.name in every and not any(method.hparams[hparam.name] == hparam for method in users):
+            raise UserError(_taken("hparam", hparam.name, card, *users[:1]))
 
 
-def _taken(kind: str, name: str, new: str, old: str) -> str:
-    return f"{kind} {name!r} of {new} cannot be added: {old} has that name already"
+def _taken(kind: str, name: str, new: Card | DatasetCard, *old: Card | DatasetCard | Method) -> str:
+    return f"{kind} {name!r} of {_package(new)} cannot be added: {_package(*old)} has that name already"
 
 
-def _module(build: Callable[..., Any] | None) -> str:
-    return build.__module__ if build else OURS
-
-
-def _source(card: Card) -> str:
-    """The module that added a part."""
-    return _module(card.build)
-
-
-def _source_of(method: Method) -> str:
-    """The module that added a method: that of its first part from elsewhere."""
-    return next((_source(card) for card in method.cards if card.build), OURS)
+def _package(*added: Any) -> str:
+    """The package that added this: of a method, that of its first part from elsewhere."""
+    cards = [card for one in added for card in (one.cards if isinstance(one, Method) else [one])]
+    packages = [card.path.partition(":")[0].partition(".")[0] for card in cards]
+    return next((name for name in packages if name != "domainbed_adm"), "domainbed_adm")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.hparams_registry import STEPS, Number
+from domainbed_adm.method.hparams import STEPS, Number
 from domainbed_adm.system.console import flag
 
 _SHARE, _SEED = Number(0, 1, open_high=True), Number(0, 2**63 - 1, integer=True)

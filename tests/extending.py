@@ -7,10 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from domainbed_adm import algorithms, hparams_registry
+from domainbed_adm import algorithms, registry
 from domainbed_adm.datasets import cards
 from domainbed_adm.method import cards as methods
-from domainbed_adm.system import entry_points
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "tests/extensions/example"
@@ -18,9 +17,8 @@ TABLES = (
     methods.METHODS,
     methods.DIFFICULTIES,
     methods.CURRICULA,
+    methods.FLATNESS,
     cards.CARDS,
-    cards.BUILDERS,
-    hparams_registry.ADDED,
     algorithms._classes,
 )
 
@@ -28,15 +26,15 @@ TABLES = (
 @contextlib.contextmanager
 def registries_put_back():
     """What is added within the block is gone after it; entry points are found anew."""
-    before, called = [dict(table) for table in TABLES], set(entry_points._called)
+    before, called = [dict(table) for table in TABLES], set(registry._called)
     try:
         yield
     finally:
         for table, old in zip(TABLES, before, strict=True):
             table.clear()
             table.update(old)
-        entry_points._called.clear()
-        entry_points._called.update(called)
+        registry._called.clear()
+        registry._called.update(called)
         for name in [name for name in sys.modules if name.partition(".")[0] == "adm_example"]:
             del sys.modules[name]
 
@@ -54,7 +52,7 @@ def install(monkeypatch, folder, **what):
     """Install in this process."""
     for path in installed(folder, **what):
         monkeypatch.syspath_prepend(path)
-    entry_points._called.clear()
+    registry._called.clear()
 
 
 def environment(*paths):

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
-from domainbed_adm.datasets.cards import BUILDERS, CARDS, get_card
-from domainbed_adm.system.entry_points import load_extensions
+from domainbed_adm.datasets.cards import CARDS, get_card
+from domainbed_adm.errors import import_object
+from domainbed_adm.registry import load_extensions
 
 if TYPE_CHECKING:
     from domainbed_adm.datasets.base import MultipleDomainDataset
@@ -21,11 +21,13 @@ def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
     Its constructor is DomainBed's: ``cls(data_dir, test_envs, hparams)``.
     """
     card = get_card(name)
-    if name in BUILDERS:
-        return BUILDERS[name](card)
-    builder = importlib.import_module(f"domainbed_adm.datasets.{card.module}")
-    dataset_class: type[MultipleDomainDataset] = builder.dataset_class(card)
-    return dataset_class
+    builder = import_object(card.path, card.name)
+    if not isinstance(builder, type):
+        dataset_class: type[MultipleDomainDataset] = builder(card)
+        return dataset_class
+    from domainbed_adm.datasets.base import class_of_card  # here, so that names and cards load no torch
+
+    return class_of_card(builder, card)
 
 
 def __getattr__(name: str) -> list[str]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from domainbed_adm.system.entry_points import load_extensions
+from domainbed_adm.registry import load_extensions
 
 
 @dataclass(frozen=True)
@@ -27,14 +25,15 @@ class DatasetCard:
     """One dataset's facts.
 
     ``environments`` is None where only the user's folder knows them, ``num_classes`` where the folder decides it.
-    ``module`` is the file of this package that builds it; ``directory`` the folder below ``data_dir``.
+    ``path`` is ``module:Class``, a subclass of ``base.MultipleDomainDataset`` that builds it, or a function of the card
+    that returns one; ``directory`` the folder below ``data_dir``.
     ``sizes`` are the published numbers of images of each environment, one tuple for each published version.
     """
 
     name: str
     summary: str
     paper: str
-    module: str
+    path: str
     environments: tuple[str, ...] | None
     input_shape: tuple[int, int, int] = (3, 224, 224)
     num_classes: int | None = None
@@ -43,6 +42,11 @@ class DatasetCard:
     checkpoint_freq: int = 100
     n_workers: int = 0
     sizes: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def module(self) -> str:
+        """Name of the file that builds it, of this package's ``folders``, ``digits``, ``mnist`` and ``debug``."""
+        return self.path.partition(":")[0].removeprefix("domainbed_adm.datasets.")
 
     @property
     def small_images(self) -> bool:
@@ -62,7 +66,7 @@ def folder_card(
         name,
         facts.get("summary", "your own folder of images"),
         facts.get("paper", "-"),
-        "folders",
+        "domainbed_adm.datasets.folders:dataset_class",
         environments,
         directory=directory or name,
         checkpoint_freq=300,
@@ -73,18 +77,18 @@ def folder_card(
 
 _ANGLES = ("0", "15", "30", "45", "60", "75")
 _COLORS = ("+90%", "+80%", "-90%")
-_DEBUG = ("0", "1", "2")
+_NOISE = "domainbed_adm.datasets.debug:DebugDataset"
 
 CARDS = {
     card.name: card
     for card in (
-        DatasetCard("Debug28", "random noise, for tests", "-", "debug", _DEBUG, (3, 28, 28), 2),
-        DatasetCard("Debug224", "random noise, for tests", "-", "debug", _DEBUG, (3, 224, 224), 2),
+        DatasetCard("Debug28", "random noise, for tests", "-", _NOISE, ("0", "1", "2"), (3, 28, 28), 2),
+        DatasetCard("Debug224", "random noise, for tests", "-", _NOISE, ("0", "1", "2"), (3, 224, 224), 2),
         DatasetCard(
             "RotatedDigits",
             "handwritten digits of scikit-learn, rotated by 0 to 75 degrees; no download",
             "UCI digits: Alpaydin and Kaynak, 1998",
-            "digits",
+            "domainbed_adm.datasets.digits:dataset_class",
             _ANGLES,
             (1, 28, 28),
             10,
@@ -94,7 +98,7 @@ CARDS = {
             "ColoredDigits",
             "handwritten digits of scikit-learn, colour tied to the label; no download",
             "UCI digits: Alpaydin and Kaynak, 1998; colours: Arjovsky et al., 2019",
-            "digits",
+            "domainbed_adm.datasets.digits:dataset_class",
             _COLORS,
             (2, 28, 28),
             2,
@@ -104,7 +108,7 @@ CARDS = {
             "ColoredMNIST",
             "MNIST digits, colour tied to the label",
             "Arjovsky et al., 2019, arXiv 1907.02893",
-            "mnist",
+            "domainbed_adm.datasets.mnist:dataset_class",
             _COLORS,
             (2, 28, 28),
             2,
@@ -113,7 +117,7 @@ CARDS = {
             "RotatedMNIST",
             "MNIST digits rotated by 0 to 75 degrees",
             "Ghifary et al., ICCV 2015",
-            "mnist",
+            "domainbed_adm.datasets.mnist:dataset_class",
             _ANGLES,
             (1, 28, 28),
             10,
@@ -153,10 +157,6 @@ CARDS = {
         ),
     )
 }
-
-
-#: What builds the class of a dataset that another package adds, by name (``extensions``).
-BUILDERS: dict[str, Callable[[DatasetCard], type[Any]]] = {}
 
 
 def get_card(name: str) -> DatasetCard:

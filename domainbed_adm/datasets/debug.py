@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from domainbed_adm.datasets.base import MultipleDomainDataset, TensorEnvironment, class_of_card
-from domainbed_adm.datasets.cards import DatasetCard
+from domainbed_adm.datasets.base import MultipleDomainDataset, TensorEnvironment
 from domainbed_adm.system.seeding import seed_hash
 
 _IMAGES = 16
@@ -31,8 +30,3 @@ class DebugDataset(MultipleDomainDataset):
             inputs = torch.randn(_IMAGES, *self.input_shape, generator=random)
             targets = torch.randint(len(self.classes), (_IMAGES,), generator=random)
             self.datasets.append(TensorEnvironment(inputs, targets.numpy()))
-
-
-def dataset_class(card: DatasetCard) -> type[DebugDataset]:
-    """Return the class of Debug28 or Debug224; its constructor is DomainBed's."""
-    return class_of_card(DebugDataset, card)

@@ -1,37 +1,155 @@
-"""The grid of methods as data: what each name means, where it comes from, what it costs.
+"""The methods as data: what each name means, where it comes from, what it costs, which hparams it reads.
 
-A method is one choice from each of three families, ``flatness x curriculum x difficulty``. This module knows their
-names and no tensors, so that listing and sweeping over methods loads no torch. The code of each part stands in
-``difficulty.py``, ``curriculum.py`` and ``flatness.py`` under the same name.
+A method is one choice from each of three families, ``flatness x curriculum x difficulty``. Each part of a family is
+registered by one :class:`Card`, here or by another package (``extensions``). A card names its class by import path, so
+that listing and sweeping over methods loads no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from domainbed_adm.errors import lookup
-from domainbed_adm.system.entry_points import load_extensions
+from domainbed_adm.errors import UserError, import_object, lookup
+from domainbed_adm.method.hparams import STEPS, Choice, Hparam, LogUniform, Number, OneOf, Uniform
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a part costs in a training step, in passes of the batch.
+
+    Attributes:
+        passes: forward-and-backward passes to the parameters, the first one included.
+        input_gradient: whether it asks for the gradient in the inputs, a backward pass to the inputs alone.
+        forwards: forward passes more.
+    """
+
+    passes: int = 1
+    input_gradient: bool = False
+    forwards: int = 0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A cheaper estimate of a difficulty: chosen where ``hparam`` has this value, not its default."""
+
+    hparam: Hparam
+    value: str
+    cost: Cost
 
 
 @dataclass(frozen=True)
 class Card:
-    """What one part of a method is: its name, one line, its source, the hparams it reads.
+    """What a part of a method is, or an algorithm that is no part of the grid.
 
     Attributes:
-        input_gradient: of a difficulty: whether its score asks for the gradient in the inputs.
-        forwards: of a difficulty: forward passes that its score costs.
-        build: of a part from another package: makes it from hparams. An algorithm's makes its class from an ERM class.
+        name: in the names of algorithms; letters and digits.
+        summary: one line.
+        paper: where it comes from, ``-`` for nowhere.
+        path: ``module:Class``, imported when a method is built; see ``Difficulty``, ``Curriculum`` and ``Flatness``.
+            Of an algorithm: ``module:function``, which makes its class from an ERM class.
+        hparams: the hparams that it reads, each an argument of the class's constructor. An algorithm's class gets the
+            dict of all, as DomainBed's do.
+        cost: passes that it takes.
+        estimate: of a difficulty: what stands in for it at a lower cost.
+        unit: of a difficulty's scores; "" where they are a ratio.
     """
 
     name: str
     summary: str
     paper: str
-    hparams: tuple[str, ...] = ()
-    input_gradient: bool = False
-    forwards: int = 0
-    build: Callable[[Any], Any] | None = None
+    path: str
+    hparams: tuple[Hparam, ...] = ()
+    cost: Cost = Cost()
+    estimate: Estimate | None = None
+    unit: str = ""
+
+    def build(self, hparams: Mapping[str, Any]) -> Any:
+        """Construct the part.
+
+        Args:
+            hparams: values by name; those of other parts may be among them.
+
+        Raises:
+            UserError: it cannot be imported, or a value is out of its range.
+        """
+        part = import_object(self.path, self.name)
+        return part(**{hparam.argument or hparam.name: hparams[hparam.name] for hparam in self.hparams})
+
+    def check(self, part: object) -> None:
+        """Check that the attributes of a part, which are its constructor's arguments, are in their valid ranges.
+
+        Raises:
+            UserError: one is not; the message names it and its range.
+        """
+        for hparam in self.hparams:
+            argument = hparam.argument or hparam.name
+            value = getattr(part, argument)
+            if hparam.valid is not None and value not in hparam.valid:
+                raise UserError(f"{self.name}'s {argument} must be {hparam.valid}, not {value!r}")
+
+
+#: Set by the run: where progress reaches 1, and the ``std`` of the inputs' normalisation, one number per channel.
+TOTAL_STEPS = Hparam("total_steps", None, STEPS, "set by the run: where progress reaches 1", set_by_run=True)
+INPUT_STD = Hparam(
+    "input_std", None, None, "set by the run: the dataset's normalisation, for ADM's step", set_by_run=True
+)
+
+RHO = Hparam("rho", 0.05, Number(0), "radius of the perturbation of the parameters", LogUniform(-2, -0.7))
+SAGM_ALPHA = Hparam(
+    "sagm_alpha", 1e-3, Number(0), "SAGM's alpha_s, the step against the gradient", LogUniform(-4, -2), "alpha"
+)
+FSAM_SIGMA = Hparam(
+    "fsam_sigma", 1.0, Number(0), "share of the mean gradient F-SAM takes out", Uniform(0.5, 1.0), "sigma"
+)
+FSAM_LAMBDA = Hparam(
+    "fsam_lambda", 0.9, Number(0, 1, open_high=True), "momentum of F-SAM's mean", OneOf((0.6, 0.9, 0.95)), "momentum"
+)
+ADM_ALPHA = Hparam(
+    "adm_alpha",
+    8 / 255,
+    Number(0),
+    "FGSM step in units of [0, 1] pixels",
+    OneOf((2 / 255, 4 / 255, 8 / 255, 16 / 255)),
+    "alpha",
+)
+ADM_DELTA = Hparam("adm_delta", 1e-6, Number(0, open_low=True), "keeps ADM finite at loss 0", argument="delta")
+ADM_ESTIMATOR = Hparam(
+    "adm_estimator",
+    "exact",
+    Choice(("exact", "linear")),
+    "FGSM forward pass, or its first-order value",
+    argument="estimator",
+)
+SPL_START = Hparam(
+    "spl_start",
+    0.1,
+    Number(0, 1, open_low=True),
+    "fraction of the batch kept at the start",
+    Uniform(0.1, 0.5),
+    "start",
+)
+SPL_MODE = Hparam("spl_mode", "quantile", Choice(("quantile", "threshold")), "what SPL's lambda is", argument="mode")
+SPL_THRESHOLD = Hparam(
+    "spl_threshold",
+    1.0,
+    Number(0, 1e30, open_low=True),
+    "threshold mode: largest score kept at the end, in the score's units",
+    argument="threshold",
+)
+SSPL_ETA = Hparam(
+    "sspl_eta", 1.0, Number(0, 1), "spread of SSPL's weights: 0 uniform, 1 from 0 to 2", Uniform(0.25, 1.0), "eta"
+)
+
+WEIGHTINGS = ("both", "descent", "memory")
+SCOPES = ("batch", "domain")
+#: Of every method that has a curriculum, whatever its parts.
+CURRICULUM_HPARAMS = (
+    Hparam("curriculum_scope", "batch", Choice(SCOPES), "rank over the batch, or in each domain"),
+    Hparam("weighting", "both", Choice(WEIGHTINGS), "which passes are weighted, by scores from when"),
+    TOTAL_STEPS,
+)
 
 
 def _by_name(*cards: Card) -> dict[str, Card]:
@@ -39,20 +157,29 @@ def _by_name(*cards: Card) -> dict[str, Card]:
 
 
 DIFFICULTIES = _by_name(
-    Card("Loss", "the sample's cross-entropy", "SPL: Kumar et al., NeurIPS 2010"),
+    Card(
+        "Loss",
+        "the sample's cross-entropy",
+        "SPL: Kumar et al., NeurIPS 2010",
+        "domainbed_adm.method.difficulty:Loss",
+        unit="nats",
+    ),
     Card(
         "GDM",
         "L2 norm of the loss's gradient in the sample's pixels",
         "SSPL: Zhao et al., AAAI 2024",
-        input_gradient=True,
+        "domainbed_adm.method.difficulty:GDM",
+        cost=Cost(input_gradient=True),
+        unit="nats / input unit",
     ),
     Card(
         "ADM",
         "normalised loss gap between the sample and its FGSM copy",
         "ADM: Aizawa and Hayashi, BMVC 2025, arXiv 2508.18726",
-        ("adm_alpha", "adm_delta", "adm_estimator"),
-        input_gradient=True,
-        forwards=1,
+        "domainbed_adm.method.difficulty:ADM",
+        (ADM_ALPHA, ADM_DELTA, ADM_ESTIMATOR, INPUT_STD),
+        Cost(input_gradient=True, forwards=1),
+        Estimate(ADM_ESTIMATOR, "linear", Cost(input_gradient=True)),
     ),
 )
 
@@ -61,13 +188,15 @@ CURRICULA = _by_name(
         "SPL",
         "keep the easiest samples, more of them as training goes on",
         "SPL: Kumar et al., NeurIPS 2010",
-        ("spl_start", "spl_mode", "spl_threshold"),
+        "domainbed_adm.method.curriculum:SPL",
+        (SPL_START, SPL_MODE, SPL_THRESHOLD),
     ),
     Card(
         "SSPL",
         "weight samples by rank: easy ones first, hard ones at the end",
         "SSPL: Zhao et al., AAAI 2024",
-        ("sspl_eta",),
+        "domainbed_adm.method.curriculum:SSPL",
+        (SSPL_ETA,),
     ),
 )
 
@@ -76,30 +205,32 @@ FLATNESS = _by_name(
         "SAM",
         "gradient at the worst point of a ball around the parameters",
         "SAM: Foret et al., ICLR 2021, arXiv 2010.01412",
-        ("rho",),
+        "domainbed_adm.method.flatness:SAM",
+        (RHO,),
+        Cost(passes=2),
     ),
     Card(
         "SAGM",
         "mean of the gradient and of SAM's, with their directions matched",
         "SAGM: Wang et al., CVPR 2023, arXiv 2303.10353",
-        ("rho", "sagm_alpha"),
+        "domainbed_adm.method.flatness:SAGM",
+        (RHO, SAGM_ALPHA),
+        Cost(passes=2),
     ),
     Card(
         "FSAM",
         "SAM along the minibatch noise only, the full gradient taken out",
         "F-SAM: Li et al., CVPR 2024, arXiv 2403.12350",
-        ("rho", "fsam_sigma", "fsam_lambda"),
+        "domainbed_adm.method.flatness:FSAM",
+        (RHO, FSAM_SIGMA, FSAM_LAMBDA),
+        Cost(passes=2),
     ),
 )
-
-#: hparams of every method that has a curriculum, whatever its parts.
-CURRICULUM_HPARAMS = ("curriculum_scope", "weighting", "total_steps")
-WEIGHTINGS = ("both", "descent", "memory")
 
 
 @dataclass(frozen=True)
 class Method:
-    """One cell of the grid; ``None`` means that the part is absent. ``Method()`` is ERM."""
+    """One method of the grid; ``None`` means that the part is absent. ``Method()`` is ERM."""
 
     flatness: str | None = None
     curriculum: str | None = None
@@ -113,18 +244,14 @@ class Method:
     @property
     def cards(self) -> list[Card]:
         """The cards of its parts."""
-        chosen = ((FLATNESS, self.flatness), (CURRICULA, self.curriculum), (DIFFICULTIES, self.difficulty))
-        return [table[name] for table, name in chosen if name]
+        parts = ((FLATNESS, self.flatness), (CURRICULA, self.curriculum), (DIFFICULTIES, self.difficulty))
+        return [table[name] for table, name in parts if name]
 
     @property
-    def hparams(self) -> tuple[str, ...]:
-        """Names of the hparams that this method reads beyond ERM's."""
-        names = [name for card in self.cards for name in card.hparams]
-        if self.curriculum:
-            names += CURRICULUM_HPARAMS
-        if self.difficulty == "ADM":
-            names.append("input_std")
-        return tuple(dict.fromkeys(names))
+    def hparams(self) -> dict[str, Hparam]:
+        """The hparams that this method reads beyond ERM's, by name."""
+        of_parts = [hparam for card in self.cards for hparam in card.hparams]
+        return {hparam.name: hparam for hparam in (*of_parts, *(CURRICULUM_HPARAMS if self.curriculum else ()))}
 
     @property
     def summary(self) -> str:
@@ -136,38 +263,37 @@ class Method:
         """Sources of its parts, oldest idea last."""
         return "; ".join(card.paper for card in self.cards) or "ERM: Vapnik, 1998"
 
-    def passes(self, weighting: str = "both", estimator: str = "exact") -> int:
+    def passes(self, weighting: str = "both", **hparams: Any) -> int:
         """Cost of one step in units of F, one forward pass of the batch.
 
         A backward pass to the parameters is 2 F, one to the inputs alone 1 F. Two-pass flatness doubles the 3 F of a
         plain step. The input gradient is free where an unweighted or remembered first pass runs anyway; "memory" with
-        BatchNorm in training mode is the exception and costs 1 F more than told here.
+        BatchNorm in training mode is the exception and costs 1 F more than told here. An algorithm that is no method of
+        the grid costs what its card says, whatever the weighting.
 
         Args:
-            weighting: "both", "descent" or "memory" (method.md, "Putting them together").
-            estimator: "exact" or "linear", for ADM.
+            weighting: "both", "descent" or "memory"; see ``step.TrainingStep``.
+            **hparams: values by which a difficulty's estimate is chosen, such as ``adm_estimator="linear"``.
 
         Raises:
             UserError: ``weighting`` is unknown.
         """
         lookup(dict.fromkeys(WEIGHTINGS), weighting, "weighting")
-        cost = 6 if self.flatness else 3
-        if self.difficulty is None:
-            return cost
-        card = DIFFICULTIES[self.difficulty]
-        cost += card.input_gradient and not self._free_input_gradient(weighting)
-        return cost + card.forwards - (self.difficulty == "ADM" and estimator == "linear")
-
-    def _free_input_gradient(self, weighting: str) -> bool:
-        return weighting == "memory" or (weighting == "descent" and self.flatness is not None)
+        costs = []
+        for card in self.cards:
+            estimated = card.estimate and hparams.get(card.estimate.hparam.name) == card.estimate.value
+            costs.append(card.estimate.cost if card.estimate and estimated else card.cost)
+        passes = max((cost.passes for cost in costs), default=1)
+        free = self.difficulty is not None and (weighting == "memory" or (weighting == "descent" and passes > 1))
+        input_gradient = not free and any(cost.input_gradient for cost in costs)
+        return 3 * passes + sum(cost.forwards for cost in costs) + input_gradient
 
 
 @dataclass(frozen=True)
 class OwnMethod(Method):
-    """A method of another package that is no cell of the grid: one card, whose ``build`` makes its class."""
+    """An algorithm of another package that is no method of the grid: one card."""
 
-    card: Card = Card("", "", "")
-    cost: int = 3
+    card: Card = Card("", "", "", "")
 
     @property
     def name(self) -> str:
@@ -179,13 +305,9 @@ class OwnMethod(Method):
         """Its card alone."""
         return [self.card]
 
-    def passes(self, weighting: str = "both", estimator: str = "exact") -> int:
-        """Cost of one step in units of F as its author states it, whatever the weighting."""
-        return self.cost
-
 
 def grid() -> dict[str, Method]:
-    """Every cell that the cards span, by name."""
+    """Every method that the cards span, by name."""
     pairs = [(None, None), *((curriculum, difficulty) for curriculum in CURRICULA for difficulty in DIFFICULTIES)]
     methods = [Method(flatness, *pair) for flatness in (None, *FLATNESS) for pair in pairs]
     return {method.name: method for method in methods}
@@ -193,17 +315,6 @@ def grid() -> dict[str, Method]:
 
 #: All 28 methods by DomainBed's algorithm name, ERM first; then those of extensions.
 METHODS = grid()
-
-
-def get_method(name: str) -> Method:
-    """Return the method of this algorithm name.
-
-    Raises:
-        UserError: there is none; the message lists the names and the nearest match.
-    """
-    load_extensions()
-    return lookup(METHODS, name, "algorithm")
-
 
 #: DomainBed's own algorithms at b93c22a, in the order of its tables, where they stand before ours.
 DOMAINBED_ALGORITHMS = (

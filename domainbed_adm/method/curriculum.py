@@ -1,19 +1,20 @@
 """Curriculum: scores[B] and progress -> weights v[B], detached. The step's loss is sum_i v_i l_i / sum_i v_i.
 
-For SSPL, whose weights have mean 1, that is mean(v_i l_i). Names and sources are in ``methods.CURRICULA``.
+For SSPL, whose weights have mean 1, that is mean(v_i l_i). Names, sources and defaults are in
+``cards.CURRICULA``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from domainbed_adm.errors import UserError, lookup
+from domainbed_adm.method.cards import CURRICULA, SPL_MODE, SPL_START, SPL_THRESHOLD, SSPL_ETA
 from domainbed_adm.method.difficulty import mean_ranks
 
 STAGES = 10
@@ -29,15 +30,15 @@ class Curriculum(Protocol):
 
 @dataclass(frozen=True)
 class SPL:
-    """Self-paced learning: v_i = 1 if xi_i <= lambda(p), else 0 (Kumar et al., NeurIPS 2010; the ADM poster).
+    """Self-paced learning: v_i = 1 if xi_i <= lambda(p), else 0 (Kumar et al., NeurIPS 2010; the ADM paper).
 
     lambda grows with progress p through the fraction r(p), which rises in ten equal stages from ``start`` to 1:
-    r = start + (1 - start) floor(10 p) / 9 (*chosen*, as the SSPL authors' code does it: 0.1, 0.2, ..., 1.0).
+    r = start + (1 - start) floor(10 p) / 9. Our choice, as in the SSPL authors' code: 0.1, 0.2, ..., 1.0.
 
-    - "quantile" (*chosen* default): lambda is the smallest score with at least the fraction r of the batch at or
-      below it, so at least one sample stays, and samples that tie with the last one kept stay too.
-    - "threshold" (the poster's absolute lambda): lambda = ``threshold`` * r(p), in the score's own units (*chosen*: the
-      poster says only that lambda grows). Where no score is that small, the easiest stays.
+    - "quantile", our choice of the default: lambda is the smallest score with at least the fraction r of the batch at
+      or below it. At least one sample stays, and so do samples that tie with the last one kept.
+    - "threshold", the ADM paper's absolute lambda: lambda = ``threshold`` * r(p), in the score's own units. Our choice:
+      the ADM paper says only that lambda grows. Where no score is that small, the easiest stays.
 
     Args:
         start: r at the start, in (0, 1].
@@ -48,16 +49,12 @@ class SPL:
         UserError: a value is out of its range.
     """
 
-    start: float = 0.1
-    mode: str = "quantile"
-    threshold: float = 1.0
+    start: float = SPL_START.default
+    mode: str = SPL_MODE.default
+    threshold: float = SPL_THRESHOLD.default
 
     def __post_init__(self) -> None:
-        if not 0 < self.start <= 1:
-            raise UserError(f"SPL's start must be in (0, 1], not {self.start}")
-        if not self.threshold > 0:
-            raise UserError(f"SPL's threshold must be > 0, not {self.threshold}")
-        lookup({"quantile": None, "threshold": None}, self.mode, "SPL mode")
+        CURRICULA["SPL"].check(self)
 
     def fraction(self, progress: float) -> float:
         """r(p) in [start, 1]."""
@@ -81,8 +78,8 @@ class SSPL:
     """Symmetric self-paced learning: weights linear in rank, easy first, hard last (Zhao et al., AAAI 2024).
 
     With w_easy = 1 + eta (1 - 2p) and w_hard = 1 - eta (1 - 2p), the sample of rank k (0 = easiest of B) gets
-    w_easy + (w_hard - w_easy) k / (B - 1). The mean weight is 1 at every p; B = 1 gives weight 1. Equal scores share
-    the mean of their ranks (*chosen*), hence equal weights.
+    w_easy + (w_hard - w_easy) k / (B - 1). The mean weight is 1 at every p; B = 1 gives weight 1. Our choice:
+    equal scores share the mean of their ranks, hence equal weights.
 
     Args:
         eta: in [0, 1]; 0 gives weight 1 to all, 1 weights from 0 to 2.
@@ -91,11 +88,10 @@ class SSPL:
         UserError: ``eta`` is out of its range.
     """
 
-    eta: float = 1.0
+    eta: float = SSPL_ETA.default
 
     def __post_init__(self) -> None:
-        if not 0 <= self.eta <= 1:
-            raise UserError(f"SSPL's eta must be in [0, 1], not {self.eta}")
+        CURRICULA["SSPL"].check(self)
 
     def __call__(self, scores: Tensor, progress: float) -> Tensor:
         """Weights in [1 - eta, 1 + eta] of shape (B,)."""
@@ -119,10 +115,3 @@ def within_domains(curriculum: Curriculum, scores: Tensor, progress: float, doma
     """
     parts = scores.split(list(domain_sizes))
     return torch.cat([curriculum(part, progress) if len(part) else part for part in parts])
-
-
-#: The curricula by the names of ``methods.CURRICULA``; each builds one from hparams.
-FROM_HPARAMS: dict[str, Callable[[dict[str, Any]], Curriculum]] = {
-    "SPL": lambda hparams: SPL(hparams["spl_start"], hparams["spl_mode"], hparams["spl_threshold"]),
-    "SSPL": lambda hparams: SSPL(hparams["sspl_eta"]),
-}

@@ -1,20 +1,21 @@
 """Difficulty: clean losses and inputs -> scores[B], detached, >= 0, one per sample; a larger score is harder.
 
 Every difficulty is called with a :class:`Probe` of the batch and asks it for what it needs: the clean losses (free),
-the input gradient (one backward pass to the inputs), losses at other inputs (one forward pass each). Names and sources
-are in ``methods.DIFFICULTIES``.
+the input gradient (one backward pass to the inputs), losses at other inputs (one forward pass each). Names, sources and
+defaults are in ``cards.DIFFICULTIES``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from domainbed_adm.errors import UserError, lookup
+from domainbed_adm.errors import UserError
+from domainbed_adm.method.cards import ADM_ALPHA, ADM_DELTA, ADM_ESTIMATOR, DIFFICULTIES
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ class ADM:
     Linear (ours): xi_i = sum_d s_d |d l_i / d x_{i,d}| / (l_i + delta), the first-order value of the same gap.
 
     The step s is ``alpha`` in pixels of [0, 1]; where inputs are normalised it is ``alpha / input_std`` per channel.
-    The FGSM copy is not clipped to valid pixels, as the paper does not. ``delta`` = 1e-6 is *chosen*; the paper says
-    > 0. How well the linear score ranks samples depends on the network, so it is never a default: the run reports its
-    rank correlation with the exact one.
+    The FGSM copy is not clipped to valid pixels; the ADM paper does not clip it either. Our choice: ``delta`` = 1e-6;
+    the ADM paper says > 0. How well the linear score ranks samples depends on the network, so it is never a default:
+    the run reports its rank correlation with the exact one.
 
     Args:
         alpha: FGSM step in [0, 1] pixel units, >= 0.
@@ -94,19 +95,15 @@ class ADM:
         UserError: a value is out of its range.
     """
 
-    alpha: float = 8 / 255
-    delta: float = 1e-6
-    estimator: str = "exact"
+    alpha: float = ADM_ALPHA.default
+    delta: float = ADM_DELTA.default
+    estimator: str = ADM_ESTIMATOR.default
     input_std: Sequence[float] | None = None
 
     needs_input_gradient = True
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0:
-            raise UserError(f"ADM's alpha must be >= 0, not {self.alpha}")
-        if not self.delta > 0:
-            raise UserError(f"ADM's delta must be > 0, not {self.delta}")
-        lookup({"exact": None, "linear": None}, self.estimator, "ADM estimator")
+        DIFFICULTIES["ADM"].check(self)
 
     def __call__(self, probe: Probe) -> Tensor:
         """Scores of shape (B,), without unit."""
@@ -149,13 +146,3 @@ def mean_ranks(scores: Tensor) -> Tensor:
     below = torch.searchsorted(ordered, scores, right=False)
     upto = torch.searchsorted(ordered, scores, right=True)
     return (below + upto - 1).to(scores.dtype) / 2
-
-
-#: The difficulties by the names of ``methods.DIFFICULTIES``; each builds one from hparams.
-FROM_HPARAMS: dict[str, Callable[[dict[str, Any]], Difficulty]] = {
-    "Loss": lambda hparams: Loss(),
-    "GDM": lambda hparams: GDM(),
-    "ADM": lambda hparams: ADM(
-        hparams["adm_alpha"], hparams["adm_delta"], hparams["adm_estimator"], hparams["input_std"]
-    ),
-}

@@ -3,7 +3,7 @@
 A rule is called with the parameters, the gradient there, a function that returns the gradient of the same loss wherever
 the parameters are then, and a mapping for what it keeps from step to step. It moves the parameters, asks, and puts them
 back, bit for bit, also when asking raises. ||.||_2 is over all parameters jointly and is never read by the host.
-Parameters whose gradient is None are left alone. Names and sources are in ``methods.FLATNESS``.
+Parameters whose gradient is None are left alone. Names, sources and defaults are in ``cards.FLATNESS``.
 
 SAGM's alpha and F-SAM's mean depend on the gradient's scale: unscale gradients first under fp16 loss scaling.
 """
@@ -13,12 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from domainbed_adm.errors import UserError
+from domainbed_adm.method.cards import FLATNESS, FSAM_LAMBDA, FSAM_SIGMA, RHO, SAGM_ALPHA
 from domainbed_adm.method.gradients import Gradients, joint_norm
 
 #: Added to ||g||, as the authors of SAM, SAGM and F-SAM do: a zero gradient moves nothing.
@@ -72,12 +72,12 @@ class SAM:
         UserError: ``rho`` is out of its range.
     """
 
-    rho: float = 0.05
+    rho: float = RHO.default
 
     passes = 2
 
     def __post_init__(self) -> None:
-        _check_at_least_zero("SAM", rho=self.rho)
+        FLATNESS["SAM"].check(self)
 
     def __call__(
         self,
@@ -109,13 +109,13 @@ class SAGM:
         UserError: a value is out of its range.
     """
 
-    rho: float = 0.05
-    alpha: float = 1e-3
+    rho: float = RHO.default
+    alpha: float = SAGM_ALPHA.default
 
     passes = 2
 
     def __post_init__(self) -> None:
-        _check_at_least_zero("SAGM", rho=self.rho, alpha=self.alpha)
+        FLATNESS["SAGM"].check(self)
 
     def __call__(
         self,
@@ -151,16 +151,14 @@ class FSAM:
         UserError: a value is out of its range.
     """
 
-    rho: float = 0.05
-    sigma: float = 1.0
-    momentum: float = 0.9
+    rho: float = RHO.default
+    sigma: float = FSAM_SIGMA.default
+    momentum: float = FSAM_LAMBDA.default
 
     passes = 2
 
     def __post_init__(self) -> None:
-        _check_at_least_zero("F-SAM", rho=self.rho, sigma=self.sigma)
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"F-SAM's momentum must be in [0, 1), not {self.momentum}")
+        FLATNESS["FSAM"].check(self)
 
     def __call__(
         self,
@@ -225,17 +223,3 @@ def _mean(here: Tensor | None, there: Tensor | None) -> Tensor | None:
     if here is None:
         return None if there is None else 0.5 * there
     return 0.5 * here if there is None else here.add_(there).mul_(0.5)
-
-
-def _check_at_least_zero(rule: str, **values: float) -> None:
-    for name, value in values.items():
-        if not value >= 0:
-            raise UserError(f"{rule}'s {name} must be >= 0, not {value}")
-
-
-#: The rules by the names of ``methods.FLATNESS``; each builds one from hparams.
-FROM_HPARAMS: dict[str, Callable[[dict[str, Any]], Flatness]] = {
-    "SAM": lambda hparams: SAM(hparams["rho"]),
-    "SAGM": lambda hparams: SAGM(hparams["rho"], hparams["sagm_alpha"]),
-    "FSAM": lambda hparams: FSAM(hparams["rho"], hparams["fsam_sigma"], hparams["fsam_lambda"]),
-}

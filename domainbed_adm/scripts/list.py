@@ -9,23 +9,23 @@ from typing import Any
 
 from domainbed_adm.cli import run
 from domainbed_adm.datasets.cards import CARDS
-from domainbed_adm.hparams_registry import RUN_FACTS, Hparam, hparams_of
-from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, METHODS, WEIGHTINGS, get_method
+from domainbed_adm.hparams_registry import every_hparam, hparams_of
+from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, METHODS, WEIGHTINGS, Card, OwnMethod
+from domainbed_adm.method.hparams import Hparam
 from domainbed_adm.scripts.sweep import default_datasets
 from domainbed_adm.sweeping import named
 from domainbed_adm.sweeping.jobs import Sweep
 from domainbed_adm.system.console import Parser
-from domainbed_adm.system.tables import fits, show
+from domainbed_adm.system.tables import show
 
 EXAMPLES = """\
   domainbed-adm list algorithms
   domainbed-adm list hparams --algorithm SAM_SSPL_ADM --dataset PACS
   domainbed-adm list sweeps --json"""
 
-COST = (
-    "cost: one step in F, a forward pass of the batch, by the hparam weighting (plain SAM is 6F, ERM 3F); "
-    "adm_estimator linear saves 1F of an ADM method."
-)
+COST = "cost: one step in F, a forward pass of the batch, by the hparam weighting (plain SAM is 6F, ERM 3F)."
+#: Columns of the table of parts where it is not printed to a terminal.
+_WIDTH = 120
 _PROSE = ("about", "meaning", "paper", "environments", "default", "valid", "read by", "needs")
 #: A dataset of each of the two kinds whose defaults differ.
 _KINDS = {"28 px": "RotatedMNIST", "larger": "PACS"}
@@ -83,9 +83,8 @@ def hparams(algorithm: str | None, dataset: str | None) -> Rows:
     Raises:
         UserError: the algorithm is unknown.
     """
-    chosen = [get_method(algorithm).name] if algorithm else list(METHODS)
     kinds = {"": dataset} if dataset else _KINDS
-    specs = {kind: {k: v for name in chosen for k, v in hparams_of(name, of).items()} for kind, of in kinds.items()}
+    specs = {kind: hparams_of(algorithm, of) if algorithm else every_hparam(of) for kind, of in kinds.items()}
     first = next(iter(specs.values()))
     return [
         {
@@ -101,9 +100,9 @@ def hparams(algorithm: str | None, dataset: str | None) -> Rows:
 
 
 def _default(by_kind: dict[str, Hparam]) -> str:
-    values = {kind: json.dumps(hparam.default) for kind, hparam in by_kind.items()}
-    if next(iter(by_kind.values())).name in RUN_FACTS:
+    if next(iter(by_kind.values())).set_by_run:
         return "by the run"
+    values = {kind: json.dumps(hparam.default) for kind, hparam in by_kind.items()}
     if len(set(values.values())) == 1:
         return next(iter(values.values()))
     return "; ".join(f"{value} ({kind})" for kind, value in values.items())
@@ -116,14 +115,16 @@ def _searched(specs: list[Hparam]) -> str:
 
 def _readers(name: str) -> str:
     """The parts whose methods read it."""
-    readers = [method for method in METHODS.values() if name in method.hparams]
-    if not readers:
+    if not any(name in method.hparams for method in METHODS.values()):
         return "every method"
-    cards = {card.name: card for method in readers for card in method.cards}
-    own = [part for part, card in cards.items() if name in card.hparams]
-    if own:
-        return ", ".join(own)
-    return "ADM" if all(method.difficulty == "ADM" for method in readers) else "SPL, SSPL"
+    own = [card.name for card in _cards() if name in [hparam.name for hparam in card.hparams]]
+    return ", ".join(own or CURRICULA)
+
+
+def _cards() -> list[Card]:
+    """The cards of all parts, and of algorithms that are no method of the grid."""
+    parts = [card for table in (FLATNESS, CURRICULA, DIFFICULTIES) for card in table.values()]
+    return [*parts, *(method.card for method in METHODS.values() if isinstance(method, OwnMethod))]
 
 
 def sweeps() -> Rows:
@@ -148,23 +149,27 @@ def main(argv: Sequence[str]) -> int:
     if args.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return 0
-    _print(rows)
     if args.what == "algorithms":
-        print(COST)
+        _print([{"part": card.name, "about": card.summary, "paper": card.paper} for card in _cards()], _WIDTH)
+        _print([{name: value for name, value in row.items() if name not in _PROSE} for row in rows])
+        print(COST + _saved())
+    else:
+        _print(rows)
     return 0
 
 
-def _print(rows: Rows) -> None:
-    """Print the rows; algorithms on a narrow terminal in two tables, the methods and their parts."""
-    if "about" in rows[0] and "cost both" in rows[0] and not fits(list(rows[0]), _cells(rows)):
-        parts = [card for table in (FLATNESS, CURRICULA, DIFFICULTIES) for card in table.values()]
-        _print([{"part": card.name, "about": card.summary, "paper": card.paper} for card in parts])
-        rows = [{name: value for name, value in row.items() if name not in _PROSE} for row in rows]
-    show(list(rows[0]), _cells(rows), prose=_PROSE)
+def _print(rows: Rows, width: int | None = None) -> None:
+    show(list(rows[0]), [[str(value) for value in row.values()] for row in rows], prose=_PROSE, width=width)
 
 
-def _cells(rows: Rows) -> list[list[str]]:
-    return [[str(value) for value in row.values()] for row in rows]
+def _saved() -> str:
+    """What the estimates of difficulties save, in sentences."""
+    estimates = [(card, card.estimate) for card in DIFFICULTIES.values() if card.estimate]
+    return "".join(
+        f" {estimate.hparam.name} {estimate.value} saves {card.cost.forwards - estimate.cost.forwards}F of a "
+        f"{card.name} method."
+        for card, estimate in estimates
+    )
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from pathlib import Path
 from domainbed_adm.datasets.cards import CARDS, get_card
 from domainbed_adm.datasets.layout import dataset_root, environments, existing_data_dir
 from domainbed_adm.errors import UserError
-from domainbed_adm.hparams_registry import STEPS, default_hparams, override, parse
-from domainbed_adm.method.cards import get_method
+from domainbed_adm.hparams_registry import default_hparams, override, parse
+from domainbed_adm.method.hparams import STEPS
+from domainbed_adm.registry import get_method
 from domainbed_adm.sweeping.jobs import Sweep, environment_count
 
 #: Far above any sweep; more would not fit into memory.

@@ -20,6 +20,7 @@ def show(
     prose: Collection[str] = (),
     bold: Collection[tuple[int, int]] = (),
     title: str = "",
+    width: int | None = None,
 ) -> None:
     """Print a table to the standard output.
 
@@ -29,17 +30,12 @@ def show(
         prose: headings of the columns that may wrap on a narrow terminal; the others never do.
         bold: (row, column) of cells to set in bold where the output is a terminal.
         title: a line above.
+        width: columns to use at most where the output is not a terminal; None for as many as the cells take.
     """
     table = _table(columns, rows, prose, bold)
     if title:
         print(f"\n{title}")
-    Console(width=_width(columns, rows, prose), highlight=False).print(table)
-
-
-def fits(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
-    """Whether :func:`show` prints the table without wrapping a cell."""
-    console = Console()
-    return not console.is_terminal or _wanted(_table(columns, rows, (), ()), console).maximum <= console.width
+    Console(width=_width(columns, rows, prose, width), highlight=False).print(table)
 
 
 def _table(
@@ -65,10 +61,11 @@ def _wanted(table: Table, console: Console) -> Measurement:
     return console.measure(table, options=console.options.update(max_width=_UNLIMITED))
 
 
-def _width(columns: Sequence[str], rows: Sequence[Sequence[str]], prose: Collection[str]) -> int:
-    """The terminal's width, or what the table takes where it is not a terminal or is too narrow for the names."""
+def _width(columns: Sequence[str], rows: Sequence[Sequence[str]], prose: Collection[str], width: int | None) -> int:
+    """The terminal's width or ``width``, or what the table takes where there is none or it is too narrow for names."""
     console = Console()
-    if not console.is_terminal:
+    limit = console.width if console.is_terminal else width
+    if limit is None:
         return _wanted(_table(columns, rows, (), ()), console).maximum
     squeezed = [["" if name in prose else cell for name, cell in zip(columns, row, strict=True)] for row in rows]
-    return max(console.width, _wanted(_table(columns, squeezed, prose, ()), console).maximum)
+    return max(limit, _wanted(_table(columns, squeezed, prose, ()), console).maximum)

@@ -17,3 +17,8 @@ def same_state(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return a.keys() == b.keys() and all(
         torch.equal(a[key], b[key]) if isinstance(a[key], Tensor) else a[key] == b[key] for key in a
     )
+
+
+def name_of(part: object) -> str:
+    """Name of a part's class, or of a function."""
+    return getattr(part, "__name__", type(part).__name__)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from domainbed_adm.method.curriculum import Curriculum
 from domainbed_adm.method.difficulty import Difficulty, Probe
 from domainbed_adm.method.step import TrainingStep
-from domainbed_adm.testing.common import BATCH, CLASSES, same_state
+from domainbed_adm.testing.common import BATCH, CLASSES, name_of, same_state
 
 
 def check_difficulty(difficulty: Difficulty) -> None:
@@ -21,7 +21,7 @@ def check_difficulty(difficulty: Difficulty) -> None:
     Raises:
         AssertionError: it does not; the message says where.
     """
-    name = _name(difficulty)
+    name = name_of(difficulty)
     needs = getattr(difficulty, "needs_input_gradient", None)
     assert isinstance(needs, bool), f"{name}.needs_input_gradient must be True or False, is {needs!r}"
     _scores(difficulty, _model(torch.float32), *_batch(torch.float32))
@@ -41,7 +41,7 @@ def check_curriculum(curriculum: Curriculum) -> None:
     Raises:
         AssertionError: it does not; the message says where.
     """
-    name = _name(curriculum)
+    name = name_of(curriculum)
     random = torch.Generator().manual_seed(0)
     for progress in (0.0, 0.3, 1.0):
         for size in (1, 2, BATCH):
@@ -55,7 +55,7 @@ def check_curriculum(curriculum: Curriculum) -> None:
 
 
 def _check_weights(curriculum: Curriculum, scores: Tensor, progress: float) -> None:
-    name = _name(curriculum)
+    name = name_of(curriculum)
     kept = scores.clone()
     weights = curriculum(scores, progress)
     what = f"{name}: its weights for {len(scores)} scores at progress {progress}"
@@ -94,7 +94,7 @@ class _Witness:
         self.scores: Tensor | None = None
 
     def __call__(self, probe: Probe) -> Tensor:
-        name = _name(self.difficulty)
+        name = name_of(self.difficulty)
 
         def input_gradient() -> Tensor:
             assert self.needs_input_gradient, f"{name} asks for probe.input_gradient: set needs_input_gradient = True"
@@ -142,7 +142,3 @@ def _batch(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     random = torch.Generator().manual_seed(0)
     x = torch.rand(BATCH, 2, 4, 4, generator=random, dtype=torch.float64).to(dtype)
     return x, torch.randint(CLASSES, (BATCH,), generator=random)
-
-
-def _name(part: object) -> str:
-    return getattr(part, "__name__", type(part).__name__)

@@ -10,9 +10,9 @@ from domainbed_adm.algorithms import algorithm_class
 from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.cards import CARDS, get_card
 from domainbed_adm.errors import UserError
-from domainbed_adm.hparams_registry import RUN_FACTS
 from domainbed_adm.method.cards import METHODS, Method
-from domainbed_adm.system.entry_points import load_extensions
+from domainbed_adm.method.hparams import Hparam
+from domainbed_adm.registry import load_extensions
 from domainbed_adm.upstream import jobs
 from domainbed_adm.upstream.facts import watch
 from domainbed_adm.upstream.host import Host, find, missing_door, open_host
@@ -84,9 +84,9 @@ class Registration:
             self.methods.append(name)
         self._add_datasets()
 
-    def reads(self, algorithm: str) -> tuple[str, ...]:
-        """Names of the hparams that one of our methods reads; none for DomainBed's own algorithms."""
-        return METHODS[algorithm].hparams if algorithm in self.methods else ()
+    def reads(self, algorithm: str) -> dict[str, Hparam]:
+        """The hparams that one of our methods reads, by name; none for DomainBed's own algorithms."""
+        return METHODS[algorithm].hparams if algorithm in self.methods else {}
 
     def watch_dataset(self, name: str) -> None:
         """From now on, know the normalisation that a dataset of this class states."""
@@ -126,12 +126,13 @@ class Registration:
 
     def _ours(self, source: Callable[..., Hparams], theirs: Hparams, algorithm: str, *rest: Any) -> Hparams:
         """Our method's hparams, beside ``theirs``; of the run's facts ``total_steps``, where it is known."""
-        read = [name for name in self.reads(algorithm) if name not in theirs]
+        read = {name: hparam for name, hparam in self.reads(algorithm).items() if name not in theirs}
         if not read:
             return {}
-        known = {} if self.run.total_steps is None else {"total_steps": self.run.total_steps}
-        ours = {name: value for name, value in source(algorithm, *rest).items() if name not in RUN_FACTS} | known
-        return {name: ours[name] for name in read if name in ours}
+        ours = source(algorithm, *rest) | {"total_steps": self.run.total_steps}
+        known = {name for name, hparam in read.items() if not hparam.set_by_run}
+        known |= {"total_steps"} if self.run.total_steps is not None else set()
+        return {name: ours[name] for name in read if name in known}
 
     def _class(self, method: Method) -> type[Any]:
         """The method on top of DomainBed's ERM, which sees to it that it knows what it needs."""

@@ -6,7 +6,6 @@ from typing import Any
 
 from domainbed_adm import hparams_registry as registry
 from domainbed_adm.errors import UserError
-from domainbed_adm.hparams_registry import RUN_FACTS
 from domainbed_adm.method.cards import Method
 from domainbed_adm.upstream import facts
 
@@ -44,7 +43,9 @@ class Run:
         Raises:
             UserError: something is not known, or cannot work here.
         """
-        given = {name: hparams[name] for name in method.hparams if name in hparams and name not in RUN_FACTS}
+        given = {
+            name: hparams[name] for name, spec in method.hparams.items() if name in hparams and not spec.set_by_run
+        }
         registry.override({}, given, method.name, "Debug28")
         check_weighting(hparams, method)
         if "total_steps" in method.hparams and "total_steps" not in hparams:

@@ -11,7 +11,9 @@ from domainbed_adm import algorithms, datasets, extensions
 from domainbed_adm.cli import main
 from domainbed_adm.errors import UserError
 from domainbed_adm.extensions import (
+    RHO,
     Card,
+    Cost,
     DatasetCard,
     Hparam,
     Number,
@@ -19,17 +21,25 @@ from domainbed_adm.extensions import (
     add_curriculum,
     add_dataset,
     add_difficulty,
+    add_flatness,
     folder_card,
 )
 from domainbed_adm.hparams_registry import default_hparams, random_hparams
 from domainbed_adm.leaderboard.sheets import _paper_labels
 from domainbed_adm.method import cards as methods
-from domainbed_adm.system.entry_points import load_extensions
-from domainbed_adm.testing import check_algorithm, check_difficulty
+from domainbed_adm.registry import get_method, load_extensions
+from domainbed_adm.testing import check_algorithm, check_curriculum, check_difficulty, check_flatness
 from tests.extending import EXAMPLE, environment, install, installed
 
-GROWN = {f"{flat}{curriculum}_Margin" for flat in ("", "SAM_", "SAGM_", "FSAM_") for curriculum in ("SPL", "SSPL")}
 KNOWN = list(methods.METHODS)
+CELLS = [
+    f"_{curriculum}_{score}" for curriculum in ("SPL", "SSPL", "Capped") for score in ("Loss", "GDM", "ADM", "Margin")
+]
+#: All that the grid holds with the example's parts.
+GRID = {"ERM"} | {
+    f"{flat}{cell}".strip("_") for flat in ("", "SAM", "SAGM", "FSAM", "Reverse") for cell in ("", *CELLS)
+}
+HERE = "tests.extensions.test_extensions"
 
 
 def listed(capsys, what, *flags):
@@ -37,19 +47,24 @@ def listed(capsys, what, *flags):
     return {row[what.removesuffix("s")]: row for row in json.loads(capsys.readouterr().out)}
 
 
-def test_the_grid_grows_by_a_difficultys_methods_and_no_draw_moves(monkeypatch, tmp_path, capsys):
+def test_the_grid_grows_by_the_methods_of_each_part_and_no_draw_moves(monkeypatch, tmp_path, capsys):
     before = {name: random_hparams(name, "PACS", 7) for name in KNOWN}
     install(monkeypatch, tmp_path)
     rows = listed(capsys, "algorithms")
     assert list(rows)[:28] == KNOWN
-    assert set(rows) == {*KNOWN, *GROWN, "Centred"}
+    assert set(rows) == {*GRID - {""}, "Centred"}
+    assert len(rows) == 5 * (1 + 3 * 4) + 1
     assert list(rows) == algorithms.ALGORITHMS
     assert rows["SAM_SPL_Margin"]["cost both"] == "6F"
+    assert rows["Reverse_Capped_ADM"]["cost descent"] == "7F"
     assert rows["Centred"]["cost memory"] == "3F"
     assert {name: random_hparams(name, "PACS", 7) for name in KNOWN} == before
     assert default_hparams("SSPL_Margin", "PACS")["margin_power"] == 2.0
     assert 1 < random_hparams("SSPL_Margin", "PACS", 7)["margin_power"] < 3
-    assert listed(capsys, "hparams")["margin_power"]["read by"] == "Margin"
+    readers = listed(capsys, "hparams")
+    assert (readers["margin_power"]["read by"], readers["centring"]["read by"]) == ("Margin", "Centred")
+    assert readers["rho"]["read by"] == "SAM, SAGM, FSAM, Reverse"
+    assert readers["weighting"]["read by"] == "SPL, SSPL, Capped"
     assert listed(capsys, "datasets")["Stripes"]["steps"] == 6
     assert datasets.DATASETS[-1] == "Stripes"
 
@@ -57,7 +72,7 @@ def test_the_grid_grows_by_a_difficultys_methods_and_no_draw_moves(monkeypatch, 
 def test_an_extension_is_loaded_once_when_a_name_is_looked_up(monkeypatch, tmp_path):
     install(monkeypatch, tmp_path)
     assert "SPL_Margin" not in methods.METHODS
-    methods.get_method("ERM")
+    get_method("ERM")
     load_extensions()
     assert "SPL_Margin" in methods.METHODS
 
@@ -67,12 +82,13 @@ def test_its_parts_conform(monkeypatch, tmp_path):
     assert algorithms.get_algorithm_class("Centred") is algorithms.Centred
     check_algorithm(algorithms.Centred)
     check_algorithm(algorithms.get_algorithm_class("FSAM_SSPL_Margin"))
-    from adm_example.difficulty import Margin
+    hparams = default_hparams("Reverse_Capped_Margin", "Stripes")
+    check_difficulty(methods.DIFFICULTIES["Margin"].build(hparams))
+    check_curriculum(methods.CURRICULA["Capped"].build(hparams))
+    check_flatness(methods.FLATNESS["Reverse"].build(hparams))
 
-    check_difficulty(Margin(2.0))
 
-
-@pytest.mark.parametrize("algorithm", ["SAM_SSPL_Margin", "Centred"])
+@pytest.mark.parametrize("algorithm", ["Reverse_Capped_Margin", "Centred"])
 def test_it_trains_by_the_command(monkeypatch, tmp_path, algorithm):
     install(monkeypatch, tmp_path / "site")
     hparams = json.dumps({"cnn_width": 8, "batch_size": 4, "margin_power": 3, "centring": 0.25})
@@ -127,41 +143,61 @@ def test_listing_with_an_extension_loads_no_torch(tmp_path):
 
 
 def test_one_call_in_a_script_is_enough():
-    add_difficulty(Card("Ones", "one for all", "-", build=lambda hparams: None))
-    assert methods.get_method("FSAM_SPL_Ones").difficulty == "Ones"
-    add_curriculum(Card("Even", "one for all", "-", build=lambda hparams: None))
-    assert methods.get_method("Even_Ones").curriculum == "Even"
+    add_difficulty(part("Ones"))
+    assert get_method("FSAM_SPL_Ones").difficulty == "Ones"
+    add_curriculum(part("Even"))
+    assert get_method("Even_Ones").curriculum == "Even"
     assert len(methods.METHODS) == 28 + 8 + 4 * 4
+    add_flatness(part("Flat", RHO))
+    assert get_method("Flat").flatness == "Flat"
+    assert len(methods.METHODS) == 5 * (1 + 3 * 4)
+    assert default_hparams("Flat_Even_Ones", "PACS")["rho"] == 0.05
     add_dataset(folder_card("DomainNet", "domain_net", ("clipart", "sketch")))
     assert datasets.get_dataset_class("DomainNet").ENVIRONMENTS == ["clipart", "sketch"]
 
 
+def test_costs_are_the_cards():
+    add_difficulty(part("Dear", cost=Cost(forwards=3, input_gradient=True)))
+    add_flatness(part("Thrice", cost=Cost(passes=3)))
+    add_algorithm(part("Mine", cost=Cost(passes=2, forwards=1, input_gradient=True)))
+    assert [get_method("SPL_Dear").passes(weighting) for weighting in methods.WEIGHTINGS] == [7, 7, 6]
+    assert [get_method("Thrice_SPL_Dear").passes(weighting) for weighting in methods.WEIGHTINGS] == [13, 12, 12]
+    assert [get_method("Mine").passes(weighting) for weighting in methods.WEIGHTINGS] == [8, 8, 8]
+
+
 def test_the_papers_layout_leaves_the_grids_columns_empty():
-    add_algorithm(Card("Mine", "-", "-", build=lambda erm: erm))
+    add_algorithm(part("Mine"))
     assert _paper_labels("Mine") == ("Mine", "-", "-")
 
 
-def some(hparams):
-    """The code of a part that is never made."""
+def test_a_class_that_cannot_be_imported_is_one_line():
+    add_flatness(Card("Lost", "-", "-", "nowhere.flatness:Lost"))
+    with pytest.raises(UserError, match=r"Lost cannot be loaded from nowhere.flatness:Lost: No module named 'nowhere'"):
+        methods.FLATNESS["Lost"].build({})
+    add_dataset(DatasetCard("Gone", "-", "-", f"{HERE}:Gone", None))
+    with pytest.raises(UserError, match=r"Gone cannot be loaded from .*no attribute 'Gone'"):
+        datasets.get_dataset_class("Gone")
+
+
+def part(name, *hparams, **facts):
+    return Card(name, "-", "-", f"{HERE}:{name}", hparams, **facts)
 
 
 MINE = Hparam("mine", 1.0, None, "-")
 WRONG = {
-    "difficulty 'ADM' of tests.* cannot be added: domainbed_adm has that name": lambda: add_difficulty(
-        Card("ADM", "-", "-", build=some)
-    ),
-    "curriculum 'SPL' of tests.*: domainbed_adm has": lambda: add_curriculum(Card("SPL", "-", "-", build=some)),
-    "algorithm 'SAM_SPL_ADM' of tests.*: domainbed_adm has": lambda: add_algorithm(
-        Card("SAM_SPL_ADM", "-", "-", build=some)
-    ),
+    "difficulty 'ADM' of tests cannot be added: domainbed_adm has that name": lambda: add_difficulty(part("ADM")),
+    "curriculum 'SPL' of tests cannot be added: domainbed_adm has": lambda: add_curriculum(part("SPL")),
+    "flatness 'SAM' of tests cannot be added: domainbed_adm has": lambda: add_flatness(part("SAM")),
+    "algorithm 'SAM_SPL_ADM' of tests cannot be added: domainbed_adm has": lambda: add_algorithm(part("SAM_SPL_ADM")),
     "dataset 'PACS' of domainbed_adm cannot": lambda: add_dataset(folder_card("PACS")),
-    "hparam 'rho' of tests.*: domainbed_adm has": lambda: add_difficulty(
-        Card("New", "-", "-", ("rho",), build=some), [Hparam("rho", 1.0, None, "-")]
+    "hparam 'rho' of tests cannot be added: domainbed_adm has": lambda: add_difficulty(
+        part("New", Hparam("rho", 1.0, None, "-"))
     ),
-    "difficulty 'my_own': its name must match": lambda: add_difficulty(Card("my_own", "-", "-", build=some)),
-    "'New': its card needs build": lambda: add_difficulty(Card("New", "-", "-")),
-    "'New': no Hparam is given for mine": lambda: add_algorithm(Card("New", "-", "-", ("mine",), build=some)),
-    "does not list the hparam 'mine'": lambda: add_algorithm(Card("New", "-", "-", build=some), [MINE]),
+    "hparam 'lr' of tests cannot be added: domainbed_adm has": lambda: add_algorithm(
+        part("New", Hparam("lr", 1.0, None, "-"))
+    ),
+    "difficulty 'my_own': its name must match": lambda: add_difficulty(part("my_own")),
+    "'New': its path must be 'module:Class', not 'New'": lambda: add_difficulty(Card("New", "-", "-", "New")),
 }
 
 
@@ -177,26 +213,25 @@ def test_what_cannot_be_added_says_why_and_changes_nothing(message):
 def test_duplicates_name_both_packages(monkeypatch, tmp_path, capsys):
     install(monkeypatch, tmp_path)
     load_extensions()
-    with pytest.raises(UserError, match=r"'Margin' of tests\.\S+ cannot be added: adm_example has that name"):
-        add_difficulty(Card("Margin", "-", "-", build=some))
-    with pytest.raises(UserError, match=r"'margin_power' of tests\.\S+ cannot be added: adm_example has"):
-        add_algorithm(Card("New", "-", "-", ("margin_power",), build=some), [Hparam("margin_power", 1.0, None, "-")])
-    with pytest.raises(UserError, match=r"'Stripes' of tests\.\S+ cannot be added: adm_example has"):
-        add_dataset(DatasetCard("Stripes", "-", "-", "", ("0", "1")), some)
+    with pytest.raises(UserError, match=r"'Margin' of tests cannot be added: adm_example has that name"):
+        add_difficulty(part("Margin"))
+    with pytest.raises(UserError, match=r"'margin_power' of tests cannot be added: adm_example has"):
+        add_algorithm(part("New", Hparam("margin_power", 1.0, None, "-")))
+    with pytest.raises(UserError, match=r"'Stripes' of tests cannot be added: adm_example has"):
+        add_dataset(DatasetCard("Stripes", "-", "-", f"{HERE}:Stripes", ("0", "1")))
 
 
 def test_a_part_whose_methods_are_taken_is_not_added():
-    add_algorithm(Card("SPL_Tred", "-", "-", build=some))
-    with pytest.raises(UserError, match=r"algorithm 'SPL_Tred' of tests\.\S+ cannot be added: tests"):
-        add_difficulty(Card("Tred", "-", "-", build=some))
+    add_algorithm(part("SPL_Tred"))
+    with pytest.raises(UserError, match=r"algorithm 'SPL_Tred' of tests cannot be added: tests"):
+        add_difficulty(part("Tred"))
     assert "Tred" not in methods.DIFFICULTIES
     assert "SSPL_Tred" not in methods.METHODS
 
 
-def test_two_parts_of_one_package_may_share_an_hparam():
-    add_difficulty(Card("One", "-", "-", ("mine",), build=some), [MINE])
-    add_difficulty(Card("Two", "-", "-", ("mine", "rho"), build=some), [MINE])
-    add_difficulty(Card("Three", "-", "-", ("mine",), build=some))
+def test_two_parts_may_share_an_hparam():
+    add_difficulty(part("One", MINE))
+    add_difficulty(part("Two", MINE, RHO))
     assert default_hparams("SPL_Two", "PACS")["mine"] == 1.0
 
 

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from domainbed_adm import ADM, GDM, SPL, SSPL, Loss, algorithms
-from domainbed_adm.testing import check_algorithm, check_curriculum, check_difficulty
+from domainbed_adm import ADM, FSAM, GDM, SAGM, SAM, SPL, SSPL, Loss, algorithms
+from domainbed_adm.method.flatness import Plain
+from domainbed_adm.testing import check_algorithm, check_curriculum, check_difficulty, check_flatness
 
 
 @pytest.mark.parametrize("difficulty", [Loss(), GDM(), ADM(), ADM(estimator="linear")], ids=str)
@@ -15,6 +16,11 @@ def test_our_difficulties_conform(difficulty):
 @pytest.mark.parametrize("curriculum", [SPL(), SPL(mode="threshold"), SSPL(), SSPL(eta=0.5)], ids=str)
 def test_our_curricula_conform(curriculum):
     check_curriculum(curriculum)
+
+
+@pytest.mark.parametrize("rule", [Plain(), SAM(), SAM(rho=0), SAGM(), FSAM()], ids=str)
+def test_our_flatness_rules_conform(rule):
+    check_flatness(rule)
 
 
 @pytest.mark.parametrize("name", algorithms.ALGORITHMS)
@@ -105,6 +111,85 @@ CURRICULA = {
 def test_a_wrong_curriculum_is_told(message):
     with pytest.raises(AssertionError, match=message):
         check_curriculum(CURRICULA[message])
+
+
+class Rule:
+    """SAM, done wrong: ``call(self, params, gradient, gradient_here, state)``."""
+
+    def __init__(self, call, passes=1):
+        self.call, self.passes, self.count = call, passes, 0
+
+    def __call__(self, params, gradient, gradient_here, state):
+        return self.call(self, params, gradient, gradient_here, state)
+
+
+def moves(self, params, gradient, gradient_here, state):
+    with torch.no_grad():
+        params[0].add_(1)
+    return gradient_here()
+
+
+def forgets_to_go_back(self, params, gradient, gradient_here, state):
+    before = params[0].detach().clone()
+    with torch.no_grad():
+        params[0].add_(1)
+        there = gradient_here()
+        params[0].copy_(before)
+    return there
+
+
+def sets_grad(self, params, gradient, gradient_here, state):
+    params[0].grad = gradient[0]
+    return gradient
+
+
+def draws(self, params, gradient, gradient_here, state):
+    torch.rand(1)
+    return gradient
+
+
+def keeps_a_count(self, params, gradient, gradient_here, state):
+    self.count += 1
+    return [part if part is None else part * self.count for part in gradient]
+
+
+def divides(self, params, gradient, gradient_here, state):
+    return [part if part is None else part / part.norm() for part in gradient]
+
+
+def writes_a_number(self, params, gradient, gradient_here, state):
+    state["count"] = 1
+    return gradient
+
+
+RULES = {
+    "passes must be an integer >= 1, is 0": Rule(draws, 0),
+    "must put the parameters back, bit for bit": Rule(moves, 2),
+    "put the parameters back where the gradient cannot": Rule(forgets_to_go_back, 2),
+    "asked for the gradient 1 times: its passes must be 2, are 1": Rule(moves),
+    "changed .grad": Rule(sets_grad),
+    "random generator": Rule(draws),
+    "must return 4 gradients, returned 3": Rule(lambda self, params, gradient, *_: gradient[:-1]),
+    "must be a tensor, is NoneType": Rule(lambda self, params, gradient, *_: [None] * 4),
+    r"must have shape \(3, 2\), has \(6,\)": Rule(
+        lambda self, params, gradient, *_: [gradient[0].flatten(), *gradient[1:]]
+    ),
+    "must keep the dtype torch.float32": Rule(
+        lambda self, params, gradient, *_: [p if p is None else p.double() for p in gradient]
+    ),
+    "must be finite, also where the gradient is 0": Rule(divides),
+    "where the gradient is None it must return None": Rule(
+        lambda self, params, gradient, *_: [*gradient[:-1], params[-1]]
+    ),
+    "its state must be tensors, 'count' is int": Rule(writes_a_number),
+    "from a copy of its state it goes on otherwise": Rule(keeps_a_count),
+}
+
+
+@pytest.mark.parametrize("message", RULES)
+def test_a_wrong_flatness_rule_is_told(message):
+    with pytest.raises(AssertionError, match=message):
+        check_flatness(RULES[message])
 
 
 def wrong(**methods):

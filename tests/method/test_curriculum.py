@@ -98,11 +98,11 @@ def test_scope_domain_does_not_push_out_a_hard_domain():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: SPL(start=0), r"start must be in \(0, 1\], not 0"),
-        (lambda: SPL(start=1.5), r"start must be in \(0, 1\], not 1.5"),
-        (lambda: SPL(mode="quantil"), "Did you mean quantile"),
-        (lambda: SPL(threshold=0), "threshold must be > 0, not 0"),
-        (lambda: SSPL(eta=1.1), r"eta must be in \[0, 1\], not 1.1"),
+        (lambda: SPL(start=0), r"start must be a number in \(0, 1\], not 0"),
+        (lambda: SPL(start=1.5), r"start must be a number in \(0, 1\], not 1.5"),
+        (lambda: SPL(mode="quantil"), 'mode must be one of "quantile", "threshold", not .quantil'),
+        (lambda: SPL(threshold=0), r"threshold must be .*\(0, 1e\+30\], not 0"),
+        (lambda: SSPL(eta=1.1), r"eta must be a number in \[0, 1\], not 1.1"),
     ],
 )
 def test_a_value_out_of_range_is_named(make, message):

@@ -78,10 +78,10 @@ def test_ranks_and_rank_correlation_equal_scipys():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"alpha": -1}, "alpha must be >= 0, not -1"),
-        ({"alpha": float("nan")}, "alpha must be >= 0, not nan"),
-        ({"delta": 0}, "delta must be > 0, not 0"),
-        ({"estimator": "Exact"}, "Did you mean exact"),
+        ({"alpha": -1}, r"alpha must be a number in \[0, inf\), not -1"),
+        ({"alpha": float("nan")}, r"alpha must be a number in \[0, inf\), not nan"),
+        ({"delta": 0}, r"delta must be a number in \(0, inf\), not 0"),
+        ({"estimator": "Exact"}, 'estimator must be one of "exact", "linear", not .Exact'),
     ],
 )
 def test_a_value_out_of_range_is_named(options, message):

@@ -74,7 +74,7 @@ def test_the_hosts_draws_do_not_move_and_ours_are_the_engines(monkeypatch, name,
         assert added == {}
         return
     engine = draw(hparams_registry, "PACS")
-    assert added == {key: engine[key] for key in METHODS[name].hparams if key not in hparams_registry.RUN_FACTS}
+    assert added == {key: engine[key] for key, hparam in METHODS[name].hparams.items() if not hparam.set_by_run}
     assert json.loads(json.dumps(added)) == added
 
 
@@ -170,8 +170,13 @@ def test_extensions_reach_the_host(monkeypatch, tmp_path, host):
     doors, known = upstream.register(total_steps=5).host, list(METHODS)
     assert doors.algorithms.ALGORITHMS[2:] == known[1:]
     assert "Centred" in known
-    algorithm = built(host, "SAM_SSPL_Margin")
-    assert algorithm.step.difficulty.power == 2.0
+    algorithm = built(host, "Reverse_Capped_Margin")
+    parts = algorithm.step.flatness, algorithm.step.curriculum, algorithm.step.difficulty
+    assert [type(part).__module__ for part in parts] == [
+        f"adm_example.{kind}" for kind in ("flatness", "curriculum", "difficulty")
+    ]
+    assert (algorithm.step.flatness.rho, algorithm.step.difficulty.power) == (0.05, 2.0)
+    assert algorithm.update(minibatches(0))["loss"] > 0
     centred = built(host, "Centred")
     assert isinstance(centred, doors.algorithms.ERM)
     assert centred.update(minibatches(0))["loss"] > 0
@@ -181,7 +186,7 @@ def test_extensions_reach_the_host(monkeypatch, tmp_path, host):
 
 
 def test_what_is_added_after_registration_follows(host):
-    add_difficulty(Card("Late", "-", "-", ("late",), build=lambda hparams: None), [Hparam("late", 3, None, "-")])
+    add_difficulty(Card("Late", "-", "-", "nowhere:Late", (Hparam("late", 3, None, "-"),)))
     add_dataset(folder_card("Photos", None, ("a", "b")))
     upstream.register()
     assert host.host.hparams_registry.default_hparams("SAGM_SPL_Late", "Pixels")["late"] == 3
@@ -189,8 +194,8 @@ def test_what_is_added_after_registration_follows(host):
 
 
 def test_a_name_of_the_hosts_is_refused_before_anything_is_added(host):
-    add_algorithm(Card("Fine", "-", "-", build=lambda erm: erm))
-    add_algorithm(Card("Smoothed", "-", "-", build=lambda erm: erm))
+    add_algorithm(Card("Fine", "-", "-", "nowhere:fine"))
+    add_algorithm(Card("Smoothed", "-", "-", "nowhere:smoothed"))
     with pytest.raises(UserError, match="already has a Smoothed"):
         upstream.register()
     assert "Fine" not in host.host.algorithms.ALGORITHMS

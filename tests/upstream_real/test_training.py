@@ -9,7 +9,7 @@ from torch import nn
 
 from domainbed_adm import algorithms
 from domainbed_adm.cli import main
-from domainbed_adm.hparams_registry import RUN_FACTS, default_hparams, random_hparams
+from domainbed_adm.hparams_registry import default_hparams, random_hparams
 from domainbed_adm.method.cards import METHODS
 from tests.upstream_real.conftest import REAL
 
@@ -81,6 +81,6 @@ def test_draws_are_domainbeds_and_ours(host, dataset, seed):
         engine = random_hparams(name, dataset, seed) if seed else default_hparams(name, dataset)
         erm = draw(registry, "ERM")
         assert {key: found[key] for key in erm} == erm
-        own = {key for key in method.hparams if key not in RUN_FACTS}
+        own = {key for key, hparam in method.hparams.items() if not hparam.set_by_run}
         assert found.keys() - erm.keys() == own
         assert {key: found[key] for key in own} == {key: engine[key] for key in own}

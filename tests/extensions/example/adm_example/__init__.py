@@ -1,36 +1,31 @@
-"""An example package that adds a difficulty, an algorithm and a dataset to domainbed_adm; loads no torch by itself."""
+"""An example package that adds one of each kind to domainbed_adm; loads no torch by itself."""
 
-from domainbed_adm.extensions import Card, DatasetCard, Hparam, Number, add_algorithm, add_dataset, add_difficulty
+from domainbed_adm.extensions import (
+    RHO,
+    Card,
+    Cost,
+    DatasetCard,
+    Hparam,
+    Number,
+    Uniform,
+    add_algorithm,
+    add_curriculum,
+    add_dataset,
+    add_difficulty,
+    add_flatness,
+)
 
 
 def extend():
-    add_difficulty(
-        Card("Margin", "loss over its scale", "-", ("margin_power",), build=margin),
-        [Hparam("margin_power", 2.0, Number(0), "power of the loss", lambda random: random.uniform(1, 3))],
+    power = Hparam("margin_power", 2.0, Number(0), "power of the loss", Uniform(1, 3), argument="power")
+    add_difficulty(Card("Margin", "loss to a power", "-", "adm_example.difficulty:Margin", (power,)))
+    cap = Hparam("capped_at", 2.0, Number(0, open_low=True), "largest weight", argument="cap")
+    add_curriculum(Card("Capped", "weight by score, up to a cap", "-", "adm_example.curriculum:Capped", (cap,)))
+    add_flatness(
+        Card("Reverse", "gradient at the other end of the ball", "-", "adm_example.flatness:Reverse", (RHO,), Cost(2))
     )
-    add_algorithm(
-        Card("Centred", "ERM with each domain's mean taken from its inputs", "-", ("centring",), build=centred),
-        [Hparam("centring", 0.5, Number(0, 1), "share of the mean")],
-    )
-    add_dataset(
-        DatasetCard("Stripes", "bright and dark stripes", "-", "", ("0", "1"), (3, 28, 28), 2, n_steps=6), stripes
-    )
-
-
-def margin(hparams):
-    from adm_example.difficulty import Margin
-
-    return Margin(hparams["margin_power"])
-
-
-def centred(erm):
-    from adm_example.algorithm import centred_class
-
-    return centred_class(erm)
-
-
-def stripes(card):
-    from adm_example.dataset import Stripes
-    from domainbed_adm.datasets.base import class_of_card
-
-    return class_of_card(Stripes, card)
+    share = Hparam("centring", 0.5, Number(0, 1), "share of the mean")
+    about = "ERM with each domain's mean taken from its inputs"
+    add_algorithm(Card("Centred", about, "-", "adm_example.algorithm:centred_class", (share,)))
+    about, path = "bright and dark stripes", "adm_example.dataset:Stripes"
+    add_dataset(DatasetCard("Stripes", about, "-", path, ("0", "1"), (3, 28, 28), num_classes=2, n_steps=6))

@@ -1,14 +1,15 @@
-"""Finds what other installed packages add to this one: the entry points of the group ``domainbed_adm.extensions``.
+"""The names there are, with those that other installed packages add: entry points of ``domainbed_adm.extensions``.
 
 An entry point's target is a function without arguments that calls ``domainbed_adm.extensions``. It is called once, when
-the first name is looked up; importing the package calls nothing.
+the first name is looked up; importing the package calls nothing. Loads no torch.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 
-from domainbed_adm.errors import UserError
+from domainbed_adm.errors import UserError, lookup
+from domainbed_adm.method.cards import METHODS, Method
 
 GROUP = "domainbed_adm.extensions"
 
@@ -36,3 +37,13 @@ def load_extensions() -> None:
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             raise UserError(f"extension {point.name} of {package} cannot be loaded: {reason}") from error
         _called.add(point.name)
+
+
+def get_method(name: str) -> Method:
+    """Return the method of this algorithm name.
+
+    Raises:
+        UserError: there is none; the message lists the names and the nearest match.
+    """
+    load_extensions()
+    return lookup(METHODS, name, "algorithm")

@@ -1,0 +1,147 @@
+"""What a hyperparameter is, as data: its default, its valid range, its meaning, its random draw. Loads no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Number:
+    """A valid range: reals from ``low`` to ``high``, the ends excluded where ``open_`` says so; or integers."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+    integer: bool = False
+    multiple_of: int = 1
+
+    def __str__(self) -> str:
+        kind = "an integer" if self.integer else "a number"
+        kind = f"a multiple of {self.multiple_of}" if self.multiple_of > 1 else kind
+        left = "(" if self.open_low or self.low == -math.inf else "["
+        right = ")" if self.open_high or self.high == math.inf else "]"
+        return f"{kind} in {left}{self.low:g}, {self.high:g}{right}"
+
+    def __contains__(self, value: object) -> bool:
+        kinds = (int, np.integer) if self.integer else (int, float, np.integer, np.floating)
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            return False
+        number = float(value) if -sys.float_info.max <= value <= sys.float_info.max else math.nan
+        above = number > self.low if self.open_low else number >= self.low
+        below = number < self.high if self.open_high else number <= self.high
+        return above and below and (self.multiple_of == 1 or number % self.multiple_of == 0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A valid range: one of some values, type and all (True is not 1)."""
+
+    values: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return "one of " + ", ".join(map(json.dumps, self.values))
+
+    def __contains__(self, value: object) -> bool:
+        return any(type(value) is type(valid) and value == valid for valid in self.values)
+
+
+@dataclass(frozen=True)
+class Text:
+    """A valid range: a string that is not empty, or None."""
+
+    def __str__(self) -> str:
+        return "a name or null"
+
+    def __contains__(self, value: object) -> bool:
+        return value is None or (isinstance(value, str) and bool(value))
+
+
+class Draw(Protocol):
+    """A random draw of a value."""
+
+    def draw(self, random: np.random.RandomState) -> Any:
+        """One value, by calls that stay the same from version to version."""
+        ...
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """Uniform in [low, high)."""
+
+    low: float
+    high: float
+
+    def draw(self, random: np.random.RandomState) -> float:
+        """One number."""
+        return random.uniform(self.low, self.high)
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """10 ** u with u uniform in [low, high)."""
+
+    low: float
+    high: float
+
+    def draw(self, random: np.random.RandomState) -> float:
+        """One number."""
+        return float(10 ** random.uniform(self.low, self.high))
+
+
+@dataclass(frozen=True)
+class Log2Integer:
+    """The integer part of 2 ** u with u uniform in [low, high)."""
+
+    low: float
+    high: float
+
+    def draw(self, random: np.random.RandomState) -> int:
+        """One integer."""
+        return int(2 ** random.uniform(self.low, self.high))
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of some numbers, each as likely."""
+
+    values: tuple[float, ...]
+
+    def draw(self, random: np.random.RandomState) -> Any:
+        """One of them."""
+        return random.choice(self.values).item()
+
+
+@dataclass(frozen=True)
+class Hparam:
+    """One hyperparameter; all that is said of it is said here.
+
+    Attributes:
+        name: in ``--hparams`` and in records, unique over all methods.
+        default: where the user gives none.
+        valid: what ``in`` it is a valid value; None where any value is.
+        help: its meaning, in a few words.
+        draw: of a random search; None keeps the default.
+        argument: of the part's constructor that takes it, where it has another name there.
+        set_by_run: whether the run knows the value (its steps, its dataset's normalisation) and a user cannot give it.
+    """
+
+    name: str
+    default: Any
+    valid: Container[Any] | None
+    help: str
+    draw: Draw | None = None
+    argument: str = ""
+    set_by_run: bool = False
+
+
+FLAG = Choice((False, True))
+#: Steps of a run; far above any use.
+STEPS = Number(1, 10**9, integer=True)
