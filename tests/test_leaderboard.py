@@ -52,7 +52,8 @@ def test_an_entry_is_mean_and_standard_error_in_percent() -> None:
     assert Entry.of(values).mean == pytest.approx(200 / 3)
     assert Entry.of(values).sem == pytest.approx(100 * np.std(values) / 3**0.5)
     assert Entry.of([]) == Entry(None, None, 0)
-    assert Entry.average([Entry(50.0, 1.0, 3), Entry(70.0, 1.0, 2)]) == Entry(60.0, None, 2)
+    assert Entry.of([0.5]) == Entry(50.0, None, 1)
+    assert Entry.average([Entry(50.0, 1.0, 3), Entry(70.0, 1.0, 2)]) == Entry(60.0, None, 0)
     assert Entry.average([Entry(50.0, 1.0, 3), Entry(None, None, 0)]).mean is None
 
 
@@ -72,7 +73,8 @@ def test_order_of_algorithms_datasets_and_names_of_environments() -> None:
 def test_x_where_missing_and_a_line_that_says_what() -> None:
     found = board(*own_runs("ERM"), *own_runs("SAM")[:1])
     sheet = domainbed_sheets(found, TRAINING)[0]
-    assert [text.written(entry, 1, " +/- ") for entry in sheet.rows[1].entries] == ["50.0 +/- 0.0", "X", "X"]
+    assert [text.written(entry, 1, " +/- ") for entry in sheet.rows[1].entries] == ["50.0", "X", "X"]
+    assert "SAM                   50.0 +/- 0.0          X                     X    " in text.domainbed_text([sheet], 4)
     line = missing_line(found, TRAINING)
     assert line is not None
     assert "no number for SAM on Mine (test environment 1); " in line
@@ -87,7 +89,7 @@ def test_leave_one_domain_out_without_pairs_says_so_once() -> None:
         "leave-one-domain-out cross-validation: "
         "no number for M0 on Mine, M1 on Mine, M2 on Mine, M3 on Mine and 2 more. It needs also the runs that hold out"
     )
-    assert line.endswith("there are none: the sweep ran with --single_test_envs")
+    assert line.endswith("there are none: sweep launch adds them unless it has --single_test_envs")
 
 
 def test_averages_are_over_trials_of_the_mean_over_environments() -> None:
@@ -104,12 +106,12 @@ def test_paper_rows_are_optimizer_curriculum_difficulty() -> None:
     names = ["FSAM_SPL_GDM", "SAM_SSPL_ADM", "ERM", "SPL_Loss", "Theirs", "SAGM"]
     sheet = paper_sheet(board(*(one for name in names for one in own_runs(name))), TRAINING)
     assert [row.labels for row in sheet.rows] == [
-        ("Adam", "ERM", "-"),
-        ("Adam", "SPL", "Loss"),
-        ("SAM", "SSPL", "ADM"),
-        ("SAGM", "ERM", "-"),
-        ("F-SAM", "SPL", "GDM"),
-        ("Theirs", "-", "-"),
+        ("ERM", "Adam", "-", "-"),
+        ("SPL_Loss", "Adam", "SPL", "Loss"),
+        ("SAM_SSPL_ADM", "SAM", "SSPL", "ADM"),
+        ("SAGM", "SAGM", "-", "-"),
+        ("FSAM_SPL_GDM", "F-SAM", "SPL", "GDM"),
+        ("Theirs", "-", "-", "-"),
     ]
     assert sheet.columns == ("Mine", "Avg")
     assert [text.written(entry, sheet.digits, "±") for entry in sheet.rows[0].entries] == ["60.00±3.54", "60.00"]
@@ -135,6 +137,8 @@ def test_the_note_names_selection_splits_trials_seeds_and_versions() -> None:
         "Versions: domainbed_adm 0.1.0 (commit abcdef0123), torch 2.9.1; not recorded.",
     ):
         assert part in line
+    assert "over n = 1 trial (no error where n = 1). Trial" in provenance_line(found, TRAINING, [1, 0])
+    assert "over n = 1 to 3 trials (no error where n = 1). Trial" in provenance_line(found, TRAINING, [3, 1, 0, 2])
     assert spoken([0, 1, 2, 3]) == "0 to 3"
     assert spoken([0, 2, 3, 5]) == "0, 2, 3, 5"
     assert spoken([0, 1, 2, 10**300]) == f"0, 1, 2, {10**300}"
@@ -152,6 +156,17 @@ def test_latex_is_a_whole_document_with_names_escaped_and_best_in_bold() -> None
     assert (
         latex.escape("<50% {x}~^\\#$±") == r"$<$50\% \{x\}\textasciitilde{}\textasciicircum{}\textbackslash{}\#\$$\pm$"
     )
+
+
+@pytest.mark.parametrize("sheets", [domainbed_sheets, lambda *of: [paper_sheet(*of)]])
+def test_a_selection_method_without_numbers_is_one_line_in_our_layouts(sheets, capsys) -> None:
+    made = sheets(board(*own_runs()), LOO)
+    line = "No number: leave-one-domain-out cross-validation needs also the runs that hold out pairs of environments"
+    document = latex.document(made, 4)
+    assert document.count(f"\\noindent {line}, and there are none: sweep launch adds them unless") == len(made)
+    assert "tabular" not in document
+    text.show_paper(made[-1])
+    assert capsys.readouterr().out.startswith(f"\n{made[-1].title}\n{line}, and there are none: ")
 
 
 def test_tidy_rows_as_json_and_csv() -> None:

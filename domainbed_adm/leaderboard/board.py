@@ -20,7 +20,10 @@ Key = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Entry:
-    """Mean over trials and its standard error, both in %; ``mean`` None where nothing is known."""
+    """Mean over ``n`` trials and its standard error, both in %; None where there is no trial, and no error of one.
+
+    An average over entries has no error, and ``n`` 0.
+    """
 
     mean: float | None
     sem: float | None
@@ -29,18 +32,18 @@ class Entry:
     @classmethod
     def of(cls, accuracies: Sequence[float]) -> Entry:
         """Mean and std / sqrt(n), std with divisor n as DomainBed's, of fractions in [0, 1]."""
-        if not accuracies:
-            return cls(None, None, 0)
         n = len(accuracies)
-        return cls(100 * float(np.mean(accuracies)), 100 * float(np.std(np.array(accuracies) / np.sqrt(n))), n)
+        return cls(
+            100 * float(np.mean(accuracies)) if n else None,
+            100 * float(np.std(np.array(accuracies) / np.sqrt(n))) if n > 1 else None,
+            n,
+        )
 
     @classmethod
     def average(cls, entries: Sequence[Entry]) -> Entry:
-        """Mean of the means, without an error; unknown where one of them is."""
+        """Mean of the means; unknown where one of them is."""
         means = [entry.mean for entry in entries if entry.mean is not None]
-        if not means or len(means) < len(entries):
-            return cls(None, None, 0)
-        return cls(sum(means) / len(means), None, min(entry.n for entry in entries))
+        return cls(sum(means) / len(means) if means and len(means) == len(entries) else None, None, 0)
 
 
 class Board:

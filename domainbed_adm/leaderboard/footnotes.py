@@ -14,7 +14,7 @@ _LISTED = 4
 
 
 def provenance_line(board: Board, selection: SelectionMethod, counts: Iterable[int]) -> str:
-    """One line for below a table of accuracies.
+    """One line for below a table of accuracies, or in its place where it has none.
 
     Args:
         board: where the table comes from.
@@ -22,8 +22,10 @@ def provenance_line(board: Board, selection: SelectionMethod, counts: Iterable[i
         counts: the number of trials behind each of its cells.
     """
     n = sorted(set(counts) - {0})
-    count = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}" if n else "0"
-    trials = f"n = {count} {'trial' if count == '1' else 'trials'}"
+    if not n:
+        return f"No number: {selection.name} needs {selection.needs}{_reason(board, selection)}."
+    count = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
+    trials = f"n = {count} {'trials' if n[-1] > 1 else 'trial'}{' (no error where n = 1)' if n[0] == 1 else ''}"
     return (
         f"{selection_line(selection)} Accuracy in % on the in-split of the test environment, "
         f"mean and std / sqrt(n) over {trials}. {board.sweep_line}"
@@ -108,5 +110,5 @@ def _some(labels: list[str]) -> str:
 def _reason(board: Board, selection: SelectionMethod) -> str:
     pairs = any(len(run.test_envs) == 2 for run in board.runs)
     if selection.key == "leave-one-domain-out" and not pairs:
-        return ", and there are none: the sweep ran with --single_test_envs"
+        return ", and there are none: sweep launch adds them unless it has --single_test_envs"
     return ""

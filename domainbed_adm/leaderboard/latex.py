@@ -30,6 +30,7 @@ _TEMPLATE = r"""\documentclass{article}
 ((* for sheet in sheets *))
 
 \subsection{((( sheet.title | tex )))}
+((* if sheet.has_numbers *))
 \begin{center}
 \adjustbox{max width=\textwidth}{%
 \begin{tabular}{((( 'l' * sheet.label_columns | length )))((( 'c' * sheet.columns | length )))}
@@ -43,6 +44,7 @@ _TEMPLATE = r"""\documentclass{article}
 \end{tabular}}
 \end{center}
 
+((* endif *))
 \noindent ((( sheet.note | tex )))
 ((* endfor *))
 

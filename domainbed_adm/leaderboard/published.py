@@ -12,7 +12,6 @@ import yaml
 
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.leaderboard.board import Board, Entry
-from domainbed_adm.leaderboard.sheets import over_whole_trials
 from domainbed_adm.model_selection import SelectionMethod
 
 TABLE = Path(__file__).with_name("published.yaml")
@@ -93,7 +92,7 @@ def published_rows(board: Board, selection: SelectionMethod) -> list[PublishedRo
         PublishedRow(
             dataset,
             algorithm,
-            over_whole_trials(board, selection, dataset, algorithm),
+            board.over_environments(selection, dataset, algorithm, whole_trials=True),
             table[algorithm][dataset],
             _unlike_steps(board, dataset, algorithm),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from domainbed_adm.leaderboard.board import Board, Entry
 from domainbed_adm.leaderboard.footnotes import provenance_line
@@ -43,6 +43,11 @@ class Sheet:
     width: int
     note: str
 
+    @property
+    def has_numbers(self) -> bool:
+        """Whether there is a number in it."""
+        return any(entry.mean is not None for row in self.rows for entry in row.entries)
+
     def best(self) -> set[tuple[int, int]]:
         """(row, number) of the highest mean of each column, ties in the printed digits included; none for one row."""
         best = set()
@@ -68,6 +73,7 @@ class Listing:
     rows: tuple[tuple[str, ...], ...]
     note: str
     prose: tuple[str, ...] = ()
+    has_numbers = True
 
 
 def domainbed_sheets(board: Board, selection: SelectionMethod) -> list[Sheet]:
@@ -104,14 +110,19 @@ def _domainbed_sheet(
 
 
 def paper_sheet(board: Board, selection: SelectionMethod) -> Sheet:
-    """The paper's table: a row for each optimizer x curriculum x difficulty, datasets as columns."""
+    """The paper's table: a row for each optimizer x curriculum x difficulty, datasets as columns.
+
+    Trials that lack an environment of a dataset are left out of its column.
+    """
     rows = []
     for algorithm in board.algorithms:
-        entries = [over_whole_trials(board, selection, dataset, algorithm) for dataset in board.environments]
+        entries = [
+            board.over_environments(selection, dataset, algorithm, whole_trials=True) for dataset in board.environments
+        ]
         rows.append(Row(_paper_labels(algorithm), (*entries, Entry.average(entries))))
     return Sheet(
         f"Model selection: {selection.name}",
-        ("Opt.", "Curr.", "Diff."),
+        ("Method", "Opt.", "Curr.", "Diff."),
         (*board.environments, "Avg"),
         tuple(rows),
         2,
@@ -120,14 +131,9 @@ def paper_sheet(board: Board, selection: SelectionMethod) -> Sheet:
     )
 
 
-def over_whole_trials(board: Board, selection: SelectionMethod, dataset: str, algorithm: str) -> Entry:
-    """Accuracy on one dataset over the trials that have every environment of it; one trial has no error."""
-    entry = board.over_environments(selection, dataset, algorithm, whole_trials=True)
-    return entry if entry.n > 1 else replace(entry, sem=None)
-
-
-def _paper_labels(algorithm: str) -> tuple[str, str, str]:
+def _paper_labels(algorithm: str) -> tuple[str, str, str, str]:
     method = METHODS.get(algorithm)
     if method is None or isinstance(method, OwnMethod):
-        return algorithm, "-", "-"
-    return OPTIMIZERS[method.flatness], method.curriculum or "ERM", method.difficulty or "-"
+        return algorithm, "-", "-", "-"
+    optimizer = OPTIMIZERS.get(method.flatness, str(method.flatness))
+    return algorithm, optimizer, method.curriculum or "-", method.difficulty or "-"

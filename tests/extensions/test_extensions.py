@@ -167,7 +167,7 @@ def test_costs_are_the_cards():
 
 def test_the_papers_layout_leaves_the_grids_columns_empty():
     add_algorithm(part("Mine"))
-    assert _paper_labels("Mine") == ("Mine", "-", "-")
+    assert _paper_labels("Mine") == ("Mine", "-", "-", "-")
 
 
 def test_a_class_that_cannot_be_imported_is_one_line():
