@@ -66,7 +66,6 @@ def test_modules_do_not_import_each_other_in_a_circle():
         pytest.fail(" -> ".join(error.args[1]))
 
 
-@pytest.mark.xfail(strict=True, reason="method.cards loads extensions")
 def test_the_method_knows_torch_and_numpy_alone():
     foreign = {
         f"{path.name}: {name}"
