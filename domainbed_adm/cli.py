@@ -56,6 +56,9 @@ def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     that was killed 1, an interruption 130, a closed pipe 141. What the output's encoding lacks, as of a file name that
     is not UTF-8, is escaped.
     """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started this process; the number that is free is taken again
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -75,8 +78,8 @@ def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
         told = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
         print(f"domainbed-adm: error: {printable(told)}", file=sys.stderr)
         return ExitCode.USER_ERROR
-    except KeyboardInterrupt:
-        print("domainbed-adm: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        print("domainbed-adm: interrupted" + "".join(f": {advice}" for advice in error.args), file=sys.stderr)
         return ExitCode.INTERRUPTED
 
 

@@ -161,7 +161,7 @@ def check_flags(values: Mapping[str, Any]) -> None:
             raise UserError(f"--{name} must be {valid}, not {value}")
 
 
-def add_flags(parser: argparse.ArgumentParser, names: Iterable[str] = tuple(FLAGS), negatable: bool = False) -> None:
+def add_flags(parser: argparse._ActionsContainer, names: Iterable[str] = tuple(FLAGS), negatable: bool = False) -> None:
     """Add these flags to a parser; ``negatable`` adds ``--no-NAME`` for those that need no value."""
     for name in names:
         field = FLAGS[name]

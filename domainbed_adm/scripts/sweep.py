@@ -6,28 +6,31 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from domainbed_adm.cli import run
 from domainbed_adm.datasets.cards import CARDS
+from domainbed_adm.datasets.layout import expanded
 from domainbed_adm.errors import UserError, lookup
 from domainbed_adm.method.cards import METHODS
+from domainbed_adm.run_args import EVERY_JOB, FLAGS, add_flags, check_flags
+from domainbed_adm.run_files import PLAN, ExitCode
 from domainbed_adm.sweeping import named
-from domainbed_adm.sweeping.checks import check_sweep, check_writable, make_folder
+from domainbed_adm.sweeping.checks import check_sweep
 from domainbed_adm.sweeping.deletion import delete_incomplete
-from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, Sweep
+from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, Sweep, states
 from domainbed_adm.sweeping.launch import Launch
 from domainbed_adm.sweeping.launchers import LAUNCHERS, gpus
+from domainbed_adm.sweeping.plan import add_to_plan, drop_from_plan, planned_jobs
 from domainbed_adm.sweeping.status import show_status, summary
 from domainbed_adm.system.console import Parser, flag
 
 EXAMPLES = """\
   domainbed-adm sweep launch --sweep smoke --output_dir results/smoke --jobs 2 --skip_confirmation
   domainbed-adm sweep launch --sweep paper_dg --data_dir data --output_dir results/paper --dry_run
-  domainbed-adm sweep status --sweep smoke --output_dir results/smoke"""
+  domainbed-adm sweep status results/smoke"""
 
-_FIELDS = Sweep.__dataclass_fields__
+_FIELDS = tuple(Sweep.__dataclass_fields__)
 
 
 def default_datasets() -> list[str]:
@@ -45,6 +48,7 @@ def build_parser() -> Parser:
     )
     add = parser.add_argument
     add("command", choices=("launch", "delete_incomplete", "status"))
+    add("folder", nargs="?", metavar="FOLDER", help="of the sweep, the same as --output_dir")
     add(
         "--sweep", metavar="NAME", help=f"a named sweep ({', '.join(named.names())}) or a .yaml file; flags override it"
     )
@@ -67,12 +71,9 @@ def build_parser() -> Parser:
     add("--command_launcher", default="local", metavar="NAME", help=f"{', '.join(LAUNCHERS)} (default local)")
     add("--jobs", type=int, default=1, metavar="N", help="processes at a time, for local (default 1)")
     add("--retries", type=int, default=1, metavar="N", help="how often to try a failed job again (default 1)")
-    add(
-        "--trace_difficulty", action=single, default=False, help="each job keeps difficulty.npz, see analyze difficulty"
-    )
-    add("--tensorboard", action=single, default=False, help="each job writes events for TensorBoard")
     add("--dry_run", action="store_true", help="count the jobs of each method, and do nothing")
     add("--skip_confirmation", action="store_true", help="do not ask before launching or deleting")
+    add_flags(parser.add_argument_group("flags of train that every job is given"), EVERY_JOB, negatable=True)
     return parser
 
 
@@ -83,13 +84,19 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         UserError: the named sweep is unknown or wrong.
     """
     parser = build_parser()
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     if args.sweep:
         flags = named.load(args.sweep)
         parser.set_defaults(**{name: value for name, value in flags.items() if name != "about"})
-        args = parser.parse_args(argv)
+        args = parser.parse_intermixed_args(argv)
+    args.output_dir = args.folder or args.output_dir
     if args.output_dir is None:
         parser.error("the following arguments are required: --output_dir")
+    check_flags(vars(args))
+    lookup(LAUNCHERS, args.command_launcher, "command launcher")
+    for name, least in (("jobs", 1), ("retries", 0)):
+        if getattr(args, name) < least:
+            raise UserError(f"--{name} must be at least {least}, not {getattr(args, name)}")
     return args
 
 
@@ -98,51 +105,75 @@ def main(argv: Sequence[str]) -> int:
 
     Raises:
         UserError: a flag is wrong; nothing has been created.
+        KeyboardInterrupt: interrupted; its text says how to go on.
     """
     args = parse(argv)
+    folder = expanded(args.output_dir)
+    if args.command == "launch":
+        return _launch(args, folder)
+    names = {"--sweep", "--no-single_test_envs", *(f"--{name}" for name in _FIELDS)}
+    described = any(word.partition("=")[0] in names for word in argv)
+    jobs = [] if described else planned_jobs(folder)
+    if args.folder and not described and not jobs:
+        raise UserError(
+            f"{folder} has no {PLAN}, which sweep launch writes: give the flags of the launch too, such as --sweep NAME"
+        )
+    jobs = jobs or _sweep(args, needs_data=False).jobs(folder)
+    if args.command == "status":
+        show_status(jobs)
+        return ExitCode.DONE
+    return _delete(args, folder, jobs)
+
+
+def _sweep(args: argparse.Namespace, needs_data: bool) -> Sweep:
+    """The sweep that the flags describe.
+
+    Raises:
+        UserError: a flag is wrong, or data are not there that are needed.
+    """
     lists = {name: list(dict.fromkeys(getattr(args, name))) for name in ("datasets", "algorithms")}
     sweep = Sweep(**{name: getattr(args, name) for name in _FIELDS} | lists)
-    lookup(LAUNCHERS, args.command_launcher, "command launcher")
-    if args.jobs < 1:
-        raise UserError(f"--jobs must be at least 1, not {args.jobs}")
-    if args.retries < 0:
-        raise UserError(f"--retries must be at least 0, not {args.retries}")
-    launching = args.command == "launch" and not args.dry_run
-    if launching and args.command_launcher == "multi_gpu":
+    check_sweep(sweep, needs_data)
+    return sweep
+
+
+def _launch(args: argparse.Namespace, folder: Path) -> int:
+    dummy = args.command_launcher == "dummy"
+    if args.command_launcher == "multi_gpu" and not args.dry_run:
         gpus()  # none is a mistake to be told before anything is made
-    check_sweep(sweep, needs_data=launching and args.command_launcher != "dummy")
-    watch = tuple(f"--{name}" for name in ("trace_difficulty", "tensorboard") if getattr(args, name))
-    folder = check_writable(args.output_dir) if launching else args.output_dir
-    jobs = [replace(job, watch=watch) for job in sweep.jobs(folder)]
-    if args.command == "status" or args.dry_run:
+    sweep = _sweep(args, needs_data=not (dummy or args.dry_run))
+    flags = {name: getattr(args, name) for name in EVERY_JOB if name not in _FIELDS}
+    jobs = sweep.jobs(folder, {name: value for name, value in flags.items() if value != FLAGS[name].default})
+    if args.dry_run:
         show_status(jobs)
-        return 0
-    print(summary([job.state for job in jobs]))
-    return _launch(args, jobs) if args.command == "launch" else _delete(args, jobs)
-
-
-def _launch(args: argparse.Namespace, jobs: list[Job]) -> int:
-    launcher = LAUNCHERS[args.command_launcher]
-    todo = [job for job in jobs if job.state not in {DONE, RUNNING}]
-    if args.command_launcher == "dummy":
+        return ExitCode.DONE
+    launcher, now = LAUNCHERS[args.command_launcher], states(jobs)
+    print(summary(now))
+    todo = [job for job, state in zip(jobs, now, strict=True) if state not in {DONE, RUNNING}]
+    if dummy:
         launcher([job.command for job in todo])
-        return 0
+        return ExitCode.DONE
     if todo:
         _confirm(f"Run {len(todo)} jobs?", args.skip_confirmation)
-    make_folder(Path(args.output_dir))
-    code = Launch(jobs, launcher, args.jobs, args.retries).run()
-    print(f"Results: {args.output_dir}")
-    words = ["domainbed-adm", "collect_results", *flag("--input_dir", args.output_dir)]
-    print(f"Leaderboard: {shlex.join(words)}")
+    add_to_plan(folder, sweep)
+    try:
+        code = Launch(jobs, launcher, args.jobs, args.retries).run()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("the same launch goes on, each job from its last checkpoint") from None
+    print(f"Results: {folder}")
+    print(f"Leaderboard: {shlex.join(['domainbed-adm', 'collect_results', *flag('--input_dir', str(folder))])}")
     return code
 
 
-def _delete(args: argparse.Namespace, jobs: list[Job]) -> int:
-    count = sum(job.state in {INCOMPLETE, FAILED} for job in jobs)
+def _delete(args: argparse.Namespace, folder: Path, jobs: list[Job]) -> int:
+    now = states(jobs)
+    print(summary(now))
+    count = sum(state in {INCOMPLETE, FAILED} for state in now)
     if count:
         _confirm(f"Delete the folders of {count} incomplete or failed jobs?", args.skip_confirmation)
     print(f"Deleted {delete_incomplete(jobs)} folders")
-    return 0
+    drop_from_plan(folder)
+    return ExitCode.DONE
 
 
 def _confirm(question: str, skip: bool) -> None:

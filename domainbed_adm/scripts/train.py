@@ -8,7 +8,7 @@ from pathlib import Path
 
 from domainbed_adm.cli import run
 from domainbed_adm.run_args import RunArgs, add_flags
-from domainbed_adm.run_files import ExitCode
+from domainbed_adm.run_files import CHECKPOINT, ExitCode
 from domainbed_adm.system.console import Parser
 from domainbed_adm.system.lock import LockedError, run_lock_if_any
 from domainbed_adm.system.signals import terminate_as_interrupt
@@ -42,16 +42,26 @@ def parse(argv: Sequence[str]) -> RunArgs:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run with these flags; returns the exit code, 75 where another process trains in the folder."""
+    """Run with these flags; returns the exit code, 75 where another process trains in the folder.
+
+    Raises:
+        KeyboardInterrupt: interrupted; its text says how to go on.
+    """
     args = parse(argv)
+    folder = Path(args.output_dir)
     try:
-        with terminate_as_interrupt(), run_lock_if_any(Path(args.output_dir)):
-            from domainbed_adm.training.loop import train  # after parsing and locking: --help loads no torch
+        with terminate_as_interrupt(), run_lock_if_any(folder):
+            from domainbed_adm.training.checkpoint_file import saved_step  # after parsing: --help loads no torch
+            from domainbed_adm.training.loop import train
             from domainbed_adm.training.observers import Watch
             from domainbed_adm.training.setup import set_up
 
-            watch = Watch(args.trace_difficulty, args.tensorboard)
-            train(set_up(args), Path(args.output_dir), args.restart, watch)
+            try:
+                train(set_up(args), folder, args.restart, Watch(args.trace_difficulty, args.tensorboard))
+            except KeyboardInterrupt:
+                kept = (folder / CHECKPOINT).exists()
+                begins = f"goes on from step {saved_step(folder / CHECKPOINT)}" if kept else "begins again"
+                raise KeyboardInterrupt(f"the same command {begins}") from None
     except LockedError as error:
         print(f"domainbed-adm: error: {error}", file=sys.stderr)
         return ExitCode.LOCKED

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed_adm import run_files
-from domainbed_adm.sweeping.jobs import FAILED, INCOMPLETE, Job
+from domainbed_adm.sweeping.jobs import FAILED, INCOMPLETE, Job, states
 from domainbed_adm.system.lock import LockedError, run_lock
 
 
-def delete_incomplete(jobs: Iterable[Job]) -> int:
+def delete_incomplete(jobs: Sequence[Job]) -> int:
     """Remove the folders of jobs that are incomplete or failed, and no other; return how many.
 
     Raises:
         UserError: a folder cannot be locked or emptied.
     """
-    return sum(_delete(job.output_dir) for job in jobs if job.state in {INCOMPLETE, FAILED})
+    return sum(
+        _delete(job.output_dir) for job, state in zip(jobs, states(jobs), strict=True) if state in {INCOMPLETE, FAILED}
+    )
 
 
 def _delete(folder: Path) -> bool:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from domainbed_adm.run_files import FAILED
+import msgspec
+
+from domainbed_adm.run_files import ERR, FAILED, ExitCode
 from domainbed_adm.system.console import printable
 from domainbed_adm.system.disk import replacing
 
 #: An error as Python or a command of this package prints it.
 _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Exit)\b|\S+: error: ")
+_STEP = re.compile(r"\bstep (\d+): ")
+
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
 
 @dataclass(frozen=True)
@@ -33,11 +38,11 @@ class Failure:
         job: which job it was, in words.
     """
 
-    exit_code: int | None
+    exit_code: _Count | None
     signal: str | None
     exception: str
     stderr: list[str]
-    attempts: int
+    attempts: _Count
     time: str
     job: str = ""
 
@@ -49,6 +54,14 @@ class Failure:
         silent = "a system that runs out of memory does so" if self.signal == "SIGKILL" else ""
         why = self.exception or silent
         return f"{ended}{times}" + (f": {why}" if why else "")
+
+    @property
+    def kind(self) -> str:
+        """The reason without what is this job's alone: "not finite at step 0" for all losses, methods and folders."""
+        step = _STEP.search(self.exception)
+        if self.exit_code == ExitCode.NOT_FINITE:
+            return f"not finite at step {step[1]}" if step else "not finite"
+        return self.reason
 
 
 def failure_of(code: int, stderr: Sequence[str], attempts: int, job: str = "") -> Failure:
@@ -81,31 +94,47 @@ def read(folder: Path) -> Failure | None:
     """The failure in ``folder``, its texts made printable; None where there is none that can be read."""
     path = folder / FAILED
     try:
-        failure = Failure(**json.loads(path.read_bytes())) if path.is_file() else None
-    except (OSError, ValueError, TypeError, RecursionError):
+        failure = msgspec.convert(json.loads(path.read_bytes()), Failure) if path.is_file() else None
+    except (OSError, ValueError, RecursionError):
         return None
-    if failure is None or not _is_sound(failure):
+    if failure is None or (failure.signal is None) is (failure.exit_code is None):
         return None
     texts: dict[str, Any] = {name: printable(value) for name, value in vars(failure).items() if isinstance(value, str)}
     return replace(failure, **texts, stderr=[printable(line) for line in failure.stderr])
 
 
-def _is_sound(failure: Failure) -> bool:
-    """Whether every field is of its type and in its range, as JSON may hold anything."""
-    by_code = failure.signal is None
-    numbers = (failure.attempts, failure.exit_code) if by_code else (failure.attempts,)
-    texts = (failure.exception, failure.time, failure.job) + (() if by_code else (failure.signal,))
-    return (
-        (by_code or failure.exit_code is None)
-        and all(type(number) is int and 0 <= number < 2**32 for number in numbers)
-        and isinstance(failure.stderr, list)
-        and all(isinstance(text, str) for text in (*texts, *failure.stderr))
-    )
-
-
 def clear(folder: Path) -> None:
     """Take ``failed.json`` away."""
     (folder / FAILED).unlink(missing_ok=True)
+
+
+def failure_lines(folders: Iterable[tuple[str, Path]]) -> list[str]:
+    """Failed runs and why, with the file that says more: one line for each reason.
+
+    Args:
+        folders: (what the run is, its folder), of runs that failed.
+
+    Returns:
+        Lines such as ``6 x not finite at step 0, first SAM on PACS, test_envs 0 (<folder>/err.txt)``; a reason that one
+        run alone has is told in full: ``SAM on PACS, test_envs 0: exit code 1: ... (<folder>/err.txt)``.
+    """
+    alike: dict[str, list[tuple[str, Path, Failure | None]]] = {}
+    for label, folder in folders:
+        failure = read(folder)
+        kind = failure.kind.replace(printable(str(folder)), "<its folder>") if failure else "unknown"
+        alike.setdefault(kind, []).append((label, folder, failure))
+    lines = []
+    for kind, runs in alike.items():
+        label, folder, failure = runs[0]
+        reason = f"{label}: {failure.reason if failure else kind}"
+        told = reason if len(runs) == 1 else f"{len(runs)} x {kind}, first {label}"
+        lines.append(printable(f"{told} ({told_in(folder)})"))
+    return lines
+
+
+def told_in(folder: Path) -> Path:
+    """The file of a failed run that says most: err.txt, or failed.json where it did not come so far as to write one."""
+    return folder / (ERR if (folder / ERR).exists() else FAILED)
 
 
 def _exception(lines: Sequence[str]) -> str:

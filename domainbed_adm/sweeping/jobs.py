@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ from typing import Any
 from domainbed_adm import run_files
 from domainbed_adm.datasets.cards import CARDS, get_card
 from domainbed_adm.datasets.layout import dataset_root, environments
+from domainbed_adm.run_args import words
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.failures import Failure
-from domainbed_adm.system.console import flag
 from domainbed_adm.system.lock import is_locked
 from domainbed_adm.system.seeding import seed_hash
 
@@ -29,20 +30,24 @@ class Job:
     """One training run of a sweep.
 
     Attributes:
-        train_args: flags of ``train`` and their values, without ``output_dir``.
+        train_args: flags of ``train`` and their values, without ``output_dir``; they are the folder's name.
         sweep_dir: folder of the sweep.
-        watch: switches of ``train`` that change no result, such as ``--tensorboard``; not part of the folder's name.
+        flags: flags of ``train`` that say how to run, such as ``workers``; they are no part of the folder's name.
     """
 
     train_args: dict[str, Any]
     sweep_dir: Path
-    watch: tuple[str, ...] = ()
+    flags: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
+    def name(self) -> str:
+        """Of its folder: md5 of the arguments as JSON with sorted keys."""
+        return hashlib.md5(json.dumps(self.train_args, sort_keys=True).encode()).hexdigest()
+
+    @property
     def output_dir(self) -> Path:
-        """``<sweep_dir>/<md5 of the arguments as JSON with sorted keys>``."""
-        text = json.dumps(self.train_args, sort_keys=True)
-        return self.sweep_dir / hashlib.md5(text.encode()).hexdigest()
+        """``<sweep_dir>/<name>``."""
+        return self.sweep_dir / self.name
 
     @property
     def state(self) -> str:
@@ -62,10 +67,8 @@ class Job:
     @property
     def command(self) -> str:
         """The shell command that trains it; every value is quoted."""
-        words = [sys.executable, "-m", "domainbed_adm.scripts.train"]
-        for name, value in sorted({**self.train_args, "output_dir": str(self.output_dir)}.items()):
-            words += [f"--{name}", *map(str, value)] if isinstance(value, list) else flag(f"--{name}", str(value))
-        return shlex.join([*words, *self.watch])
+        flags = {**self.train_args, **self.flags, "output_dir": str(self.output_dir)}
+        return shlex.join([sys.executable, "-m", "domainbed_adm.scripts.train", *words(flags)])
 
     @property
     def label(self) -> str:
@@ -82,7 +85,8 @@ class Job:
 class Sweep:
     """What a sweep runs over; the names are DomainBed's flags.
 
-    ``hparams`` is JSON text, kept as given since it is part of a job's hash. ``data_dir`` None is left out of the hash.
+    ``hparams`` is JSON text, kept as given since it is part of a job's hash. ``data_dir`` None is left out of the hash,
+    and so is ``checkpoint_freq``, which DomainBed's sweep does not have.
     """
 
     datasets: list[str]
@@ -96,14 +100,30 @@ class Sweep:
     single_test_envs: bool = False
     data_dir: str | None = None
     task: str = "domain_generalization"
+    checkpoint_freq: int | None = None
 
-    def jobs(self, sweep_dir: str | Path) -> list[Job]:
+    def jobs(
+        self, sweep_dir: str | Path, flags: Mapping[str, Any] | None = None, counts: Mapping[str, int] | None = None
+    ) -> list[Job]:
         """All jobs, in DomainBed's order: trial, dataset, algorithm, test environments, hparams_seed.
+
+        Args:
+            sweep_dir: folder of the sweep.
+            flags: flags of ``train`` that say how to run each job.
+            counts: number of environments of each dataset; looked up where not given.
 
         Raises:
             UserError: a folder dataset's environments cannot be counted.
         """
-        return [Job(args, Path(sweep_dir)) for args in make_args_list(self)]
+        counts = self.environment_counts() if counts is None else counts
+        return [
+            Job(self._train_args(trial_seed, dataset, algorithm, test_envs, hparams_seed), Path(sweep_dir), flags or {})
+            for trial_seed in range(self.n_trials)
+            for dataset in self.datasets
+            for algorithm in self.algorithms
+            for test_envs in held_out(counts[dataset], self.single_test_envs)
+            for hparams_seed in range(self.n_hparams_from, self.n_hparams)
+        ]
 
     def count(self) -> int:
         """How many jobs there are, without making them.
@@ -111,9 +131,37 @@ class Sweep:
         Raises:
             UserError: a folder dataset's environments cannot be counted.
         """
-        counts = [environment_count(dataset, self.data_dir) for dataset in self.datasets]
-        held = sum(len(list(held_out(count, self.single_test_envs))) for count in counts)
+        held = sum(len(list(held_out(n, self.single_test_envs))) for n in self.environment_counts().values())
         return self.n_trials * len(self.algorithms) * held * (self.n_hparams - self.n_hparams_from)
+
+    def environment_counts(self) -> dict[str, int]:
+        """Number of environments of each dataset: from its card where it is known, else from its folders.
+
+        Raises:
+            UserError: there is neither a card nor a folder, or the folder holds fewer than two.
+        """
+        counts = {}
+        for dataset in self.datasets:
+            card = get_card(dataset)
+            names = card.environments if dataset in CARDS else None
+            counts[dataset] = len(names or environments(dataset_root(card, self.data_dir)))
+        return counts
+
+    def _train_args(
+        self, trial_seed: int, dataset: str, algorithm: str, test_envs: list[int], hparams_seed: int
+    ) -> dict[str, Any]:
+        args = {
+            "dataset": dataset,
+            "algorithm": algorithm,
+            "test_envs": test_envs,
+            "holdout_fraction": self.holdout_fraction,
+            "hparams_seed": hparams_seed,
+            "task": self.task,
+            "trial_seed": trial_seed,
+            "seed": seed_hash(dataset, algorithm, test_envs, hparams_seed, trial_seed),
+        }
+        optional = {name: getattr(self, name) for name in ("data_dir", "steps", "hparams", "checkpoint_freq")}
+        return args | {name: value for name, value in optional.items() if value is not None}
 
 
 def state_of(folder: Path) -> str:
@@ -132,38 +180,16 @@ def state_of(folder: Path) -> str:
     return FAILED if failures.read(folder) else INCOMPLETE
 
 
-def make_args_list(sweep: Sweep) -> list[dict[str, Any]]:
-    """The train arguments of every job, in DomainBed's order.
+def states(jobs: Sequence[Job]) -> list[str]:
+    """The state of each job; of those without a folder by one look at the sweep's folder.
 
     Raises:
-        UserError: a folder dataset's environments cannot be counted.
+        PermissionError: a folder may not be looked into.
     """
-    counts = {dataset: environment_count(dataset, sweep.data_dir) for dataset in sweep.datasets}
-    return [
-        _train_args(sweep, trial_seed, dataset, algorithm, test_envs, hparams_seed)
-        for trial_seed in range(sweep.n_trials)
-        for dataset in sweep.datasets
-        for algorithm in sweep.algorithms
-        for test_envs in held_out(counts[dataset], sweep.single_test_envs)
-        for hparams_seed in range(sweep.n_hparams_from, sweep.n_hparams)
-    ]
-
-
-def _train_args(
-    sweep: Sweep, trial_seed: int, dataset: str, algorithm: str, test_envs: list[int], hparams_seed: int
-) -> dict[str, Any]:
-    args = {
-        "dataset": dataset,
-        "algorithm": algorithm,
-        "test_envs": test_envs,
-        "holdout_fraction": sweep.holdout_fraction,
-        "hparams_seed": hparams_seed,
-        "task": sweep.task,
-        "trial_seed": trial_seed,
-        "seed": seed_hash(dataset, algorithm, test_envs, hparams_seed, trial_seed),
-    }
-    optional = {"data_dir": sweep.data_dir, "steps": sweep.steps, "hparams": sweep.hparams}
-    return args | {name: value for name, value in optional.items() if value is not None}
+    there: dict[Path, set[str]] = {}
+    for folder in {job.sweep_dir for job in jobs}:
+        there[folder] = set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208 - names alone
+    return [job.state if job.name in there[job.sweep_dir] else NOT_LAUNCHED for job in jobs]
 
 
 def held_out(count: int, single: bool) -> Iterator[list[int]]:
@@ -172,15 +198,3 @@ def held_out(count: int, single: bool) -> Iterator[list[int]]:
         yield [first]
         if not single and count > 2:
             yield from ([first, second] for second in range(first + 1, count))
-
-
-def environment_count(dataset: str, data_dir: str | None) -> int:
-    """Number of environments: from the card of a known dataset, from the folders of another.
-
-    Raises:
-        UserError: there is neither a card nor a folder, or the folder holds fewer than two.
-    """
-    card = get_card(dataset)
-    if dataset in CARDS and card.environments:
-        return len(card.environments)
-    return len(environments(dataset_root(card, data_dir)))

@@ -10,19 +10,18 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 
 from domainbed_adm import run_files
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import ExitCode
 from domainbed_adm.sweeping import failures
-from domainbed_adm.sweeping.jobs import DONE, FAILED, RUNNING, Job
+from domainbed_adm.sweeping.jobs import DONE, FAILED, RUNNING, Job, states
 from domainbed_adm.sweeping.launchers import Launcher
 from domainbed_adm.sweeping.processes import Outcome
-from domainbed_adm.system.console import warn
+from domainbed_adm.system.console import printable, warn
 
-#: Seconds between two looks at jobs that other processes run.
-POLL = 1.0
+#: Seconds until the next look at jobs that other processes run: at first, and at most, as each look doubles it.
+POLL, LONGEST_POLL = 1.0, 60.0
 #: Exit codes that a second attempt would end in as well: a mistake or a full disk, and a number that is not finite.
 _FINAL = {ExitCode.USER_ERROR, ExitCode.NOT_FINITE}
 
@@ -40,10 +39,10 @@ class Launch:
 
     def __init__(self, jobs: Sequence[Job], launcher: Launcher, slots: int, retries: int) -> None:
         self._jobs, self._launcher, self._slots, self._retries = jobs, launcher, slots, retries
-        self._known = {job.output_dir: _attempts(job) for job in jobs}
-        self._tries: Counter[Path] = Counter()
-        self._over: set[Path] = set()
-        self._given_up: set[Path] = set()
+        self._attempts = {job.name: _attempts(job) for job, state in _with_states(jobs) if state in {FAILED, RUNNING}}
+        self._tries: Counter[str] = Counter()
+        self._over: set[str] = set()
+        self._given_up: set[str] = set()
 
     def run(self) -> int:
         """Run; return 1 where a job has failed, else 0.
@@ -51,80 +50,91 @@ class Launch:
         Raises:
             KeyboardInterrupt: interrupted; the jobs have ended, and go on when launched again.
         """
-        announced = False
-        while pending := [job for job in self._jobs if not self._is_settled(job)]:
-            ready = [job for job in pending if job.state != RUNNING]
-            if ready:
-                self._run(ready)
-            elif not announced:
+        pending, wait, announced = self._jobs, POLL, False
+        while True:
+            unsettled = [(job, state) for job, state in _with_states(pending) if not self._is_settled(job, state)]
+            pending, ready = [job for job, _ in unsettled], [job for job, state in unsettled if state != RUNNING]
+            if not pending:
+                return self._report()
+            if ready and self._run(ready):
+                wait = POLL
+                continue
+            if not announced:
                 announced = True
                 print(f"waiting for {len(pending)} jobs that other processes run", flush=True)
-            if not ready or any(job.state == RUNNING for job in ready):
-                time.sleep(POLL)
-        return self._report()
+            time.sleep(wait)
+            wait = min(2 * wait, LONGEST_POLL)
 
-    def _is_settled(self, job: Job) -> bool:
-        return job.output_dir in self._over or job.state == DONE or self._failed_elsewhere(job)
+    def _is_settled(self, job: Job, state: str) -> bool:
+        """Whether it is done, or has failed for good, or in another launcher, which may try it again."""
+        if job.name in self._over or state == DONE:
+            return True
+        return state == FAILED and _attempts(job) > self._attempts.get(job.name, 0)
 
-    def _failed_elsewhere(self, job: Job) -> bool:
-        """Whether another launcher has tried it since this launch began, and may try it again."""
-        return _attempts(job) > self._known[job.output_dir] and job.state == FAILED
-
-    def _run(self, ready: list[Job]) -> None:
-        again = sum(self._tries[job.output_dir] > 0 for job in ready)
+    def _run(self, ready: list[Job]) -> bool:
+        """Run these jobs; False where other processes have begun them all."""
+        again = sum(self._tries[job.name] > 0 for job in ready)
         if again:
             print(f"trying {again} jobs again that failed", flush=True)
         told: set[int] = set()
 
-        def on_end(index: int, outcome: Outcome) -> None:
+        def on_end(index: int, outcome: Outcome) -> str | None:
             told.add(index)
-            self._end(ready[index], outcome)
+            return self._end(ready[index], outcome)
+
+        def skip(index: int) -> bool:
+            state = ready[index].state
+            return state == RUNNING or self._is_settled(ready[index], state)
 
         codes = self._launcher(
             [job.command for job in ready],
             labels=[job.label for job in ready],
             jobs=self._slots,
-            skip=lambda index: self._is_settled(ready[index]) or ready[index].state == RUNNING,
+            skip=skip,
             on_end=on_end,
         )
         for index, code in enumerate(codes):
             if index not in told:
                 self._end(ready[index], Outcome(code, _errors(ready[index]), 0.0))
+        return any(code != ExitCode.LOCKED for code in codes)
 
-    def _end(self, job: Job, outcome: Outcome) -> None:
-        """Note how a job's attempt ended."""
-        folder = job.output_dir
+    def _end(self, job: Job, outcome: Outcome) -> str | None:
+        """Note how a job's attempt ended; return why it failed, and the file that says more."""
         if outcome.code == ExitCode.LOCKED:
-            return
-        if outcome.code == 0:
-            self._over.add(folder)
-            failures.clear(folder)
-            return
-        self._tries[folder] += 1
-        self._known[folder] += 1
-        ended = (outcome.code, outcome.stderr, self._known[folder], job.label)
+            return None
+        if outcome.code == ExitCode.DONE:
+            self._over.add(job.name)
+            failures.clear(job.output_dir)
+            return None
+        self._tries[job.name] += 1
+        self._attempts[job.name] = attempts = self._attempts.get(job.name, 0) + 1
+        if outcome.code in _FINAL or self._tries[job.name] > self._retries:
+            self._over.add(job.name)
+            self._given_up.add(job.name)  # also where failed.json cannot be written
+        ended = (outcome.code, outcome.stderr, attempts, job.label)
+        reason = printable(failures.failure_of(*ended).reason)
         try:
-            failures.write(folder, *ended)
+            failures.write(job.output_dir, *ended)
         except (UserError, OSError) as error:
-            warn(f"{job.label} failed ({failures.failure_of(*ended).reason}), and that cannot be noted: {error}")
-        if outcome.code in _FINAL or self._tries[folder] > self._retries:
-            self._over.add(folder)
-            self._given_up.add(folder)  # also where failed.json could not be written
+            warn(f"{job.label} failed ({reason}), and that cannot be noted: {error}")
+            return reason
+        return f"{reason} ({printable(str(failures.told_in(job.output_dir)))})"
 
     def _report(self) -> int:
         failed = [
-            job for job in self._jobs if job.state == FAILED or (job.output_dir in self._given_up and job.state != DONE)
+            job
+            for job, state in _with_states(self._jobs)
+            if state == FAILED or (job.name in self._given_up and state != DONE)
         ]
         if failed:
             print(f"{len(failed)} of {len(self._jobs)} jobs failed:", file=sys.stderr)
-        for job in failed:
-            print(f"  {failure_line(job)}", file=sys.stderr)
-        return int(bool(failed))
+        for line in failures.failure_lines((job.label, job.output_dir) for job in failed):
+            print(f"  {line}", file=sys.stderr)
+        return ExitCode.RETRY if failed else ExitCode.DONE
 
 
-def failure_line(job: Job) -> str:
-    """A failed job and why, in one line."""
-    return f"{job.label}: {job.failure.reason if job.failure else 'unknown'} ({job.output_dir / run_files.FAILED})"
+def _with_states(jobs: Sequence[Job]) -> list[tuple[Job, str]]:
+    return list(zip(jobs, states(jobs), strict=True))
 
 
 def _attempts(job: Job) -> int:

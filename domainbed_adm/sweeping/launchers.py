@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from rich.console import Console
 
@@ -17,100 +17,68 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import ExitCode
 from domainbed_adm.sweeping.processes import Outcome, Pool
 from domainbed_adm.system.console import ProgressBar
-from domainbed_adm.system.machine import cpu_count
+from domainbed_adm.system.machine import WORKERS_VARIABLE, cpu_count
 
-Skip = Callable[[int], bool]
-OnEnd = Callable[[int, Outcome], None]
-
-
-def never(index: int) -> bool:
-    """Skip nothing."""
-    return False
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
-def ignore(index: int, outcome: Outcome) -> None:
-    """Nobody wants to know."""
+class Options(TypedDict, total=False):
+    """What a launcher is told beside the commands.
+
+    Attributes:
+        labels: name them in progress lines.
+        jobs: how many may run at a time.
+        skip: to be asked with its index right before a command starts; where it says yes, another process has the job,
+            and the command's exit code is 75. A launcher that cannot ask may run all.
+        on_end: to be told how each ended as it does; returns what there is to say of it in progress lines, or None. Of
+            what a launcher cannot tell so, its exit codes are taken.
+    """
+
+    labels: Sequence[str]
+    jobs: int
+    skip: Callable[[int], bool]
+    on_end: Callable[[int, Outcome], str | None]
 
 
 class Launcher(Protocol):
     """What a launcher is."""
 
-    def __call__(
-        self,
-        commands: Sequence[str],
-        *,
-        labels: Sequence[str] | None = None,
-        jobs: int = 1,
-        skip: Skip = ...,
-        on_end: OnEnd = ...,
-    ) -> list[int]:
-        """Run the commands.
-
-        Args:
-            commands: shell-quoted; what a job's name or folder holds is data.
-            labels: name them in progress lines.
-            jobs: how many may run at a time.
-            skip: to be asked with its index right before a command starts; where it says yes, another process has the
-                job, and the command's exit code is 75. A launcher that cannot ask may run all.
-            on_end: to be told how each ended as it does. Of what a launcher cannot tell so, its exit codes are taken.
-        """
+    def __call__(self, commands: Sequence[str], **options: Unpack[Options]) -> list[int]:
+        """Run these commands, shell-quoted; what a job's name or folder holds is data."""
         ...
 
 
-def _shares(slots: int) -> dict[str, str]:
-    """Each slot's share of the CPUs, for the children's loaders; what the user has set stays."""
-    name = "DOMAINBED_ADM_WORKERS"
-    return {} if name in os.environ else {name: str(cpu_count() // slots)}
-
-
-def local(
-    commands: Sequence[str],
-    *,
-    labels: Sequence[str] | None = None,
-    jobs: int = 1,
-    skip: Skip = never,
-    on_end: OnEnd = ignore,
-) -> list[int]:
+def local(commands: Sequence[str], **options: Unpack[Options]) -> list[int]:
     """Run on this machine, ``jobs`` processes at a time.
 
     Raises:
         UserError: ``jobs`` is below 1.
     """
+    jobs = options.get("jobs", 1)
     if jobs < 1:
         raise UserError(f"--jobs must be at least 1, not {jobs}")
-    return _run([_shares(jobs)] * jobs, commands, labels, skip, on_end)
+    return _run([{}] * jobs, commands, options)
 
 
-def multi_gpu(
-    commands: Sequence[str],
-    *,
-    labels: Sequence[str] | None = None,
-    jobs: int = 1,
-    skip: Skip = never,
-    on_end: OnEnd = ignore,
-) -> list[int]:
+def multi_gpu(commands: Sequence[str], **options: Unpack[Options]) -> list[int]:
     """Run on this machine, one process on each GPU, whatever ``jobs`` is.
 
     Raises:
         UserError: no GPU is found.
     """
-    names = gpus()
-    slots = [{**_shares(len(names)), "CUDA_VISIBLE_DEVICES": name} for name in names]
-    return _run(slots, commands, labels, skip, on_end)
+    return _run([{"CUDA_VISIBLE_DEVICES": name} for name in gpus()], commands, options)
 
 
-def dummy(
-    commands: Sequence[str],
-    *,
-    labels: Sequence[str] | None = None,
-    jobs: int = 1,
-    skip: Skip = never,
-    on_end: OnEnd = ignore,
-) -> list[int]:
+def dummy(commands: Sequence[str], **options: Unpack[Options]) -> list[int]:
     """Run nothing; print each command."""
     for command in commands:
         print(f"Dummy launcher: {command}")
     return [0] * len(commands)
+
+
+def _ignore(index: int, outcome: Outcome) -> None:
+    pass
 
 
 #: What an exit code is called in progress lines; any other is a failure.
@@ -146,11 +114,11 @@ def _listed_gpus() -> int:
     return sum(line.startswith("GPU ") for line in listed.splitlines())
 
 
-def _run(
-    slots: list[dict[str, str]], commands: Sequence[str], labels: Sequence[str] | None, skip: Skip, on_end: OnEnd
-) -> list[int]:
-    """Run in these slots; show progress."""
-    names = list(labels or commands)
+def _run(slots: list[dict[str, str]], commands: Sequence[str], options: Options) -> list[int]:
+    """Run in these slots, each with its share of the CPUs for loading processes; show progress."""
+    if WORKERS_VARIABLE not in os.environ:
+        slots = [{**slot, WORKERS_VARIABLE: str(cpu_count() // len(slots))} for slot in slots]
+    labels, on_end = options.get("labels", commands), options.get("on_end", _ignore)
     on_terminal = Console(stderr=True).is_terminal
     done = 0
     with ProgressBar("jobs", len(commands)) as bar:
@@ -158,11 +126,13 @@ def _run(
         def report(index: int, outcome: Outcome) -> None:
             nonlocal done
             done += 1
-            on_end(index, outcome)
-            line = f"{_WORDS.get(outcome.code, 'failed')} {names[index]} ({outcome.seconds:.1f} s)"
+            why = on_end(index, outcome)
+            line = f"{_WORDS.get(outcome.code, 'failed')} {labels[index]} ({outcome.seconds:.1f} s)"
+            line += f": {why}" if why else ""
             bar.advance(1, line)
             if not on_terminal:
                 width = len(str(len(commands)))
                 print(f"[{done:{width}}/{len(commands)}] {line}", flush=True)
 
-        return [outcome.code for outcome in Pool(slots).run(commands, report, skip)]
+        outcomes = Pool(slots).run(commands, report, options.get("skip", lambda index: False))
+    return [outcome.code for outcome in outcomes]

@@ -5,31 +5,21 @@ from __future__ import annotations
 import json
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import msgspec
 import yaml
 
+from domainbed_adm.datasets.layout import expanded
 from domainbed_adm.errors import UserError, lookup, unknown_name
+from domainbed_adm.run_args import EVERY_JOB, RunArgs
+from domainbed_adm.sweeping.jobs import Sweep
 
 #: Flags that a named sweep may set, and the types of their values.
-FLAGS: dict[str, tuple[type, ...]] = {
-    "datasets": (list,),
-    "algorithms": (list,),
-    "task": (str,),
-    "n_hparams_from": (int,),
-    "n_hparams": (int,),
-    "n_trials": (int,),
-    "steps": (int,),
-    "hparams": (dict,),
-    "holdout_fraction": (int, float),
-    "single_test_envs": (bool,),
-    "data_dir": (str,),
-    "output_dir": (str,),
-    "command_launcher": (str,),
-    "jobs": (int,),
-    "retries": (int,),
-    "trace_difficulty": (bool,),
-    "tensorboard": (bool,),
+FLAGS: dict[str, Any] = {
+    **get_type_hints(Sweep),
+    **{name: kind for name, kind in get_type_hints(RunArgs).items() if name in EVERY_JOB},
+    **{"output_dir": str, "command_launcher": str, "jobs": int, "retries": int, "hparams": dict[str, Any]},
 }
 
 
@@ -52,7 +42,8 @@ def load(name: str) -> dict[str, Any]:
         name: of a sweep that comes with the package, or the path of a ``.yaml`` file.
 
     Returns:
-        Its flags by name, and ``about``, its one line ("" where the file has none). ``hparams`` is JSON text.
+        Its flags by name, and ``about``, its one line ("" where the file has none). ``hparams`` is JSON text, and ``~``
+        in ``output_dir`` is expanded.
 
     Raises:
         UserError: there is no such sweep, or it is not a mapping of flags to values of their types.
@@ -65,23 +56,26 @@ def load(name: str) -> dict[str, Any]:
         path = lookup({known: folder() / f"{known}.yaml" for known in names()}, name, "sweep")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"sweep {name} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise UserError(f"sweep {name} must map flags of sweep to values, as in sweeps/smoke.yaml")
-    return _flags(name, content)
-
-
-def _flags(name: str, content: dict[Any, Any]) -> dict[str, Any]:
     about = str(content.pop("about", ""))
-    for key, value in content.items():
-        if key not in FLAGS:
-            raise UserError(f"sweep {name}: {unknown_name([*FLAGS, 'about'], str(key), 'flag')}")
-        if not isinstance(value, FLAGS[key]) or (isinstance(value, bool) and bool not in FLAGS[key]):
-            wanted = " or ".join(kind.__name__ for kind in FLAGS[key])
-            raise UserError(f"sweep {name}: {key} must be of type {wanted}, not {value!r}")
-    if any(not isinstance(item, str) for key in ("datasets", "algorithms") for item in content.get(key, [])):
-        raise UserError(f"sweep {name}: datasets and algorithms must be lists of names")
-    if "hparams" in content:
-        content["hparams"] = json.dumps(content["hparams"])
-    return {**content, "about": about}
+    return {flag: _value(name, flag, value) for flag, value in content.items()} | {"about": about}
+
+
+def _value(sweep: str, flag: Any, value: Any) -> Any:
+    """The value of a flag as the command line would give it.
+
+    Raises:
+        UserError: there is no such flag, or the value is not of its type.
+    """
+    if flag not in FLAGS:
+        raise UserError(f"sweep {sweep}: {unknown_name([*FLAGS, 'about'], str(flag), 'flag')}")
+    try:
+        value = msgspec.convert(value, FLAGS[flag])
+        if flag == "hparams":
+            return json.dumps(value)
+    except (ValueError, TypeError, RecursionError) as error:  # TypeError: a date or a set, which JSON does not know
+        raise UserError(f"sweep {sweep}: {flag} cannot be {str(value)[:200]}: {error}") from None
+    return str(expanded(value)) if flag == "output_dir" else value

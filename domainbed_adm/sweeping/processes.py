@@ -20,6 +20,8 @@ from domainbed_adm.system.signals import terminate_as_interrupt
 
 #: Seconds that a child has to end after SIGTERM.
 GRACE = 10.0
+#: Seconds that what a child has left behind has to end.
+LEFTOVERS_GRACE = 2.0
 #: How many last lines of a child's standard error are kept, and of at most so many bytes.
 _LINES, _BYTES = 20, 20_000
 
@@ -97,6 +99,7 @@ class Pool:
                 if child is None:
                     return Outcome(ExitCode.NOT_RUN, ["not started"], 0.0)
                 child.wait()
+                _end_group(child.pid)
                 with self._lock:
                     self._running.discard(child)
                 return Outcome(child.returncode, _last_lines(stderr), time.monotonic() - start)
@@ -137,6 +140,16 @@ class Pool:
         for child in children:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.pid, signal.SIGKILL)
+
+
+def _end_group(group: int) -> None:
+    """End what a child has left behind, such as the loading processes of one that was killed."""
+    deadline = time.monotonic() + LEFTOVERS_GRACE
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        while time.monotonic() < deadline:  # most end by themselves
+            os.killpg(group, 0)
+            time.sleep(0.02)
+        os.killpg(group, signal.SIGKILL)
 
 
 def _last_lines(stream: IO[bytes]) -> list[str]:

@@ -2,51 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
 
 from domainbed_adm import records, run_files
 from domainbed_adm.datasets.cards import get_card
-from domainbed_adm.recorded_run import trouble
-from domainbed_adm.sweeping.jobs import DONE, FAILED, NOT_LAUNCHED, RUNNING, STATES, Job
-from domainbed_adm.sweeping.launch import failure_line
+from domainbed_adm.recorded_run import Run, trouble
+from domainbed_adm.sweeping.failures import failure_lines
+from domainbed_adm.sweeping.jobs import DONE, FAILED, NOT_LAUNCHED, RUNNING, STATES, Job, states
 from domainbed_adm.system.console import printable
 from domainbed_adm.system.tables import show
 
-#: Seconds.
 _CENTURY = 100 * 365.25 * 86400
 
 
-def show_status(jobs: Sequence[Job]) -> None:
-    """Print a table of the jobs by method and state, each failed job with its reason, the sums, and an ETA."""
-    states = [job.state for job in jobs]
-    counts: dict[str, Counter[str]] = {}
-    for job, state in zip(jobs, states, strict=True):
-        counts.setdefault(job.train_args["algorithm"], Counter())[state] += 1
-    rows = [[name, *(str(count[state]) for state in STATES), str(count.total())] for name, count in counts.items()]
-    show(("algorithm", *STATES, "jobs"), rows)
-    for job, state in zip(jobs, states, strict=True):
-        if state == FAILED:
-            print(f"failed: {printable(failure_line(job))}")
-    progress = list(map(_progress, jobs, states))
-    for job, of in zip(jobs, progress, strict=True):
-        if of.trouble:
-            print(f"not to be trusted: {job.label} ({job.output_dir.name}): {printable(of.trouble)}")
-    print(summary(states))
-    line = eta(progress)
-    if line:
-        print(line)
-
-
-def summary(states: Sequence[str]) -> str:
-    """The number of jobs, in all and in each state."""
-    count = Counter(states)
-    return f"{len(states)} jobs: {', '.join(f'{count[state]} {state}' for state in STATES)}"
-
-
-@dataclass(frozen=True)
-class Progress:
+class Progress(NamedTuple):
     """How far one job is.
 
     Attributes:
@@ -54,55 +28,102 @@ class Progress:
         dataset: its data.
         state: one of ``STATES``.
         steps_left: how many it has still to train.
-        step_times: those it measured, in seconds.
-        trouble: why a job that is done is not to be trusted (``recorded_run.trouble``); None where nothing is seen.
+        start: seconds until its first record: start-up, a step, an evaluation; None where that was not timed.
+        steps, seconds: how many steps its later records are of, and how long they took, evaluation included.
     """
 
     algorithm: str
     dataset: str
     state: str
     steps_left: int
-    step_times: list[float]
-    trouble: str | None = None
+    start: float | None = None
+    steps: int = 0
+    seconds: float = 0.0
 
 
-def _progress(job: Job, state: str) -> Progress:
-    path = job.output_dir / run_files.RESULTS
-    runs = records.read_runs(path) if state != NOT_LAUNCHED and path.is_file() else []
-    steps_done = max((run.last_step + 1 for run in runs), default=0)
-    left = 0 if state == DONE else max(0, job.n_steps - steps_done)
-    times = [seconds for run in runs for seconds in run.column("step_time").tolist() if seconds >= 0]
-    dataset = job.train_args["dataset"]
-    classes = get_card(dataset).num_classes
-    seen = next(filter(None, (trouble(run, classes) for run in runs)), None) if state == DONE else None
-    return Progress(job.train_args["algorithm"], dataset, state, left, times, seen)
+def show_status(jobs: Sequence[Job]) -> None:
+    """Print a table of the jobs by method and state, what failed and why, the sums, and an ETA."""
+    counts: dict[str, Counter[str]] = {}
+    failed, untrusted, progress = [], [], []
+    now = states(jobs)
+    for job, state in zip(jobs, now, strict=True):
+        algorithm, dataset = job.train_args["algorithm"], job.train_args["dataset"]
+        counts.setdefault(algorithm, Counter())[state] += 1
+        path = job.output_dir / run_files.RESULTS
+        runs = records.read_runs(path) if state != NOT_LAUNCHED and path.is_file() else []
+        left = 0 if state == DONE else job.n_steps - max((run.last_step + 1 for run in runs), default=0)
+        progress.append(Progress(algorithm, dataset, state, max(0, left), *(_times(runs[0]) if runs else ())))
+        if state == FAILED:
+            failed.append((job.label, job.output_dir))
+        seen = [trouble(run, get_card(dataset).num_classes) for run in runs] if state == DONE else []
+        untrusted += [f"{job.label} ({job.name}): {reason}" for reason in seen if reason]
+    rows = [[name, *(str(count[state]) for state in STATES), str(count.total())] for name, count in counts.items()]
+    show(("algorithm", *STATES, "jobs"), rows)
+    for line in failure_lines(failed):
+        print(f"failed: {line}")
+    for line in untrusted:
+        print(f"not to be trusted: {printable(line)}")
+    print(summary(now))
+    when = eta(progress)
+    if when:
+        print(when)
+
+
+def summary(now: Sequence[str]) -> str:
+    """The number of jobs, in all and in each state."""
+    count = Counter(now)
+    return f"{len(now)} jobs: {', '.join(f'{count[state]} {state}' for state in STATES)}"
+
+
+def _times(run: Run) -> tuple[float | None, int, float]:
+    """Seconds until its first record, and the steps and seconds of the later ones.
+
+    Records of an older version have ``step_time`` alone, without evaluation and start-up.
+    """
+    steps, seconds = np.diff(run.steps, prepend=-1), run.column("wall_time")
+    if np.isnan(seconds).all():
+        seconds = run.column("step_time") * steps
+    timed = (steps > 0) & (seconds >= 0) & (seconds < math.inf)
+    start = float(seconds[0]) if timed[0] else None
+    timed[0] = False
+    return start, int(steps[timed].sum()), float(seconds[timed].sum())
 
 
 def eta(jobs: Iterable[Progress]) -> str | None:
-    """When the sweep may end, as a sentence; None where nothing was measured, or nothing is left.
+    """When the sweep may end, as a sentence; None where no step was timed, or nothing is left.
 
-    A job's steps left, times the mean step time of its algorithm on its dataset (of the dataset's other algorithms
-    where it has none), over the number of jobs that run now (one where none does); never below the longest job's.
+    A job takes the seconds a step of its algorithm on its dataset (of the dataset's other algorithms where it has none)
+    times its steps left and, where it does not run now, the start-up. They add up, over the number of jobs that run now
+    (one where none does); never below the longest job's. Both are means over what was recorded, evaluation included.
     """
     jobs = list(jobs)
-    times: defaultdict[tuple[str, ...], list[float]] = defaultdict(list)
+    groups: defaultdict[tuple[str, ...], list[Progress]] = defaultdict(list)
     for job in jobs:
-        times[job.algorithm, job.dataset] += job.step_times
-        times[(job.dataset,)] += job.step_times
-    seconds, unmeasured = [], 0
-    for job in jobs:
-        measured = times[job.algorithm, job.dataset] or times[(job.dataset,)]
-        if measured and job.steps_left:
-            seconds.append(job.steps_left * (sum(measured) / len(measured)))
-        else:
-            unmeasured += job.steps_left > 0
+        if job.steps:
+            groups[job.dataset, job.algorithm].append(job)
+            groups[(job.dataset,)].append(job)
+    costs = {key: _cost(group) for key, group in groups.items()}
+    unfinished, seconds = [job for job in jobs if job.steps_left], []
+    for job in unfinished:
+        cost = costs.get((job.dataset, job.algorithm)) or costs.get((job.dataset,))
+        if cost:
+            start, step = cost
+            seconds.append(step * job.steps_left + (start if job.state != RUNNING else 0))
     if not any(seconds):
         return None
     running = sum(job.state == RUNNING for job in jobs)
     longest = max(sum(seconds) / max(1, running), *seconds)
     how = f"{running} job{'s' * (running > 1)} at a time, as now" if running else "one job at a time (none runs now)"
-    without = f", and the {unmeasured} jobs on datasets without a measured step" if unmeasured else ""
-    return f"ETA: {duration(longest)} at {how}; an estimate from step times, without evaluation{without}"
+    untimed = len(unfinished) - len(seconds)
+    without = f", and the {untimed} jobs on datasets without a timed step" if untimed else ""
+    return f"ETA: {duration(longest)} at {how}; an estimate from what was recorded so far{without}"
+
+
+def _cost(timed: Sequence[Progress]) -> tuple[float, float]:
+    """Mean seconds of a job's start-up, and of a step."""
+    starts = [job.start for job in timed if job.start is not None]
+    start = sum(starts) / len(starts) if starts else 0.0
+    return start, sum(job.seconds for job in timed) / sum(job.steps for job in timed)
 
 
 def duration(seconds: float) -> str:

@@ -73,24 +73,14 @@ def run_lock_if_any(output_dir: Path) -> Iterator[None]:
 def is_locked(output_dir: Path) -> bool:
     """Whether a process holds the folder's lock now, another user's too; False where that cannot be told.
 
+    Who asks holds the lock for an instant, shared with others who ask, so that they do not take each other for a run.
+
     Raises:
         PermissionError: the folder may not be looked into.
     """
-    if not (output_dir / LOCK).exists():
+    path = output_dir / LOCK
+    if not path.exists():
         return False
-    try:
-        _flock(output_dir, 0).release()
-    except Timeout:
-        return True
-    except PermissionError:
-        return _is_locked_by_another_user(output_dir / LOCK)
-    except (OSError, NoLocksError):
-        pass
-    return False
-
-
-def _is_locked_by_another_user(path: Path) -> bool:
-    """Whether a file that may be read only, which filelock cannot ask about, is locked; False where it may not be."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -83,6 +83,15 @@ def load_position(path: Path, run: Setup) -> Position:
     return position
 
 
+def saved_step(path: Path) -> int:
+    """The step that a run goes on from.
+
+    Raises:
+        UserError: the file is no checkpoint.
+    """
+    return int(load_tensors(path, _KEYS, _ADVICE)["position"]["next_step"])
+
+
 def _random_states(device: torch.device) -> dict[str, Any]:
     kind, keys, *rest = np.random.get_state(legacy=True)
     return {

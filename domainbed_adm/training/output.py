@@ -55,5 +55,6 @@ def teed(output_dir: Path) -> Iterator[None]:
             yield
         except BaseException as error:
             expected = isinstance(error, (UserError, NonFiniteError, LoadingError))
-            err.log(f"{error}\n" if expected else traceback.format_exc())
+            told = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) if expected else ""
+            err.log(f"{told}\n" if told else traceback.format_exc())
             raise

@@ -19,13 +19,10 @@ from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_args import RunArgs
 from domainbed_adm.system.console import warn
-from domainbed_adm.system.machine import cpu_count
+from domainbed_adm.system.machine import WORKERS_VARIABLE, cpu_count
 from domainbed_adm.system.seeding import seed_hash
 from domainbed_adm.training.memory_errors import memory_errors_explained
 from domainbed_adm.training.splits import Splits, split_environments
-
-#: Environment variable with the worker budget of a run that another process started.
-WORKERS_VARIABLE = "DOMAINBED_ADM_WORKERS"
 
 
 @dataclass

@@ -67,7 +67,6 @@ WRONG = [
     {"signal": "SIGKILL"},
     *({"stderr": value} for value in (3, "a", None, {"a": "b"}, ["a", 1], [["a"]])),
     *({name: value} for name in ("exception", "time", "job") for value in (1, None, ["a"])),
-    {"more": 1},
 ]
 
 
@@ -78,6 +77,11 @@ def test_a_field_of_another_type_is_no_failure(tmp_path: Path, change: dict) -> 
     assert failures.read(tmp_path) == failures.Failure(**GOOD)
     path.write_text(json.dumps(GOOD | change))
     assert failures.read(tmp_path) is None
+
+
+def test_a_file_of_a_newer_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "failed.json").write_text(json.dumps(GOOD | {"more": 1}))
+    assert failures.read(tmp_path) == failures.Failure(**GOOD)
 
 
 def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:

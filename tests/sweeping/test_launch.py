@@ -48,8 +48,11 @@ def test_a_failure_is_kept_in_its_folder_and_gone_after_a_success(
     assert failure is not None
     assert (failure.signal, failure.exit_code, failure.attempts) == ("SIGKILL", None, 1)
     assert failure.job == some[0].label
-    reason = f"killed by SIGKILL: ValueError: no luck ({some[0].output_dir}/failed.json)"
-    assert capsys.readouterr().err.startswith(f"2 of 2 jobs failed:\n  {some[0].label}: {reason}\n")
+    told, why = capsys.readouterr(), "killed by SIGKILL: ValueError: no luck"
+    where = f"({some[0].output_dir}/failed.json)"
+    assert told.err == f"2 of 2 jobs failed:\n  2 x {why}, first {some[0].label} {where}\n"
+    assert f"failed {some[0].label} (" in told.out
+    assert f" s): {why} {where}\n" in told.out
     commands(monkeypatch, "(folder / 'done').touch()")
     assert Launch(some, local, 2, retries=0).run() == 0
     assert [job.state for job in some] == [DONE, DONE]
@@ -151,10 +154,12 @@ def test_ctrl_c_ends_jobs_gently_and_the_same_launch_goes_on(tmp_path: Path) -> 
         launcher.send_signal(signal.SIGINT)
         errors = launcher.communicate(timeout=30)[1]
     assert launcher.returncode == 130
-    assert errors.splitlines()[-1] == "domainbed-adm: interrupted"
+    assert errors.splitlines()[-1] == (
+        "domainbed-adm: interrupted: the same launch goes on, each job from its last checkpoint"
+    )
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
-    assert (job.output_dir / "err.txt").read_text().splitlines()[-1] == "KeyboardInterrupt"  # it ended by itself
+    assert (job.output_dir / "err.txt").read_text().splitlines()[-1] == "interrupted"  # it ended by itself
     assert not (job.output_dir / ".lock").exists()
     assert not is_locked(job.output_dir)
     assert job.state == INCOMPLETE

@@ -43,8 +43,16 @@ def test_full_grid_is_the_whole_grid_and_paper_dg_the_posters_rows() -> None:
 def test_every_flag_a_named_sweep_may_set_is_a_flag_of_sweep() -> None:
     flags = {action.dest for action in build_parser()._actions}
     assert set(named.FLAGS) <= flags
-    assert flags - set(named.FLAGS) == {"help", "command", "sweep", "seed", "dry_run", "skip_confirmation"}
+    assert flags - set(named.FLAGS) == {"help", "command", "folder", "sweep", "seed", "dry_run", "skip_confirmation"}
     assert set(FIELDS) <= set(named.FLAGS)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    path = tmp_path / "mine.yaml"
+    path.write_text("output_dir: ~/res\nworkers: 2\ntrace_difficulty: true\n")
+    flags = named.load(str(path))
+    assert flags == {"output_dir": "/home/me/res", "workers": 2, "trace_difficulty": True, "about": ""}
 
 
 def test_a_file_of_the_users(tmp_path: Path) -> None:
@@ -56,11 +64,18 @@ def test_a_file_of_the_users(tmp_path: Path) -> None:
 WRONG = {
     "algoritms: [ERM]": "unknown flag 'algoritms'. Did you mean algorithms?",
     "skip_confirmation: true": "unknown flag 'skip_confirmation'",
-    "steps: many": "steps must be of type int, not 'many'",
-    "steps: true": "steps must be of type int, not True",
-    "single_test_envs: 1": "single_test_envs must be of type bool, not 1",
-    "datasets: PACS": "datasets must be of type list, not 'PACS'",
-    "datasets: [1]": "datasets and algorithms must be lists of names",
+    "steps: many": "steps cannot be many: Expected `int | null`, got `str`",
+    "steps: true": "steps cannot be True: Expected `int | null`, got `bool`",
+    "single_test_envs: 1": "single_test_envs cannot be 1: Expected `bool`, got `int`",
+    "datasets: PACS": "datasets cannot be PACS: Expected `array`, got `str`",
+    "datasets: [1]": "datasets cannot be [1]: Expected `str`, got `int`",
+    "steps: 2020-01-01": "steps cannot be 2020-01-01: Expected `int | null`, got `date`",
+    "hparams: {lr: 2020-01-01}": "hparams cannot be {'lr': datetime.date(2020, 1, 1)}: Object of type date is not JSON",
+    "hparams: {lr: !!set {a}}": "hparams cannot be {'lr': {'a'}}: Object of type set is not JSON",
+    "hparams: &a {lr: *a}": "hparams cannot be {'lr': {'lr': {...}}}: Circular reference",
+    "data_dir: &a [*a]": "data_dir cannot be [[...]]: Expected `str | null`, got `array`",
+    "? [a, b]\n: 1": "is not YAML",
+    "a: " + 3000 * "[": "is not YAML: maximum recursion depth exceeded",
     "[1, 2]": "must map flags of sweep to values",
     "": "must map flags of sweep to values",
     "a: [": "is not YAML",
