@@ -5,7 +5,8 @@ the parameters are then, and a mapping for what it keeps from step to step. It m
 back, bit for bit, also when asking raises. ||.||_2 is over all parameters jointly and is never read by the host.
 Parameters whose gradient is None are left alone. Names, sources and defaults are in ``cards.FLATNESS``.
 
-SAGM's alpha and F-SAM's mean depend on the gradient's scale: unscale gradients first under fp16 loss scaling.
+What a rule keeps it writes as new tensors, ``state[name] = tensor``, and never changes one in place: the step takes
+over what was written only where all numbers turned out finite.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 
 from domainbed_adm.method.cards import FLATNESS, FSAM_LAMBDA, FSAM_SIGMA, RHO, SAGM_ALPHA
-from domainbed_adm.method.gradients import Gradients, joint_norm
+from domainbed_adm.method.gradients import Gradients, joint_norm, present
 
 #: Added to ||g||, as the authors of SAM, SAGM and F-SAM do: a zero gradient moves nothing.
 NORM_EPSILON = 1e-12
@@ -87,10 +88,10 @@ class SAM:
         state: MutableMapping[str, Tensor],
     ) -> Gradients:
         """The gradient at the top of the ball."""
-        present = _present(gradient)
-        if present:
-            torch._foreach_mul_(present, self.rho / (joint_norm(present) + NORM_EPSILON))
-        del present
+        parts = present(gradient)
+        if parts:
+            torch._foreach_mul_(parts, self.rho / (joint_norm(parts) + NORM_EPSILON))
+        del parts
         with displaced(params, gradient):
             return gradient_here()
 
@@ -125,11 +126,11 @@ class SAGM:
         state: MutableMapping[str, Tensor],
     ) -> Gradients:
         """The mean of the two gradients."""
-        present = _present(gradient)
-        if not present:
+        parts = present(gradient)
+        if not parts:
             return gradient
-        scale = self.rho / (joint_norm(present) + NORM_EPSILON) - self.alpha
-        with displaced(params, _like(gradient, torch._foreach_mul(present, scale))):
+        scale = self.rho / (joint_norm(parts) + NORM_EPSILON) - self.alpha
+        with displaced(params, _like(gradient, torch._foreach_mul(parts, scale))):
             there = gradient_here()
         return [_mean(here, far) for here, far in zip(gradient, there, strict=True)]
 
@@ -140,7 +141,7 @@ class FSAM:
 
     m <- lambda m + (1 - lambda) g with the *raw* g, after d is taken; a parameter's first step has d = g, m = g. The
     mean is kept in ``state`` under ``fsam_momentum_<position of the parameter>``.
-    Cost: 2 forward-backward passes, two extra copies of the parameters (one of them the mean).
+    Cost: 2 forward-backward passes, three extra copies of the parameters (the mean before and after the step).
 
     Args:
         rho: radius, >= 0; 0 gives the base optimizer.
@@ -177,12 +178,9 @@ class FSAM:
         if key not in state:
             state[key] = raw.clone()
             return raw
-        mean = state[key]
-        if mean.device != raw.device:  # a checkpoint from another device
-            mean = state[key] = mean.to(raw.device)
-        direction = raw - self.sigma * mean
-        mean.mul_(self.momentum).add_(raw, alpha=1 - self.momentum)
-        return direction
+        mean = state[key].to(raw.device)  # a checkpoint may come from another device
+        state[key] = (mean * self.momentum).add_(raw, alpha=1 - self.momentum)
+        return raw - self.sigma * mean
 
 
 @contextmanager
@@ -199,7 +197,7 @@ def displaced(params: Sequence[Tensor], offsets: Gradients) -> Iterator[None]:
     try:
         with torch.no_grad():
             if moved:
-                torch._foreach_add_(moved, _present(offsets))
+                torch._foreach_add_(moved, present(offsets))
         offsets.clear()
         torch.clear_autocast_cache()
         yield
@@ -210,12 +208,8 @@ def displaced(params: Sequence[Tensor], offsets: Gradients) -> Iterator[None]:
         torch.clear_autocast_cache()
 
 
-def _present(gradient: Gradients) -> list[Tensor]:
-    return [part for part in gradient if part is not None]
-
-
-def _like(gradient: Gradients, present: Sequence[Tensor]) -> Gradients:
-    remaining = iter(present)
+def _like(gradient: Gradients, parts: Sequence[Tensor]) -> Gradients:
+    remaining = iter(parts)
     return [None if part is None else next(remaining) for part in gradient]
 
 

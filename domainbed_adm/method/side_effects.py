@@ -1,14 +1,21 @@
-"""Passes that leave no trace: BatchNorm statistics that do not move, random numbers that repeat."""
+"""Passes that leave no trace: running statistics that do not move, random numbers that repeat."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils.spectral_norm import SpectralNorm
+
+#: Noise of other packages (timm, torchvision), known by the names of their classes.
+NOISE = {"DropPath", "StochasticDepth", "DropBlock2d", "DropBlock3d", "PatchDropout"}
 
 
 def has_moving_batch_norm(model: nn.Module) -> bool:
@@ -17,19 +24,38 @@ def has_moving_batch_norm(model: nn.Module) -> bool:
 
 
 @contextmanager
-def still_batch_norm(model: nn.Module) -> Iterator[None]:
-    """Within the block, BatchNorm normalises as its mode says but its running statistics and counter do not move.
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
+    """Within the block a module normalises as its mode says, but its running statistics and counters do not move.
 
-    Of other normalisations that keep running statistics (InstanceNorm may), those move in every pass.
+    It holds for BatchNorm, InstanceNorm with running statistics, and both of torch's spectral norms (which use the
+    vectors of the last pass instead of iterating once more). Buffers that other modules move in ``forward`` move in
+    every pass.
     """
-    moving = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-    for module in moving:
-        module.track_running_stats = False
+    with ExitStack() as stack:
+        for module in model.modules():
+            if not module.training:
+                continue
+            if isinstance(module, _BatchNorm) and module.track_running_stats:
+                stack.enter_context(_replaced(module, track_running_stats=False))
+            elif isinstance(module, _InstanceNorm) and module.track_running_stats:
+                stack.enter_context(_replaced(module, running_mean=None, running_var=None, num_batches_tracked=None))
+            elif isinstance(module, _SpectralNorm) or any(
+                isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values()
+            ):
+                stack.enter_context(_replaced(module, training=False))
+        yield
+
+
+@contextmanager
+def _replaced(module: nn.Module, **values: Any) -> Iterator[None]:
+    before = {name: getattr(module, name) for name in values}
+    for name, value in values.items():
+        setattr(module, name, value)
     try:
         yield
     finally:
-        for module in moving:
-            module.track_running_stats = True
+        for name, value in before.items():
+            setattr(module, name, value)
 
 
 @contextmanager
@@ -37,42 +63,61 @@ def as_trained(model: nn.Module) -> Iterator[None]:
     """Within the block the model computes the loss that training sees, without its noise; after it, all is as before.
 
     Training mode, as the model itself means it (a frozen BatchNorm stays frozen): BatchNorm normalises by the
-    statistics of each mini-batch, and its running statistics do not move. Dropout modules are off, so that a loss is a
-    function of the parameters and the inputs alone.
+    statistics of each mini-batch, and its running statistics do not move. Off are torch's dropout modules, timm's
+    DropPath, DropBlock2d and PatchDropout, and torchvision's StochasticDepth and DropBlock, so that a loss is a
+    function of the parameters and the inputs alone. Noise that a module makes by a function which reads its own
+    ``self.training`` (``F.dropout(x, training=self.training)``) stays on: no module stands for it.
     """
     before = [(module, module.training) for module in model.modules()]
     model.train()
     for module in model.modules():
-        if isinstance(module, _DropoutNd):
+        if isinstance(module, _DropoutNd) or any(base.__name__ in NOISE for base in type(module).__mro__):
             module.training = False
     try:
-        with still_batch_norm(model):
+        with frozen_statistics(model):
             yield
     finally:
         for module, training in before:
             module.training = training
 
 
-class RandomState:
-    """The state of PyTorch's generators (CPU, and CUDA where the inputs are there), to draw the same masks again."""
+def devices_of(model: nn.Module, *tensors: Tensor) -> set[torch.device]:
+    """The devices that the model's parameters, its buffers and these tensors live on."""
+    return {tensor.device for tensor in (*model.parameters(), *model.buffers(), *tensors)}
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+
+class RandomState:
+    """The state of PyTorch's generators, the CPU's and those of the devices given, to draw the same masks again.
+
+    Any kind of device that torch has a module for (cuda, xpu, mps, ...). NumPy's and Python's generators, and
+    ``torch.Generator`` objects that a model owns, are not part of it.
+    """
+
+    def __init__(self, devices: Iterable[torch.device]) -> None:
         self._cpu = torch.get_rng_state()
-        self._gpu: Tensor | None = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        self._others: list[tuple[torch.device, Tensor]] = [
+            (device, torch.get_device_module(device).get_rng_state(*_which(device)))
+            for device in devices
+            if device.type not in ("cpu", "meta")
+        ]
 
     def restore(self) -> None:
         """Set the generators to this state."""
         torch.set_rng_state(self._cpu)
-        if self._gpu is not None:
-            torch.cuda.set_rng_state(self._gpu, self._device)
+        for device, state in self._others:
+            torch.get_device_module(device).set_rng_state(state, *_which(device))
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
         """Within the block random numbers repeat from this state on; after it they go on as if nothing had happened."""
-        before = RandomState(self._device)
+        before = RandomState([device for device, _ in self._others])
         self.restore()
         try:
             yield
         finally:
             before.restore()
+
+
+def _which(device: torch.device) -> tuple[torch.device, ...]:
+    """Arguments that name the device to its module; Apple's has one device and takes none."""
+    return () if device.type == "mps" else (device,)

@@ -14,7 +14,7 @@ class StepState(nn.Module, MutableMapping[str, Tensor]):
 
     The counter is a Python integer, so that progress is known without asking the device; in the state dict it is the
     tensor ``update_count`` (DomainBed's name). Loading takes over the tensors that the state dict has, whatever their
-    shapes, and drops the others: a fresh state loads the state of a run in its middle.
+    shapes, and drops the others: a fresh state loads the state of a run in its middle. A state is true also when empty.
     """
 
     def __init__(self) -> None:
@@ -38,6 +38,9 @@ class StepState(nn.Module, MutableMapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._buffers)
+
+    def __bool__(self) -> bool:
+        return True
 
     def __hash__(self) -> int:
         return id(self)
@@ -68,3 +71,52 @@ class StepState(nn.Module, MutableMapping[str, Tensor]):
         self.clear()
         for name, tensor in own.items():
             self[name] = tensor.detach().clone()
+
+
+SCORES = "difficulty_memory"
+NEVER_SEEN = -1.0
+
+
+class RememberedScores:
+    """Scores from when a sample was last seen, for weighting "memory": the ADM paper's v^(t+1).
+
+    They stand in a step's state as the tensor ``difficulty_memory``, one score per sample of the training set, -1 for a
+    sample never seen (scores are >= 0). Which samples were seen is also kept on the CPU, so that asking does not wait
+    for the device; the device is asked once after the tensor was loaded or moved.
+    """
+
+    def __init__(self, state: MutableMapping[str, Tensor]) -> None:
+        self.state = state
+        self._tensor: Tensor | None = None
+        self._seen = torch.empty(0, dtype=torch.bool)
+
+    def recall(self, index: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The scores of these samples when last seen, and which have one; makes room for samples that are new.
+
+        Args:
+            index: int64 on the CPU, shape (B,), >= 0: which sample each one is.
+            like: a tensor of the device and dtype to answer in.
+
+        Returns:
+            Scores of shape (B,) on the device of ``like``, -1 where never seen; booleans of shape (B,) on the CPU.
+        """
+        scores = self.state[SCORES] if SCORES in self.state else like.new_empty(0)
+        if scores is not self._tensor:
+            self._seen = (scores >= 0).cpu()
+        size = int(index.max()) + 1
+        if len(scores) < size:
+            more = 2 * size - len(scores)
+            scores = torch.cat([scores, scores.new_full((more,), NEVER_SEEN)])
+            self._seen = torch.cat([self._seen, self._seen.new_zeros(more)])
+        self.state[SCORES] = self._tensor = scores = scores.to(like.device)
+        return scores[index.to(like.device, non_blocking=True)].to(like.dtype), self._seen[index]
+
+    def remember(self, index: Tensor, scores: Tensor) -> None:
+        """Keep the scores of samples that were recalled before.
+
+        Our choice: of a sample that stands in the batch more than once the largest, so that order does not matter.
+        """
+        kept = self.state[SCORES]
+        place = index.to(kept.device, non_blocking=True)
+        kept.scatter_reduce_(0, place, scores.to(kept.dtype), "amax", include_self=False)
+        self._seen[index] = True

@@ -1,15 +1,16 @@
 """One training step: difficulty, curriculum and flatness wired together, for any PyTorch loop.
 
-The clean pass is the only one that moves BatchNorm statistics and the global random state; every other pass repeats its
-dropout masks (*chosen*: so both passes of a flatness rule see one objective, and zero radius is exactly the base).
+The clean pass is the only one that moves running statistics and the global random state; every other pass repeats its
+random numbers. (Our choice: so both passes of a flatness rule see one objective, and zero radius is exactly the base.)
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections import ChainMap
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -17,21 +18,20 @@ from torch import Tensor, nn
 
 from domainbed_adm.errors import NonFiniteError, UserError, lookup
 from domainbed_adm.method.cards import WEIGHTINGS
-from domainbed_adm.method.curriculum import Curriculum, within_domains
-from domainbed_adm.method.difficulty import ADM, Difficulty, Probe, rank_correlation
+from domainbed_adm.method.curriculum import Curriculum
+from domainbed_adm.method.difficulty import Difficulty
+from domainbed_adm.method.first_pass import Weighting, graded
 from domainbed_adm.method.flatness import Flatness, Plain
-from domainbed_adm.method.gradients import Gradients, gradient_of, joint_norm
-from domainbed_adm.method.memory import recall, remember
-from domainbed_adm.method.side_effects import RandomState, has_moving_batch_norm, still_batch_norm
-from domainbed_adm.method.state import StepState
+from domainbed_adm.method.gradients import joint_norm, present
+from domainbed_adm.method.passes import LossFunction, Passes
+from domainbed_adm.method.state import RememberedScores, StepState
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
-
-#: weighting "memory": weight of a sample whose curriculum weight is 0. Small, but the gradient of its loss in x, which
-#: the next score needs, can be divided by it again and keeps its sign.
-MEMORY_FLOOR = 1e-6
-#: The linear ADM estimator is compared with the exact one every so many steps.
+#: An estimated difficulty is compared with the exact one every so many steps.
 CORRELATION_EVERY = 50
+#: Figures that may be NaN; every other one must be finite.
+MAY_BE_NAN = ("adm_rank_correlation",)
+#: Wrappers that average gradients by hooks on ``backward``, which a step does not run.
+DISTRIBUTED = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -39,29 +39,14 @@ def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(logits, y, reduction="none")
 
 
-def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
-    """sum_i v_i l_i / sum_i v_i; the plain mean where ``weights`` is None."""
-    return losses.mean() if weights is None else (weights * losses).sum() / weights.sum()
-
-
 @dataclass
-class _CleanPass:
-    """The clean pass: inputs, labels, losses with their graph, and the random state it began with."""
+class _Computed:
+    """What ``backward`` leaves for ``apply``: figures on the device, and what to keep where they are finite."""
 
-    x: Tensor
-    y: Tensor
-    losses: Tensor
-    random_state: RandomState
-
-
-@dataclass
-class _First:
-    """What the first pass gives: the objective's value and gradient, the second pass's weights, the step's figures."""
-
-    objective: Tensor
-    gradient: Gradients
-    weights: Tensor | None
     figures: dict[str, Tensor]
+    rule_state: dict[str, Tensor]
+    index: Tensor | None
+    scores: Tensor | None
 
 
 class TrainingStep:
@@ -76,11 +61,18 @@ class TrainingStep:
     >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     >>> optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     >>> step = TrainingStep(model, optimizer, SAM(rho=0.05), SSPL(), ADM(), total_steps=100)
-    >>> figures = [step(x, y) for _ in range(100)]
+    >>> figures = [step(x, y) for _ in range(99)]
     >>> figures[-1]["loss"] < figures[0]["loss"]
     True
 
-    Cost in units of F, one forward pass: ``methods.Method.passes``.
+    The two halves of a step, here with the gradient clipped between them:
+
+    >>> on_device = step.backward(x, y)
+    >>> norm = torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=0.1)
+    >>> step.apply()["loss"] < figures[0]["loss"]
+    True
+
+    Call it within ``torch.autocast`` for mixed precision. Cost in units of F, one forward pass: ``Method.passes``.
 
     Args:
         model: maps inputs to logits.
@@ -92,13 +84,18 @@ class TrainingStep:
         weighting: "both": scores of this batch weight both passes. "descent": the first pass is unweighted and yields
             the input gradients for free, the weights are in the second pass only; without a second pass, as "both".
             "memory": a sample is weighted by the score it had when last seen, 1 if never; needs ``index``; with
-            BatchNorm in training mode it costs 1 F more.
+            BatchNorm in training mode, and in fp16, it costs 1 F more.
         scope: "batch" ranks over the whole batch, "domain" within each source domain; needs ``domain_sizes``.
         loss: per-sample loss of (logits, y), shape (B,), >= 0.
-        state: where to keep the step count, F-SAM's mean and the memory; a new one where None.
+        state: where to keep the step count, F-SAM's mean and the remembered scores; a new one where None.
+        micro_batch: samples of a pass, to save memory; gradients are summed, samples ranked over the whole batch. Equal
+            to the whole batch for networks without BatchNorm and dropout. With weighting "both" it costs 1 F more.
+        scaler: for fp16. Gradients are handed out unscaled. Where one overflows, the optimizer's step is skipped, only
+            progress moves, and ``state["skipped_steps"]`` counts it.
 
     Raises:
-        UserError: the parts do not go together, or a name is unknown.
+        UserError: the parts do not go together, a name is unknown, the model is wrapped for several processes, or the
+            optimizer is LBFGS, which calls for losses itself.
     """
 
     def __init__(
@@ -114,6 +111,8 @@ class TrainingStep:
         scope: str = "batch",
         loss: LossFunction = cross_entropy,
         state: StepState | None = None,
+        micro_batch: int | None = None,
+        scaler: torch.amp.GradScaler | None = None,
     ) -> None:
         lookup(dict.fromkeys(WEIGHTINGS), weighting, "weighting")
         lookup({"batch": None, "domain": None}, scope, "curriculum scope")
@@ -121,22 +120,41 @@ class TrainingStep:
             raise UserError("a curriculum and a difficulty go together: give both or neither")
         if curriculum is not None and (total_steps is None or total_steps < 1):
             raise UserError(f"a curriculum needs total_steps >= 1 to know its progress, not {total_steps}")
+        if micro_batch is not None and micro_batch < 1:
+            raise UserError(f"micro_batch must be >= 1, not {micro_batch}")
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise UserError("LBFGS asks for losses itself and cannot be the base optimizer: use Adam or SGD")
+        if DISTRIBUTED & {base.__name__ for module in model.modules() for base in type(module).__mro__}:
+            raise UserError(
+                "the model is wrapped for several processes, and a step trains in one: give it the model inside"
+            )
         self.model, self.optimizer, self.loss = model, optimizer, loss
-        self.flatness, self.curriculum, self.difficulty = flatness or Plain(), curriculum, difficulty
-        self.total_steps, self.scope = total_steps, scope
+        self.flatness, self.difficulty = flatness or Plain(), difficulty
+        self.total_steps, self.micro_batch = total_steps, micro_batch
+        self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
+        self.state = StepState() if state is None else state
         single_pass = weighting == "descent" and self.flatness.passes == 1
         self.weighting = "both" if single_pass else weighting
-        self.state = StepState() if state is None else state
+        self._remembered = RememberedScores(self.state)
+        self._weighting = (
+            Weighting(difficulty, curriculum, self.weighting, scope, self._remembered)
+            if difficulty is not None and curriculum is not None
+            else None
+        )
+        self._computed: _Computed | None = None
+
+    def _params(self) -> list[Tensor]:
+        return [param for group in self.optimizer.param_groups for param in group["params"]]
 
     @property
     def progress(self) -> float:
-        """Progress p of the next call, in [0, 1]."""
+        """Progress p of the next step, in [0, 1]."""
         return min(self.state.update_count / max((self.total_steps or 1) - 1, 1), 1.0)
 
     def __call__(
         self, x: Tensor, y: Tensor, domain_sizes: Sequence[int] | None = None, index: Tensor | None = None
     ) -> dict[str, float]:
-        """Do one step; overwrites ``.grad`` of the trained parameters. The device is asked once, for all figures.
+        """Do one step: :meth:`backward`, then :meth:`apply`. The device is asked once, for all figures.
 
         Args:
             x: inputs, shape (B, ...), the minibatches of all domains concatenated.
@@ -145,154 +163,137 @@ class TrainingStep:
             index: int64 on the CPU, shape (B,): which sample of the training set each one is; for weighting "memory".
 
         Returns:
-            Figures of the step: ``loss`` (the objective of the first pass), ``gradient_norm`` (of what the optimizer
-            was handed) and, with a curriculum, ``difficulty_mean``, ``difficulty_std``, ``kept_fraction`` (share of
-            samples with weight > 0), and every 50 steps of the linear ADM estimator its ``adm_rank_correlation`` with
-            the exact one (NaN where scores are all equal).
+            Figures of the step: ``loss`` (the objective of the first pass), ``gradient_norm`` (of what ``backward``
+            left) and, with a curriculum, ``difficulty_mean``, ``difficulty_std``, ``kept_fraction`` (share of samples
+            with weight > 0), and every 50 steps of an estimated difficulty its ``adm_rank_correlation`` with the exact
+            one (NaN where scores are all equal).
 
         Raises:
-            UserError: ``domain_sizes`` or ``index`` is needed and not given.
-            NonFiniteError: a loss, score or gradient is not finite; the parameters are what they were.
+            UserError: ``domain_sizes`` or ``index`` is needed and not given, or the loss is not one number per sample.
+            NonFiniteError: a loss, score or gradient is not finite; parameters, optimizer and state are what they were.
         """
-        params = [p for group in self.optimizer.param_groups for p in group["params"]]
-        clean = self._clean_pass(x, y)
-        random_state = clean.random_state
-        first = self._first_pass(clean, params, domain_sizes, index)
-        del clean  # frees the graph
+        self.backward(x, y, domain_sizes, index)
+        return self.apply()
 
-        def gradient_here() -> Gradients:
-            with still_batch_norm(self.model), random_state.replayed():
-                return gradient_of(weighted_mean(self.loss(self.model(x), y), first.weights), params)
+    def backward(
+        self, x: Tensor, y: Tensor, domain_sizes: Sequence[int] | None = None, index: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Write into ``.grad`` what the base optimizer should be handed; ask the device nothing.
 
-        handed = self.flatness(params, first.gradient, gradient_here, self.state)
-        present = [gradient for gradient in handed if gradient is not None]
-        norm = {"gradient_norm": joint_norm(present)} if present else {}
-        figures = _finite({"loss": first.objective.detach(), **norm, **first.figures})
+        Between this and :meth:`apply` gradients may be read, clipped, or averaged over processes.
+
+        Args:
+            x: as in :meth:`__call__`, as are the others.
+            y: labels.
+            domain_sizes: number of samples of each domain.
+            index: which samples they are.
+
+        Returns:
+            The figures of :meth:`__call__` as tensors of shape () on the device.
+
+        Raises:
+            UserError: as in :meth:`__call__`.
+        """
+        self._computed = None
+        torch.clear_autocast_cache()  # it may hold weights cast before the last optimizer's step
+        params = self._params()
+        passes = Passes(
+            self.model,
+            self.loss,
+            params,
+            x,
+            y,
+            micro_batch=self.micro_batch,
+            needs_input_gradient=self.difficulty is not None and self.difficulty.needs_input_gradient,
+            scaler=self.scaler,
+        )
+        if self._weighting is None:
+            first = graded(passes, None)
+        else:
+            with_exact = self.state.update_count % CORRELATION_EVERY == 0
+            first = self._weighting.first_pass(passes, self.progress, domain_sizes, index, with_exact)
+        figures = first.figures()
+        # Where the first gradient overflows, the whole step counts as overflowed, whatever the second pass gives.
+        spoilt = 0.0 if self.scaler is None else 0.0 * joint_norm(present(first.gradient))
+        rule_state: dict[str, Tensor] = {}
+        again = partial(passes.gradient_again, first.weights)
+        handed = self.flatness(params, first.gradient, again, ChainMap(rule_state, self.state))
+        if parts := present(handed):
+            figures["gradient_norm"] = joint_norm(parts) + spoilt
         for param, gradient in zip(params, handed, strict=True):
             param.grad = gradient
-        self.optimizer.step()
-        self.state.update_count += 1
+        self._computed = _Computed(figures, rule_state, index, first.scores)
         return figures
 
-    def _clean_pass(self, x: Tensor, y: Tensor) -> _CleanPass:
-        if self.difficulty is not None and self.difficulty.needs_input_gradient:
-            x = x.detach().requires_grad_()
-        random_state = RandomState(x.device)
-        return _CleanPass(x, y, self.loss(self.model(x), y), random_state)
+    def apply(self) -> dict[str, float]:
+        """Step the base optimizer with what stands in ``.grad``, and move progress.
 
-    def _first_pass(
-        self, clean: _CleanPass, params: list[Tensor], domain_sizes: Sequence[int] | None, index: Tensor | None
-    ) -> _First:
-        if self.curriculum is None:
-            objective = clean.losses.mean()
-            return _First(objective, gradient_of(objective, params), None, {})
-        if self.scope == "domain" and domain_sizes is None:
-            raise UserError('scope "domain" needs domain_sizes')
-        if self.weighting == "both":
-            return self._both(clean, params, domain_sizes)
-        if self.weighting == "descent":
-            return self._descent(clean, params, domain_sizes)
-        if index is None:
-            raise UserError('weighting "memory" needs index, the identity of each sample; this loop does not give it')
-        return self._memory(clean, params, domain_sizes, index)
+        Optimizers that can be told on the device that a gradient is not finite (torch's with ``fused=True``) do their
+        step before the host has read the figures; the others wait for the host.
 
-    def _both(self, clean: _CleanPass, params: list[Tensor], domain_sizes: Sequence[int] | None) -> _First:
-        def input_gradient() -> Tensor:
-            return torch.autograd.grad(clean.losses.sum(), clean.x, retain_graph=True)[0]
+        Returns:
+            The figures of :meth:`__call__`.
 
-        scores, figures = self._score(clean, input_gradient)
-        weights = self._weigh(scores, domain_sizes)
-        objective = weighted_mean(clean.losses, weights)
-        return _First(objective, gradient_of(objective, params), weights, figures | _figures(scores, weights))
-
-    def _descent(self, clean: _CleanPass, params: list[Tensor], domain_sizes: Sequence[int] | None) -> _First:
-        objective = clean.losses.mean()
-        gradient, input_gradient = self._gradients(clean, objective, None, params)
-        scores, figures = self._score(clean, lambda: input_gradient)
-        weights = self._weigh(scores, domain_sizes)
-        return _First(objective, gradient, weights, figures | _figures(scores, weights))
-
-    def _memory(
-        self, clean: _CleanPass, params: list[Tensor], domain_sizes: Sequence[int] | None, index: Tensor
-    ) -> _First:
-        remembered = recall(self.state, index, clean.losses.detach())
-        weights = self._weigh_seen(remembered, domain_sizes).clamp(min=MEMORY_FLOOR)
-        objective = weighted_mean(clean.losses, weights)
-        gradient, input_gradient = self._gradients(clean, objective, weights, params)
-        scores, figures = self._score(clean, lambda: input_gradient)
-        remember(self.state, index, scores)
-        return _First(objective, gradient, weights, figures | _figures(scores, weights))
-
-    def _gradients(
-        self, clean: _CleanPass, objective: Tensor, weights: Tensor | None, params: list[Tensor]
-    ) -> tuple[Gradients, Tensor]:
-        """Gradient of the objective in the parameters, and of sum_i l_i in the inputs.
-
-        Both come from one backward pass where l_i depends on x_i alone, or all weights are equal: the objective's input
-        gradient is v_i / sum v times that of l_i. BatchNorm in training mode ties every loss to every input; unequal
-        weights then cost an input gradient of their own, 1 F.
+        Raises:
+            UserError: there was no :meth:`backward` since the last call.
+            NonFiniteError: as in :meth:`__call__`.
         """
-        if not clean.x.requires_grad:
-            return gradient_of(objective, params), clean.x
-        if weights is not None and has_moving_batch_norm(self.model):
-            apart = torch.autograd.grad(clean.losses.sum(), clean.x, retain_graph=True)[0]
-            return gradient_of(objective, params), apart
-        gradient = gradient_of(objective, [*params, clean.x])
-        of_objective = gradient.pop()
-        if of_objective is None:
-            return gradient, torch.zeros_like(clean.x)
-        v = torch.ones_like(clean.losses) if weights is None else weights
-        return gradient, of_objective * (v.sum() / v).view(-1, *[1] * (clean.x.ndim - 1))
+        computed, self._computed = self._computed, None
+        if computed is None:
+            raise UserError("apply() steps with the gradients of backward(): call backward() first")
+        stacked = torch.stack(list(computed.figures.values()))
+        if self.scaler is not None:
+            numbers = self._step_scaled(self.scaler, computed.figures, stacked)
+        elif getattr(self.optimizer, "_step_supports_amp_scaling", False):
+            numbers = self._step_then_read(computed.figures, stacked)
+        else:
+            numbers = dict(zip(computed.figures, stacked.tolist(), strict=True))
+            _check_finite(numbers)
+            self.optimizer.step()
+        torch.clear_autocast_cache()
+        if _not_finite(numbers):
+            self.state["skipped_steps"] = self.state.get("skipped_steps", torch.zeros((), dtype=torch.int64)) + 1
+        else:
+            self.state.update(computed.rule_state)
+            if self.weighting == "memory" and computed.index is not None and computed.scores is not None:
+                self._remembered.remember(computed.index, computed.scores)
+        self.state.update_count += 1
+        return numbers
 
-    def _score(self, clean: _CleanPass, input_gradient: Callable[[], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Scores, and the linear estimator's correlation with the exact ADM on a sample of steps."""
-        assert self.difficulty is not None
-        probe = Probe(clean.x.detach(), clean.losses.detach(), cache(input_gradient), partial(self._losses_at, clean))
-        scores = self.difficulty(probe).detach()
-        figures = {}
-        sampled = self.state.update_count % CORRELATION_EVERY == 0
-        if sampled and isinstance(self.difficulty, ADM) and self.difficulty.estimator == "linear":
-            figures["adm_rank_correlation"] = rank_correlation(scores, self.difficulty.exact(probe))
-        return scores, figures
+    def _step_then_read(self, figures: dict[str, Tensor], stacked: Tensor) -> dict[str, float]:
+        judged = [place for place, name in enumerate(figures) if name not in MAY_BE_NAN]
+        self.optimizer.found_inf = (~stacked[judged].isfinite().all()).float()  # type: ignore[attr-defined]
+        try:
+            self.optimizer.step()
+        finally:
+            del self.optimizer.found_inf  # type: ignore[attr-defined]
+        numbers = dict(zip(figures, stacked.tolist(), strict=True))
+        _check_finite(numbers)
+        return numbers
 
-    def _losses_at(self, clean: _CleanPass, x: Tensor) -> Tensor:
-        with torch.no_grad(), still_batch_norm(self.model), clean.random_state.replayed():
-            return self.loss(self.model(x), clean.y)
-
-    def _weigh(self, scores: Tensor, domain_sizes: Sequence[int] | None) -> Tensor:
-        assert self.curriculum is not None
-        if self.scope == "domain" and domain_sizes is not None:
-            return within_domains(self.curriculum, scores, self.progress, domain_sizes)
-        return self.curriculum(scores, self.progress)
-
-    def _weigh_seen(self, remembered: Tensor, domain_sizes: Sequence[int] | None) -> Tensor:
-        """Weights of the samples that have a score, 1 for the others. Costs one host sync."""
-        seen = (remembered >= 0).cpu()
-        sizes = None if domain_sizes is None else [int(part.sum()) for part in seen.split(list(domain_sizes))]
-        place = seen.nonzero().squeeze(1).to(remembered.device)
-        weights = torch.ones_like(remembered)
-        if len(place):
-            weights[place] = self._weigh(remembered[place], sizes)
-        return weights
+    def _step_scaled(
+        self, scaler: torch.amp.GradScaler, figures: dict[str, Tensor], stacked: Tensor
+    ) -> dict[str, float]:
+        """The scaler unscales, looks for overflow, and skips the step itself: so it is handed scaled gradients."""
+        numbers = dict(zip(figures, stacked.tolist(), strict=True))
+        _check_finite({"loss": numbers["loss"]})
+        # NaN where a figure is: the scaler then finds it in every gradient.
+        factor = scaler.scale(torch.ones_like(stacked[0])) + 0.0 * sum(map(float, _not_finite(numbers).values()))
+        torch._foreach_mul_([p.grad for p in self._params() if p.grad is not None], factor)
+        scaler.step(self.optimizer)
+        scaler.update()
+        return numbers
 
 
-def _finite(figures: dict[str, Tensor]) -> dict[str, float]:
-    """The figures on the host, in one transfer.
+def _not_finite(numbers: dict[str, float]) -> dict[str, float]:
+    return {name: n for name, n in numbers.items() if name not in MAY_BE_NAN and not math.isfinite(n)}
+
+
+def _check_finite(numbers: dict[str, float]) -> None:
+    """Raise where a figure is not finite.
 
     Raises:
-        NonFiniteError: one of them that must be is not finite.
+        NonFiniteError: the message names them.
     """
-    values = dict(zip(figures, torch.stack(list(figures.values())).tolist(), strict=True))
-    judged = {name: value for name, value in values.items() if name != "adm_rank_correlation"}
-    wrong = [f"{name} {value}" for name, value in judged.items() if not math.isfinite(value)]
-    if wrong:
-        raise NonFiniteError(f"not finite: {', '.join(wrong)}")
-    return values
-
-
-def _figures(scores: Tensor, weights: Tensor) -> dict[str, Tensor]:
-    return {
-        "difficulty_mean": scores.mean(),
-        "difficulty_std": scores.std(correction=0),
-        "kept_fraction": (weights > MEMORY_FLOOR).to(weights.dtype).mean(),
-    }
+    if wrong := _not_finite(numbers):
+        raise NonFiniteError(f"not finite: {', '.join(f'{name} {number}' for name, number in wrong.items())}")

@@ -161,7 +161,7 @@ class DifficultyTracer:
 
     def _score(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         algorithm = self.run.algorithm
-        with RandomState(x.device).replayed():
+        with RandomState({x.device}).replayed():
             with as_trained(algorithm):
                 probe = _probe(algorithm, x, y)
                 scores = {"Loss": probe.losses, "GDM": GDM()(probe), "ADM": self._adm.exact(probe)}

@@ -5,8 +5,7 @@ import torch
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.flatness import FSAM, SAGM, SAM
-from domainbed_adm.method.memory import recall, remember
-from domainbed_adm.method.state import StepState
+from domainbed_adm.method.state import RememberedScores, StepState
 from domainbed_adm.method.step import TrainingStep
 from tests.test_invariants import STEPS, make, run
 from tests.toys import batch, network, parameters_of
@@ -54,11 +53,16 @@ def test_fsam_keeps_each_parameters_mean_when_others_are_unfrozen():
 
 
 def test_memory_keeps_the_largest_score_of_a_sample_drawn_twice_and_knows_score_zero():
-    state, scores = StepState(), torch.tensor([0.5, 0.2, 0.0, 0.7])
+    remembered, scores = RememberedScores(StepState()), torch.tensor([0.5, 0.2, 0.0, 0.7])
     index = torch.tensor([3, 3, 0, 1])
-    assert recall(state, index, scores).tolist() == [-1, -1, -1, -1]
-    remember(state, index, scores)
-    assert recall(state, torch.tensor([0, 1, 2, 3]), scores).tolist() == pytest.approx([0.0, 0.7, -1.0, 0.5])
+    before, seen = remembered.recall(index, scores)
+    assert before.tolist() == [-1, -1, -1, -1]
+    assert not seen.any()
+    remembered.remember(index, scores)
+    for memory in (remembered, RememberedScores(remembered.state)):  # as kept, and as loaded
+        after, seen = memory.recall(torch.tensor([0, 1, 2, 3]), scores)
+        assert after.tolist() == pytest.approx([0.0, 0.7, -1.0, 0.5])
+        assert seen.tolist() == [True, True, False, True]
     step = make("SPL_Loss", "memory", network(), total_steps=100)
     step.state["difficulty_memory"] = torch.tensor([0.0, 1.0] * 6, dtype=torch.float64)
     assert step(*batch(), index=torch.arange(12))["kept_fraction"] == 0.5  # score 0 was seen, and is the easiest

@@ -1,0 +1,187 @@
+"""The first pass of a step: the gradient at the parameters, the difficulty of each sample, and its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from domainbed_adm.errors import UserError
+from domainbed_adm.method.curriculum import Curriculum, within_domains
+from domainbed_adm.method.difficulty import Difficulty, Probe, rank_correlation
+from domainbed_adm.method.gradients import Gradients, add_gradients
+from domainbed_adm.method.passes import MicroBatch, Passes, weighted_mean
+from domainbed_adm.method.state import RememberedScores
+
+#: weighting "memory": weight of a sample whose curriculum weight is 0. Small, but the gradient of its loss in x, which
+#: the next score needs, can be divided by it again and keeps its sign.
+MEMORY_FLOOR = 1e-6
+
+
+@dataclass
+class FirstPass:
+    """What the first pass leaves.
+
+    Attributes:
+        gradient: of the objective, in the parameters.
+        losses: shape (B,), detached.
+        scores: of the difficulty, shape (B,); None without one.
+        exact: the scores that an estimated difficulty stands for, shape (B,); None where not computed.
+        own_weights: of the first pass, shape (B,); None for equal ones.
+        weights: of the second pass, likewise.
+    """
+
+    gradient: Gradients
+    losses: Tensor
+    scores: Tensor | None = None
+    exact: Tensor | None = None
+    own_weights: Tensor | None = None
+    weights: Tensor | None = None
+
+    def figures(self) -> dict[str, Tensor]:
+        """The step's figures that are known by now, as tensors of shape ()."""
+        figures = {"loss": weighted_mean(self.losses, self.own_weights)}
+        if self.scores is not None and self.weights is not None:
+            figures["difficulty_mean"] = self.scores.mean()
+            figures["difficulty_std"] = self.scores.std(correction=0)
+            figures["kept_fraction"] = (self.weights > MEMORY_FLOOR).to(self.weights.dtype).mean()
+        if self.scores is not None and self.exact is not None:
+            figures["adm_rank_correlation"] = rank_correlation(self.scores, self.exact)
+        return figures
+
+
+@dataclass
+class Weighting:
+    """Computes the first pass of a curriculum: which passes are weighted, by scores from when.
+
+    Attributes:
+        difficulty: scores the samples.
+        curriculum: weights them.
+        mode: "both", "descent" or "memory"; see ``TrainingStep``.
+        scope: "batch" or "domain".
+        remembered: scores from earlier steps, for mode "memory".
+    """
+
+    difficulty: Difficulty
+    curriculum: Curriculum
+    mode: str
+    scope: str
+    remembered: RememberedScores
+
+    def first_pass(
+        self,
+        passes: Passes,
+        progress: float,
+        domain_sizes: Sequence[int] | None,
+        index: Tensor | None,
+        with_exact: bool,
+    ) -> FirstPass:
+        """One clean pass over the batch, and what the difficulty costs.
+
+        Args:
+            passes: the batch and the model.
+            progress: in [0, 1].
+            domain_sizes: number of samples of each domain; for scope "domain".
+            index: which samples they are; for mode "memory".
+            with_exact: whether an estimated difficulty is to give its exact scores too.
+
+        Raises:
+            UserError: ``domain_sizes`` or ``index`` is needed and not given.
+        """
+        if self.scope == "domain" and domain_sizes is None:
+            raise UserError('scope "domain" needs domain_sizes')
+        score = partial(self._score, passes, with_exact)
+
+        def weigh(scores: Tensor, sizes: Sequence[int] | None) -> Tensor:
+            if self.scope == "domain" and sizes is not None:
+                return within_domains(self.curriculum, scores, progress, sizes)
+            return self.curriculum(scores, progress)
+
+        if self.mode == "both":
+            return _scored_then_graded(passes, score, lambda scores: weigh(scores, domain_sizes))
+        if self.mode == "descent":
+            first = graded(passes, None, score)
+            assert first.scores is not None
+            first.weights = weigh(first.scores, domain_sizes)
+            return first
+        if index is None:
+            raise UserError('weighting "memory" needs index, the identity of each sample; this loop does not give it')
+        weights = self._weights_of_remembered(weigh, passes.parts[0].x, domain_sizes, index)
+        first = graded(passes, weights, score)
+        first.weights = weights
+        return first
+
+    def _score(
+        self,
+        passes: Passes,
+        with_exact: bool,
+        part: MicroBatch,
+        losses: Tensor,
+        input_gradient: Callable[[], Tensor],
+    ) -> tuple[Tensor, Tensor | None]:
+        """Scores of a part, and the exact ones of an estimated difficulty."""
+        probe = Probe(part.x.detach(), losses, cache(input_gradient), partial(passes.losses_at, part))
+        scores = self.difficulty(probe).detach()
+        exact = getattr(self.difficulty, "reference", None) if with_exact else None
+        return scores, None if exact is None else exact(probe)
+
+    def _weights_of_remembered(
+        self,
+        weigh: Callable[[Tensor, Sequence[int] | None], Tensor],
+        like: Tensor,
+        domain_sizes: Sequence[int] | None,
+        index: Tensor,
+    ) -> Tensor:
+        """Weights of the samples that have a score, 1 for the others. The device is not asked."""
+        remembered, seen = self.remembered.recall(index, like)
+        sizes = None if domain_sizes is None else [int(part.sum()) for part in torch.split(seen, list(domain_sizes))]
+        weights = torch.ones_like(remembered)
+        place = seen.nonzero().squeeze(1).to(remembered.device, non_blocking=True)
+        if len(place):
+            weights[place] = weigh(remembered[place], sizes)
+        return weights.clamp(min=MEMORY_FLOOR)
+
+
+Score = Callable[[MicroBatch, Tensor, Callable[[], Tensor]], tuple[Tensor, "Tensor | None"]]
+
+
+def graded(passes: Passes, weights: Tensor | None, score: Score | None = None) -> FirstPass:
+    """The gradient with weights known beforehand, part by part, and scores from the same passes."""
+    gradient: Gradients = []
+    losses, scores = [], []
+    for part in passes.parts:
+        graph = passes.clean(part)
+        losses.append(graph.detach())
+        of_part, input_gradient = passes.both_gradients(part, graph, weights)
+        del graph  # frees what autograd kept, before the next forward pass
+        add_gradients(gradient, of_part)
+        if score is not None:
+            scores.append(score(part, losses[-1], lambda here=input_gradient: here))  # type: ignore[misc]
+    return FirstPass(gradient, torch.cat(losses), *_joined(scores), own_weights=weights)
+
+
+def _scored_then_graded(passes: Passes, score: Score, weigh: Callable[[Tensor], Tensor]) -> FirstPass:
+    """Scores of all parts first, one ranking over the whole batch, then its gradient."""
+    losses, scores = [], []
+    for part in passes.parts:
+        graph = passes.clean(part)
+        losses.append(graph.detach())
+        scores.append(score(part, losses[-1], partial(passes.input_gradient, part, graph)))
+    joined, exact = _joined(scores)
+    assert joined is not None
+    weights = weigh(joined)
+    if len(passes.parts) == 1:
+        gradient = passes.gradient(passes.objective(part, graph, weights))
+    else:
+        del graph
+        gradient = passes.gradient_again(weights)
+    return FirstPass(gradient, torch.cat(losses), joined, exact, weights, weights)
+
+
+def _joined(scores: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor | None, Tensor | None]:
+    """The scores and the exact scores of all parts, each as one tensor; None where there are none."""
+    exact = [reference for _, reference in scores if reference is not None]
+    return torch.cat([part for part, _ in scores]) if scores else None, torch.cat(exact) if exact else None

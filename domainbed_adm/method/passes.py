@@ -1,0 +1,179 @@
+"""The forward and backward passes of one training step over one batch, whole or in micro-batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from domainbed_adm.errors import UserError
+from domainbed_adm.method.gradients import Gradients, add_gradients, gradient_of, present
+from domainbed_adm.method.side_effects import RandomState, frozen_statistics, has_moving_batch_norm
+
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """sum_i v_i l_i / sum_i v_i; the plain mean where ``weights`` is None."""
+    return losses.mean() if weights is None else (weights * losses).sum() / weights.sum()
+
+
+@dataclass
+class MicroBatch:
+    """A part of the batch.
+
+    Attributes:
+        place: where it stands in the batch.
+        x: inputs, shape (b, ...).
+        y: labels, shape (b, ...).
+        random_state: what its clean pass began with; every other pass repeats it.
+    """
+
+    place: slice
+    x: Tensor
+    y: Tensor
+    random_state: RandomState
+
+
+class Passes:
+    """What a step asks of the model: losses l_i, gradients in the parameters, gradients in the inputs.
+
+    The objective is sum_i v_i l_i / sum_i v_i over the whole batch, also where it is summed over micro-batches.
+    Gradients are unscaled, whatever ``scaler`` says.
+
+    Args:
+        model: maps inputs to logits.
+        loss: per-sample loss of (logits, y).
+        params: what to take gradients in.
+        x: inputs, shape (B, ...).
+        y: labels, shape (B, ...).
+        micro_batch: samples of a part; None for one part.
+        needs_input_gradient: whether a gradient in the inputs will be asked for.
+        scaler: keeps small gradients of fp16 from becoming 0; None for none.
+
+    Raises:
+        UserError: the inputs are not one tensor, or have no gradient and one is needed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: LossFunction,
+        params: Sequence[Tensor],
+        x: Tensor,
+        y: Tensor,
+        *,
+        micro_batch: int | None,
+        needs_input_gradient: bool,
+        scaler: torch.amp.GradScaler | None,
+    ) -> None:
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            raise UserError(f"x and y must be one tensor each, not {type(x).__name__} and {type(y).__name__}")
+        if needs_input_gradient and not x.is_floating_point():
+            raise UserError(f"this difficulty needs the gradient in the inputs, and inputs of {x.dtype} have none")
+        self.model, self.loss, self.params, self.size = model, loss, params, len(x)
+        self.needs_input_gradient = needs_input_gradient
+        # The scaler's factor as a tensor, so that the host does not wait for it.
+        self._scale = None if scaler is None else scaler.scale(torch.ones((), device=x.device))
+        self._devices = {x.device, *(param.device for param in params)}
+        start = RandomState(self._devices)
+        n = micro_batch or max(self.size, 1)
+        self.parts = [
+            MicroBatch(slice(k * n, k * n + len(xs)), xs.detach() if needs_input_gradient else xs, ys, start)
+            for k, (xs, ys) in enumerate(zip(torch.split(x, n), torch.split(y, n), strict=True))
+        ]
+
+    def clean(self, part: MicroBatch) -> Tensor:
+        """Losses with their graph, shape (b,): the one pass that moves running statistics and the random state."""
+        if self.needs_input_gradient:
+            part.x.requires_grad_()
+        if part.place.start:
+            part.random_state = RandomState(self._devices)
+        return self._losses(part.x, part.y)
+
+    def again(self, part: MicroBatch, x: Tensor | None = None) -> Tensor:
+        """Losses wherever the parameters are now, or at other inputs, with the random numbers of the clean pass."""
+        with frozen_statistics(self.model), part.random_state.replayed():
+            return self._losses(part.x if x is None else x, part.y)
+
+    def losses_at(self, part: MicroBatch, x: Tensor) -> Tensor:
+        """Losses at other inputs, detached. Cost: 1 F."""
+        with torch.no_grad():
+            return self.again(part, x)
+
+    def _losses(self, x: Tensor, y: Tensor) -> Tensor:
+        try:
+            logits = self.model(x)
+        except ValueError as error:
+            if "more than 1 value per channel" in str(error):
+                raise UserError("BatchNorm in training mode needs two samples or more in a batch") from error
+            raise
+        losses = self.loss(logits, y)
+        if losses.shape != (len(x),) or not losses.is_floating_point():
+            raise UserError(
+                f"the loss must be one floating-point number per sample, shape ({len(x)},), "
+                f'not {losses.dtype} of shape {tuple(losses.shape)}; torch\'s losses take reduction="none"'
+            )
+        return losses
+
+    def objective(self, part: MicroBatch, losses: Tensor, weights: Tensor | None) -> Tensor:
+        """This part's share of sum_i v_i l_i / sum_i v_i; ``weights`` are the whole batch's, None for equal ones."""
+        if len(self.parts) == 1:
+            return weighted_mean(losses, weights)
+        if weights is None:
+            return losses.sum() / self.size
+        return (weights[part.place] * losses).sum() / weights.sum()
+
+    def gradient(self, objective: Tensor, inputs: Sequence[Tensor] | None = None) -> Gradients:
+        """Gradient of an objective in the parameters, or in ``inputs``; frees the graph."""
+        inputs = self.params if inputs is None else inputs
+        if self._scale is None:
+            return gradient_of(objective, inputs)
+        gradient = gradient_of(objective * self._scale, inputs)
+        torch._foreach_mul_(present(gradient), 1 / self._scale)
+        return gradient
+
+    def gradient_again(self, weights: Tensor | None) -> Gradients:
+        """Gradient of the objective in the parameters, wherever they are now. Cost: 3 F."""
+        total: Gradients = []
+        for part in self.parts:
+            add_gradients(total, self.gradient(self.objective(part, self.again(part), weights)))
+        return total
+
+    def input_gradient(self, part: MicroBatch, losses: Tensor) -> Tensor:
+        """Gradient of sum_i l_i in the inputs, shape of ``part.x``; keeps the graph. Cost: 1 F."""
+        factor = None if self._scale is None else self._scale / self.size
+        total = losses.sum() if factor is None else losses.sum() * factor
+        gradient = torch.autograd.grad(total, part.x, retain_graph=True)[0]
+        return gradient if factor is None else gradient / factor
+
+    def both_gradients(self, part: MicroBatch, losses: Tensor, weights: Tensor | None) -> tuple[Gradients, Tensor]:
+        """Gradient of the objective in the parameters, and of sum_i l_i in the inputs; frees the graph.
+
+        Both come from one backward pass where l_i depends on x_i alone, or all weights are equal: the objective's input
+        gradient is v_i / sum v times that of l_i. Unequal weights cost an input gradient of their own, 1 F, where
+        BatchNorm in training mode ties every loss to every input, or where fp16 would lose the small ones.
+        """
+        objective = self.objective(part, losses, weights)
+        if not self.needs_input_gradient:
+            return self.gradient(objective), part.x
+        if weights is not None and (has_moving_batch_norm(self.model) or _in_fp16(losses, part.x)):
+            apart = self.input_gradient(part, losses)
+            return self.gradient(objective), apart
+        gradient = self.gradient(objective, [*self.params, part.x])
+        of_objective = gradient.pop()
+        if of_objective is None:
+            return gradient, torch.zeros_like(part.x)
+        if weights is None:
+            return gradient, of_objective * self.size
+        factor = weights.sum() / weights[part.place]
+        return gradient, of_objective * factor.view(-1, *[1] * (part.x.ndim - 1))
+
+
+def _in_fp16(losses: Tensor, x: Tensor) -> bool:
+    """Whether some of the pass was computed in fp16, whose smallest number is 6e-8."""
+    kind = x.device.type
+    autocast = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.float16
+    return autocast or torch.float16 in (losses.dtype, x.dtype)
