@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,31 +31,32 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
     vectors of the last pass instead of iterating once more). Buffers that other modules move in ``forward`` move in
     every pass.
     """
-    with ExitStack() as stack:
-        for module in model.modules():
-            if not module.training:
-                continue
-            if isinstance(module, _BatchNorm) and module.track_running_stats:
-                stack.enter_context(_replaced(module, track_running_stats=False))
-            elif isinstance(module, _InstanceNorm) and module.track_running_stats:
-                stack.enter_context(_replaced(module, running_mean=None, running_var=None, num_batches_tracked=None))
-            elif isinstance(module, _SpectralNorm) or any(
-                isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values()
-            ):
-                stack.enter_context(_replaced(module, training=False))
-        yield
-
-
-@contextmanager
-def _replaced(module: nn.Module, **values: Any) -> Iterator[None]:
-    before = {name: getattr(module, name) for name in values}
-    for name, value in values.items():
+    changes = [
+        (module, name, getattr(module, name), value)
+        for module in model.modules()
+        if module.training
+        for name, value in _without_moving(module)
+    ]
+    for module, name, _, value in changes:
         setattr(module, name, value)
     try:
         yield
     finally:
-        for name, value in before.items():
-            setattr(module, name, value)
+        for module, name, before, _ in changes:
+            setattr(module, name, before)
+
+
+def _without_moving(module: nn.Module) -> Sequence[tuple[str, Any]]:
+    """The attributes, and their values, with which a module in training mode moves nothing."""
+    if isinstance(module, _BatchNorm) and module.track_running_stats:
+        return [("track_running_stats", False)]
+    if isinstance(module, _InstanceNorm) and module.track_running_stats:
+        return [("running_mean", None), ("running_var", None), ("num_batches_tracked", None)]
+    if isinstance(module, _SpectralNorm) or any(
+        isinstance(hook, SpectralNorm) for hook in module._forward_pre_hooks.values()
+    ):
+        return [("training", False)]
+    return ()
 
 
 @contextmanager
@@ -79,11 +80,6 @@ def as_trained(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in before:
             module.training = training
-
-
-def devices_of(model: nn.Module, *tensors: Tensor) -> set[torch.device]:
-    """The devices that the model's parameters, its buffers and these tensors live on."""
-    return {tensor.device for tensor in (*model.parameters(), *model.buffers(), *tensors)}
 
 
 class RandomState:
