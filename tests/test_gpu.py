@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from domainbed_adm.algorithms import get_algorithm_class, training_step
+from domainbed_adm.algorithms import Minibatch, get_algorithm_class, training_step
 from domainbed_adm.hparams_registry import default_hparams
 from domainbed_adm.method.cards import METHODS, WEIGHTINGS
 from domainbed_adm.method.state import StepState
@@ -34,11 +34,15 @@ def test_equals_the_cpu_and_keeps_the_device(name, weighting):
     torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_update_asks_the_host_once(name):
-    """All figures come in one transfer."""
-    algorithm = get_algorithm_class(name)((3, 28, 28), 2, 2, default_hparams(name, "Debug28") | {"cnn_width": 8}).cuda()
-    minibatches = [(torch.rand(4, 3, 28, 28).cuda(), torch.randint(2, (4,)).cuda()) for _ in range(2)]
+@pytest.mark.parametrize(("name", "weighting"), EVERY)
+def test_update_asks_the_host_once(name, weighting):
+    """All figures come in one transfer, with remembered scores too."""
+    hparams = default_hparams(name, "Debug28") | {"cnn_width": 8, "weighting": weighting}
+    algorithm = get_algorithm_class(name)((3, 28, 28), 2, 2, hparams).cuda()
+    minibatches = [
+        Minibatch(torch.rand(4, 3, 28, 28).cuda(), torch.randint(2, (4,)).cuda(), torch.arange(4) + 4 * k)
+        for k in range(2)
+    ]
     algorithm.update(minibatches)
     torch.cuda.set_sync_debug_mode("warn")
     try:
@@ -47,6 +51,32 @@ def test_update_asks_the_host_once(name):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(caught) == 1
+
+
+def test_the_first_half_of_a_step_asks_nothing():
+    step = make("FSAM_SSPL_ADM", "both", "cuda")
+    x, y = (tensor.cuda() for tensor in batch())
+    step(x, y)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step.backward(x, y)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    step.apply()
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp16"])
+@pytest.mark.parametrize(("name", "weighting"), EVERY)
+def test_low_precision_has_the_direction_of_fp32(name, weighting, kind):
+    gradients = []
+    for enabled in (False, True):
+        step = make(name, weighting, "cuda")
+        step.model.float()
+        step.scaler = torch.amp.GradScaler("cuda", init_scale=2.0**10) if kind == "fp16" else None
+        with torch.autocast("cuda", {"bf16": torch.bfloat16, "fp16": torch.float16}[kind], enabled=enabled):
+            step(*(tensor.cuda() for tensor in batch(dtype=torch.float32)), [5, 4, 3], torch.arange(12))
+        gradients.append(torch.cat([p.grad.flatten() for p in step.model.parameters()]))
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
 
 
 def test_sam_needs_at_most_one_more_copy_of_the_parameters():
