@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from domainbed_adm.analysis.hessian_file import DomainFlatness, Flatness, load_flatness
+from domainbed_adm.analysis.result_files import DomainFlatness, Flatness, load_flatness
 from domainbed_adm.cli import run
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard.comparison import paired_difference

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks.flatness import main
-from domainbed_adm.analysis.hessian_file import DomainFlatness, Flatness, save_flatness
+from domainbed_adm.analysis.result_files import DomainFlatness, Flatness, save_flatness
 from domainbed_adm.cli import run
 
 DOCUMENT = Path(__file__).parents[1] / "benchmarks" / "flatness.md"

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from domainbed_adm import records
-from domainbed_adm.analysis.runs import Run
 from domainbed_adm.analysis.separability import COMPARED, LinearEstimator, Separability, linear_estimator, separability
 from domainbed_adm.errors import UserError
+from domainbed_adm.recorded_run import Run
 from domainbed_adm.run_files import DIFFICULTY, DONE, RESULTS
 from domainbed_adm.system import figures
 from domainbed_adm.system.console import warn

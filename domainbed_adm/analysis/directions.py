@@ -34,7 +34,8 @@ def _scaled(param: Tensor, direction: Tensor) -> Tensor:
     axes = tuple(range(1, param.ndim))
     with torch.no_grad():
         lengths = torch.linalg.vector_norm(direction, dim=axes, keepdim=True)
-        return direction * (torch.linalg.vector_norm(param, dim=axes, keepdim=True) / lengths)
+        scale: Tensor = torch.linalg.vector_norm(param, dim=axes, keepdim=True) / lengths
+        return direction * scale
 
 
 def symmetric_grid(points: int, radius: float) -> np.ndarray:

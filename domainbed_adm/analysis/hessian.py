@@ -19,7 +19,7 @@ from domainbed_adm.system.seeding import seed_hash
 _PILOT = 5
 
 
-class HessianOperator(LinearOperator):
+class HessianOperator(LinearOperator):  # type: ignore[misc, unused-ignore]  # SciPy has no types
     """The Hessian of a mean loss, shape (P, P), as SciPy's solvers read it; symmetric, dtype of the parameters.
 
     Args:
@@ -43,7 +43,7 @@ class HessianOperator(LinearOperator):
     def _as_params(self, flat: np.ndarray) -> list[Tensor]:
         params = self._loss.params
         vector = torch.from_numpy(np.ascontiguousarray(flat, self.dtype)).to(params[0].device)
-        parts = vector.split([param.numel() for param in params])
+        parts = torch.split(vector, [param.numel() for param in params])
         return [part.view(param.shape) for part, param in zip(parts, params, strict=True)]
 
 

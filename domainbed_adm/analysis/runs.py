@@ -1,13 +1,12 @@
-"""The runs to analyse: found below the folders given, named for people, opened as they were trained."""
+"""The runs to analyse: found below the folders given, and named for people. Loads no torch."""
 
 from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.cards import METHODS
@@ -16,32 +15,12 @@ from domainbed_adm.records import read_runs
 from domainbed_adm.run_files import MODEL, RESULTS, model_suffix
 from domainbed_adm.system.console import warn
 
-if TYPE_CHECKING:
-    import torch
-
-    from domainbed_adm.datasets.base import MultipleDomainDataset
-    from domainbed_adm.training.splits import Splits
-
-Result = TypeVar("Result")
-#: What tells one run of a sweep from another, beside its hparams.
-_FACTS = ("algorithm", "dataset", "test_envs", "trial_seed")
+#: The flags of ``analyze`` that choose runs, and the arguments of the runs that they ask for.
+_FILTERS = {"algorithms": "algorithm", "dataset": "dataset", "test_envs": "test_envs", "trial_seed": "trial_seed"}
 _KEEP = (
     "do not give --skip_model_save to train; --save_model_every_checkpoint keeps those of every checkpoint as "
     "model_step<step>.pkl"
 )
-
-
-@dataclass
-class OpenRun:
-    """A trained algorithm on the device, in evaluation mode, beside its data as training split them."""
-
-    folder: Path
-    args: dict[str, Any]
-    hparams: dict[str, Any]
-    algorithm: Any
-    dataset: MultipleDomainDataset
-    splits: list[Splits]
-    device: torch.device
 
 
 def find_runs(paths: Iterable[Path], filters: argparse.Namespace | None = None) -> list[Run]:
@@ -55,11 +34,11 @@ def find_runs(paths: Iterable[Path], filters: argparse.Namespace | None = None) 
     Raises:
         UserError: a folder holds no run, or no run is as the filters ask.
     """
-    found: dict[Path, Run] = {}
+    by_folder: dict[Path, Run] = {}
     for path in paths:
         for run in _runs_of(path):
-            found.setdefault(run.folder.resolve(), run)
-    runs = list(found.values())
+            by_folder.setdefault(run.folder.resolve(), run)
+    runs = list(by_folder.values())
     kept = [run for run in runs if _is_asked_for(run.args, filters)]
     if not kept:
         raise UserError(f"none of the {len(runs)} runs is as the flags ask; they have {_choices(runs)}")
@@ -84,44 +63,6 @@ def with_checkpoint(runs: Sequence[Run], checkpoint: str = MODEL) -> list[Run]:
     return kept
 
 
-def result_path(folder: Path, checkpoint: str, kind: str, ending: str) -> Path:
-    """Where a model's result lies: ``hessian.json`` of model.pkl, ``hessian_step300.json`` of model_step300.pkl.
-
-    Raises:
-        UserError: ``checkpoint`` is no name of a model's file.
-    """
-    return folder / f"{kind}{model_suffix(checkpoint)}.{ending}"
-
-
-def load_results(
-    folder: Path,
-    checkpoint: str,
-    kind: str,
-    ending: str,
-    read: Callable[[Path], Result],
-    faults: tuple[type[Exception], ...],
-) -> list[Result]:
-    """What lies at :func:`result_path` in the run in ``folder``, or in the runs of the sweep there, by folder.
-
-    Args:
-        folder: of a run or of a sweep.
-        checkpoint: name of the model's file.
-        kind: of result.
-        ending: of its files.
-        read: reads one.
-        faults: what it raises of a file that is damaged or another's, which gets a warning and is left out.
-    """
-    found = []
-    for path in (place for place in (folder, *sorted(folder.glob("*/"))) if place.is_dir()):
-        file = result_path(path, checkpoint, kind, ending)
-        if file.is_file():
-            try:
-                found.append(read(file))
-            except faults as error:
-                warn(f"{file} left out: no result of analyze {kind} ({' '.join(str(error).split())[:100]})")
-    return found
-
-
 def labels(args: Sequence[Mapping[str, Any]]) -> list[str]:
     """A short name for each run, of its flags: "SAM, test env 0, trial 0"; the dataset where there are several."""
     datasets = len({one["dataset"] for one in args}) > 1
@@ -132,43 +73,6 @@ def labels(args: Sequence[Mapping[str, Any]]) -> list[str]:
             seen[name] += 1
             named[i] = f"{name} ({seen[name]})"
     return named
-
-
-def open_run(run: Run, checkpoint: str = MODEL, data_dir: str | None = None) -> OpenRun:
-    """Load a run's model, and its dataset and splits as its flags describe them.
-
-    Args:
-        run: from :func:`find_runs`.
-        checkpoint: the model's file in it.
-        data_dir: where the data lie now; None: where they lay.
-
-    Raises:
-        UserError: there is no such file, or none of ours, or another run's; the data are not there, or of another
-            shape.
-    """
-    import torch
-
-    from domainbed_adm.datasets import get_dataset_class
-    from domainbed_adm.training.model_file import load_model, restore_algorithm
-    from domainbed_adm.training.setup import check_test_envs
-    from domainbed_adm.training.splits import split_environments
-
-    contents = load_model(run.folder / checkpoint)
-    _check_same_run(run, contents["args"], checkpoint)
-    args, hparams = contents["args"], contents["model_hparams"]
-    place = data_dir if data_dir is not None else args.get("data_dir")
-    dataset = get_dataset_class(args["dataset"])(place, args["test_envs"], hparams)
-    check_test_envs(args["test_envs"], dataset.environments)
-    _check_same_data(run, contents, dataset)
-    splits = split_environments(
-        [len(environment) for environment in dataset.datasets],
-        args["test_envs"],
-        args["trial_seed"],
-        args["holdout_fraction"],
-        args["uda_holdout_fraction"],
-    )
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return OpenRun(run.folder, args, hparams, restore_algorithm(contents).to(device), dataset, splits, device)
 
 
 def _runs_of(path: Path) -> list[Run]:
@@ -194,19 +98,19 @@ def _place(run: Run) -> tuple[Any, ...]:
 
 
 def _is_asked_for(args: Mapping[str, Any], filters: argparse.Namespace | None) -> bool:
-    algorithms = getattr(filters, "algorithms", None)
-    exact = {name: getattr(filters, name, None) for name in ("dataset", "test_envs", "trial_seed")}
-    return (algorithms is None or args["algorithm"] in algorithms) and all(
-        value is None or args[name] == value for name, value in exact.items()
-    )
+    for flag, name in _FILTERS.items():
+        asked = getattr(filters, flag, None)
+        if asked is not None and (args[name] not in asked if flag == "algorithms" else args[name] != asked):
+            return False
+    return True
 
 
 def _choices(runs: Sequence[Run]) -> str:
-    def named(flag: str, name: str) -> str:
-        values = dict.fromkeys(str(run.args[name]).strip("[]").replace(",", "") for run in runs)
-        return f"--{flag} {', '.join(values)}"
-
-    return "; ".join(map(named, ("algorithms", "dataset", "test_envs", "trial_seed"), _FACTS))
+    values = {
+        flag: dict.fromkeys(str(run.args[name]).strip("[]").replace(",", "") for run in runs)
+        for flag, name in _FILTERS.items()
+    }
+    return "; ".join(f"--{flag} {', '.join(names)}" for flag, names in values.items())
 
 
 def _label(args: Mapping[str, Any], with_dataset: bool) -> str:
@@ -214,41 +118,3 @@ def _label(args: Mapping[str, Any], with_dataset: bool) -> str:
     on = f" on {args['dataset']}" if with_dataset else ""
     hparams = f", hparams {args['hparams_seed']}" if args.get("hparams_seed") else ""
     return f"{args['algorithm']}{on}, test env {held_out}{hparams}, trial {args['trial_seed']}"
-
-
-def _check_same_run(run: Run, args: Mapping[str, Any], checkpoint: str) -> None:
-    """Refuse a model that another run has made.
-
-    Raises:
-        UserError: the message names what differs.
-    """
-    unlike = [
-        f"{name} {args.get(name)} in the model, {run.args.get(name)} in the records"
-        for name in (*_FACTS, "hparams_seed")
-        if args.get(name) != run.args.get(name)
-    ]
-    if unlike:
-        raise UserError(f"{run.folder / checkpoint} is another run's: {'; '.join(unlike)}")
-
-
-def _check_same_data(run: Run, contents: Mapping[str, Any], dataset: MultipleDomainDataset) -> None:
-    """Refuse data that the model was not trained on.
-
-    Raises:
-        UserError: the message names what differs.
-    """
-    known = run.provenance
-    sizes = [len(environment) for environment in dataset.datasets]
-    trained_and_here = {
-        "inputs": (tuple(contents["model_input_shape"]), tuple(dataset.input_shape)),
-        "classes": (contents["model_num_classes"], dataset.num_classes),
-        "source domains": (contents["model_num_domains"], len(dataset) - len(contents["args"]["test_envs"])),
-        "images of each environment": (known.get("samples", sizes), sizes),
-    }
-    unlike = [f"{name} {there}, here {here}" for name, (there, here) in trained_and_here.items() if there != here]
-    names = zip(contents["classes"] or dataset.classes, dataset.classes, strict=False)
-    unlike = unlike or [f"class {there}, here {here}" for there, here in names if there != here][:1]
-    if unlike:
-        raise UserError(
-            f"{run.folder} was trained on other data: {'; '.join(unlike)}. --data_dir names the data's folder"
-        )

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 
 from domainbed_adm.analysis.hessian_figures import flatness_panels
-from domainbed_adm.analysis.hessian_file import DomainFlatness, Flatness, load_flatness
+from domainbed_adm.analysis.result_files import DomainFlatness, Flatness, load_flatness
 from domainbed_adm.report.analyses import Analysis, charts, ordered, parts
 from domainbed_adm.report.section_leaderboard import Cell, Row, Table, number
 

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 
 from domainbed_adm.analysis.landscape_figures import landscape_panels
-from domainbed_adm.analysis.landscape_file import Landscape, load_landscapes
+from domainbed_adm.analysis.result_files import Landscape, load_landscapes
 from domainbed_adm.report.analyses import Analysis, charts, datasets, drawn, ordered, pair, parts
 
-#: What ``Landscape.about`` may say of it, as it is told: what must be equal where landscapes are compared.
+#: Of a landscape's origin, what must be equal where landscapes are compared, and how it is told.
 _SETTINGS = {"seed": "seed", "samples": "images of each environment", "batch_size": "batch size", "dtype": "precision"}
 
 
@@ -35,19 +35,19 @@ def landscape(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
 
 
 def _settings(one: Landscape) -> tuple[object, ...]:
-    return (*(repr(one.about.get(name)) for name in _SETTINGS), one.alphas.tobytes(), one.alphas_2d.tobytes())
+    return (*(getattr(one.origin, name) for name in _SETTINGS), one.alphas.tobytes(), one.alphas_2d.tobytes())
 
 
 def _place(one: Landscape) -> str:
     """Which models it is compared with: those trained alike."""
-    seed = one.about.get("hparams_seed")
-    hparams = f", hparams {seed}" if seed else ""
-    return f"test environment {one.about['test_name']}, trial {one.about['trial_seed']}{hparams}"
+    origin = one.origin
+    hparams = f", hparams {origin.hparams_seed}" if origin.hparams_seed else ""
+    return f"test environment {origin.test_name}, trial {origin.trial_seed}{hparams}"
 
 
 def _how(one: Landscape) -> str:
     """The settings, as those of flatness are told."""
-    values = {heading: one.about.get(name, "not recorded") for name, heading in _SETTINGS.items()}
+    values = {heading: getattr(one.origin, name) for name, heading in _SETTINGS.items()}
     said = [f"{name}: {'256 at most' if value is None else value}" for name, value in values.items()]
     lengths = f"{one.alphas[-1]:g} along the line, {one.alphas_2d[-1]:g} over the plane"
     return f"{'; '.join(said)}; points: {len(one.alphas)} and {len(one.alphas_2d)} squared; radius: {lengths}."

@@ -7,16 +7,20 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from domainbed_adm.analysis.runs import find_runs
+from domainbed_adm.analysis.settings import HessianSettings, LandscapeSettings, Settings
 from domainbed_adm.cli import run
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.console import Parser
 
-if TYPE_CHECKING:
-    from domainbed_adm.analysis.subject import Settings
-
+Kind = TypeVar("Kind", Settings, HessianSettings, LandscapeSettings)
+#: Ranges of the flags.
+_LEAST = {"samples": 1, "batch_size": 1, "seed": 0, "eigenvalues": 1, "max_restarts": 1, "max_vectors": 2}
+_LEAST |= {"directions": 2, "points": 3, "plane_points": 3}
+_POSITIVE = ("tolerance", "trace_tolerance", "rho", "radius")
+_ODD = ("points", "plane_points")
 EXAMPLES = """\
   domainbed-adm analyze hessian results/one
   domainbed-adm analyze hessian results/smoke --algorithms ERM SAM --test_envs 0
@@ -45,28 +49,24 @@ def add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Which model of each run, and which sample of its data."""
-    add = parser.add_argument
-    add(
-        "--checkpoint",
-        default="model.pkl",
-        metavar="FILE",
-        help="in each run (default model.pkl; model_step<step>.pkl)",
-    )
+    add, checkpoint = parser.add_argument, "in each run (default model.pkl; model_step<step>.pkl)"
+    add("--checkpoint", default=Settings.checkpoint, metavar="FILE", help=checkpoint)
     add("--data_dir", help="folder that holds the datasets (default: where it was in training)")
-    add(
-        "--samples",
-        type=int,
-        metavar="N",
-        help="images of each environment (default 256, or all where there are fewer)",
-    )
-    add(
-        "--batch_size",
-        type=int,
-        metavar="N",
-        help="images of each domain in a mini-batch (default: the run's; at least 64 where no BatchNorm minds)",
-    )
-    add("--seed", type=int, default=0, metavar="N", help="of the sample and all random vectors (default 0)")
+    samples = "images of each environment (default 256, or all where there are fewer)"
+    add("--samples", type=int, metavar="N", help=samples)
+    batch = "images of each domain in a mini-batch (default: the run's; at least 64 where no BatchNorm minds)"
+    add("--batch_size", type=int, metavar="N", help=batch)
+    add_numbers(parser, Settings, seed="of the sample and all random vectors")
     add("--double", action="store_true", help="compute in float64")
+
+
+def add_numbers(parser: argparse.ArgumentParser, kind: type, **helps: str) -> None:
+    """A flag for each of these settings, with its default."""
+    for name, text in helps.items():
+        default = getattr(kind, name)
+        metavar = "N" if isinstance(default, int) else "X"
+        text = f"{text} (default {default:g})"
+        parser.add_argument(f"--{name}", type=type(default), default=default, metavar=metavar, help=text)
 
 
 def add_hessian(commands: Any) -> None:
@@ -86,19 +86,18 @@ def add_hessian(commands: Any) -> None:
     )
     add_run_flags(parser)
     add_model_flags(parser)
-    add = parser.add_argument
-    add("--eigenvalues", type=int, default=5, metavar="N", help="how many (default 5)")
-    add("--tolerance", type=float, default=1e-3, metavar="X", help="of eigenvalues; below 1e-5 --double (default 1e-3)")
-    add("--max_restarts", type=int, default=100, metavar="N", help="of Lanczos (default 100)")
-    add("--trace_tolerance", type=float, default=0.05, metavar="X", help="standard error to stop at (default 0.05)")
-    add("--max_vectors", type=int, default=100, metavar="N", help="for the trace (default 100)")
-    add("--directions", type=int, default=10, metavar="N", help="of the random steps, each both ways (default 10)")
-    add(
-        "--rho",
-        type=float,
-        metavar="X",
-        help="length of a step (default: the runs' hparam rho; 0.05 where they differ)",
+    add_numbers(
+        parser,
+        HessianSettings,
+        eigenvalues="how many",
+        tolerance="of eigenvalues; below 1e-5 --double",
+        max_restarts="of Lanczos",
+        trace_tolerance="standard error to aim at, relative to the trace",
+        max_vectors="for the trace",
+        directions="of the random steps, each both ways",
     )
+    add, rho = parser.add_argument, "length of a step (default: the runs' hparam rho; 0.05 where they differ)"
+    add("--rho", type=float, metavar="X", help=rho)
     add("--output", type=Path, help="figure to draw, .svg, .png or .pdf (default: none)")
     add("--json", action="store_true", help="print what the files hold as a JSON list")
     parser.set_defaults(do=_hessian)
@@ -117,11 +116,15 @@ def add_landscape(commands: Any) -> None:
     )
     add_run_flags(parser)
     add_model_flags(parser)
-    add = parser.add_argument
-    add("--points", type=int, default=41, metavar="N", help="along one direction, odd (default 41)")
-    add("--plane_points", type=int, default=15, metavar="N", help="along each of two, odd (default 15)")
-    add("--radius", type=float, default=1.0, metavar="X", help="how far, in lengths of the filters (default 1)")
-    add("--output", type=Path, help="figure, .svg, .png or .pdf (default: landscape.svg in the first RUN)")
+    add_numbers(
+        parser,
+        LandscapeSettings,
+        points="along one direction, odd",
+        plane_points="along each of two, odd",
+        radius="how far, in lengths of the filters",
+    )
+    output = "figure, .svg, .png or .pdf (default: landscape.svg in the first RUN)"
+    parser.add_argument("--output", type=Path, help=output)
     parser.set_defaults(do=_landscape)
 
 
@@ -149,69 +152,43 @@ def main(argv: Sequence[str]) -> int:
     return code
 
 
-def _settings(args: argparse.Namespace) -> Settings:
-    """The flags of :func:`add_model_flags`.
-
-    Raises:
-        UserError: one is out of its range.
-    """
-    _check_at_least(args, 1, "samples", "batch_size")
-    _check_at_least(args, 0, "seed")
-    from domainbed_adm.analysis.subject import Settings
-
-    return Settings(args.checkpoint, args.data_dir, args.samples, args.batch_size, args.seed, args.double)
-
-
 def _hessian(args: argparse.Namespace) -> int:
-    _check_at_least(args, 1, "eigenvalues", "max_restarts")
-    _check_at_least(args, 2, "max_vectors", "directions")
-    _check_positive(args, "tolerance", "trace_tolerance", "rho")
-    settings, runs = _settings(args), find_runs(args.runs, args)
-    from domainbed_adm.analysis.commands import analyze_hessian
-    from domainbed_adm.analysis.hessian_measuring import Effort
+    _check_ranges(args)
+    runs = find_runs(args.runs, args)
+    from domainbed_adm.analysis.hessian_command import analyze_hessian
 
-    effort = Effort(**{name: getattr(args, name) for name in Effort.__dataclass_fields__})
-    analyze_hessian(runs, settings, effort, args.rho, args.output, args.json)
+    analyze_hessian(runs, _taken(Settings, args), _taken(HessianSettings, args), args.rho, args.output, args.json)
     return 0
 
 
 def _landscape(args: argparse.Namespace) -> int:
-    _check_at_least(args, 3, "points", "plane_points")
-    _check_positive(args, "radius")
-    for name in ("points", "plane_points"):
-        if getattr(args, name) % 2 == 0:
-            raise UserError(f"--{name} must be odd, so that the model itself is one of them, not {getattr(args, name)}")
-    settings, runs = _settings(args), find_runs(args.runs, args)
-    from domainbed_adm.analysis.commands import analyze_landscape
-    from domainbed_adm.analysis.landscape_measuring import Grid
+    _check_ranges(args)
+    runs = find_runs(args.runs, args)
+    from domainbed_adm.analysis.landscape_command import analyze_landscape
 
-    grid = Grid(args.points, args.plane_points, args.radius)
-    analyze_landscape(runs, settings, grid, args.output or args.runs[0] / "landscape.svg")
+    output = args.output or args.runs[0] / "landscape.svg"
+    analyze_landscape(runs, _taken(Settings, args), _taken(LandscapeSettings, args), output)
     return 0
 
 
-def _check_at_least(args: argparse.Namespace, least: int, *names: str) -> None:
-    """Check flags; None is a default.
+def _taken(kind: type[Kind], args: argparse.Namespace) -> Kind:
+    """The settings of this kind, each from the flag of its name."""
+    return kind(**{name: getattr(args, name) for name in kind.__dataclass_fields__})
+
+
+def _check_ranges(args: argparse.Namespace) -> None:
+    """Check the numbers given.
 
     Raises:
-        UserError: one is smaller.
+        UserError: one is out of its range.
     """
-    for name in names:
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise UserError(f"--{name} must be at least {least}, not {value}")
-
-
-def _check_positive(args: argparse.Namespace, *names: str) -> None:
-    """Check flags; None is a default.
-
-    Raises:
-        UserError: one is not above 0, or not finite.
-    """
-    for name in names:
-        value = getattr(args, name)
-        if value is not None and not 0 < value < math.inf:
+    for name, value in vars(args).items():
+        if name in _LEAST and value is not None and value < _LEAST[name]:
+            raise UserError(f"--{name} must be at least {_LEAST[name]}, not {value}")
+        if name in _POSITIVE and value is not None and not 0 < value < math.inf:
             raise UserError(f"--{name} must be in (0, inf), not {value}")
+        if name in _ODD and value % 2 == 0:
+            raise UserError(f"--{name} must be odd, so that the model itself is one of them, not {value}")
 
 
 def _difficulty(args: argparse.Namespace) -> int:

@@ -10,20 +10,26 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.disk import replacing
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+#: What draws one panel into the axes that it is given.
+Panel: TypeAlias = "Callable[[Axes], None]"
 
 #: Okabe and Ito's colours, told apart by colour-blind readers and on light and dark ground.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D31", "#7F7F7F")
 FORMATS = ("svg", "png", "pdf")
+#: Ratio of the ends of an axis beyond which labels at 2 and 5 would run into each other.
+_FAR = 300
 
 _INK = "#102030"
 #: Of an SVG: nothing that says when or by what it was drawn, so that the same data give the same file.
@@ -72,6 +78,40 @@ def style() -> Iterator[None]:
     with matplotlib.rc_context(settings), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # a name in a script that the font lacks
         yield
+
+
+def grid(panels: Sequence[Panel], columns: int, size: tuple[float, float], legend: bool = False) -> Figure:
+    """One figure of these panels, row by row.
+
+    Args:
+        panels: what draws each.
+        columns: how many side by side.
+        size: width and height of one panel, in inches.
+        legend: whether the first panel's legend stands below all.
+    """
+    from matplotlib.figure import Figure
+
+    rows = -(-len(panels) // columns)
+    with style():
+        figure = Figure(figsize=(size[0] * columns, size[1] * rows))
+        for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=True):
+            panel(axes)
+        if legend:
+            handles, names = figure.axes[0].get_legend_handles_labels()
+            figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+    return figure
+
+
+def logarithmic(axes: Axes, which: Literal["x", "y"]) -> None:
+    """A logarithmic axis that is labelled at 1, 2 and 5, or where it spans far at 1 alone."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    (axes.set_xscale if which == "x" else axes.set_yscale)("log")
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < _FAR * low else (1,)))
+    axis.set_major_formatter("{x:g}")  # the scale's own writes formulas, which the style draws as they are
+    axis.set_minor_locator(NullLocator())
 
 
 def check_output(path: Path) -> None:

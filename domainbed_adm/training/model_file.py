@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -34,8 +35,12 @@ def save_model(path: Path, contents: dict[str, Any]) -> None:
         torch.save(contents, file)
 
 
-def load_model(path: Path | str) -> dict[str, Any]:
+def load_model(path: Path | str, mapped: bool = False) -> dict[str, Any]:
     """Read a ``model.pkl``, ours or DomainBed's, tensors to the CPU, executing nothing from the file.
+
+    Args:
+        path: the file.
+        mapped: whether tensors stay on the disk until they are used, where the file's form lets them.
 
     Returns:
         DomainBed's keys, and ``classes`` and ``normalization``, None where they are not known, and ``path``; hparams
@@ -47,20 +52,21 @@ def load_model(path: Path | str) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no file {path}: --model is the model.pkl in the output_dir of a finished run")
-    contents = load_tensors(path, _KEYS)
+    contents = load_tensors(path, _KEYS, mapped=mapped)
     if "classes" not in contents:
         contents = domainbed_model.as_ours(contents)
     defaults = {name: hparam.default for name, hparam in every_hparam().items()}
     return contents | {"path": str(path), "model_hparams": defaults | contents["model_hparams"]}
 
 
-def load_tensors(path: Path, needed: Sequence[str], advice: str = "") -> dict[str, Any]:
+def load_tensors(path: Path, needed: Sequence[str], advice: str = "", mapped: bool = False) -> dict[str, Any]:
     """Read a dict of tensors and plain values that ``torch.save`` wrote, executing nothing from the file.
 
     Args:
         path: the file.
         needed: keys that it must have.
         advice: what to do where it cannot be read, for the message.
+        mapped: as of :func:`load_model`.
 
     Returns:
         The dict, its tensors on the CPU.
@@ -71,7 +77,7 @@ def load_tensors(path: Path, needed: Sequence[str], advice: str = "") -> dict[st
     end = f"; {advice}" if advice else ""
     try:
         with torch.serialization.safe_globals(_NUMPY_NUMBERS):
-            contents = torch.load(path, map_location="cpu", weights_only=True)
+            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zipfile(path))
     except Exception as error:  # torch raises many types for damaged bytes, and its text advises to run the code
         raise UserError(
             f"{path} is no file that domainbed-adm saved: it is damaged, or holds more than tensors and plain values"

@@ -1,14 +1,9 @@
 import argparse
-import shutil
-from pathlib import Path
 
 import pytest
-import torch
 
-from domainbed_adm.analysis.runs import find_runs, labels, open_run, result_path, with_checkpoint
+from domainbed_adm.analysis.runs import find_runs, labels, with_checkpoint
 from domainbed_adm.errors import UserError
-from domainbed_adm.training.splits import split_environments
-from tests.analysis.trained import train
 from tests.runs import record, write
 
 
@@ -100,69 +95,3 @@ def test_no_checkpoint_says_how_to_keep_one(sweep, capsys):
     assert "3 of 4 runs have no model.pkl: left out" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"no model_step9.pkl in .*/a \(there are model.pkl\). To keep models"):
         with_checkpoint(runs[-1:], "model_step9.pkl")
-
-
-def test_results_lie_beside_their_model(tmp_path):
-    assert result_path(tmp_path, "model.pkl", "hessian", "json") == tmp_path / "hessian.json"
-    assert result_path(tmp_path, "model_step300.pkl", "hessian", "json") == tmp_path / "hessian_step300.json"
-    for wrong in ("../model.pkl", "checkpoint.pkl", "model.pkl/", "model"):
-        with pytest.raises(UserError, match="--checkpoint is model.pkl or model_step<step>.pkl"):
-            result_path(tmp_path, wrong, "hessian", "json")
-
-
-def test_an_open_run_is_the_trained_model_with_its_data_and_splits(trained):
-    run = find_runs([trained / "SAM"])[0]
-    opened = open_run(run)
-    weights = torch.load(trained / "SAM" / "model.pkl", weights_only=True)["model_dict"]
-    assert all(torch.equal(value.cpu(), weights[name]) for name, value in opened.algorithm.state_dict().items())
-    assert not opened.algorithm.training
-    lengths = [len(environment) for environment in opened.dataset.datasets]
-    assert opened.splits == split_environments(lengths, [0], 0, 0.2)
-    assert opened.hparams["batch_size"] == 4
-    early = open_run(run, "model_step0.pkl").algorithm
-    assert not torch.equal(early.classifier.weight, opened.algorithm.classifier.weight)
-
-
-def test_a_model_of_another_run_is_refused(trained, tmp_path):
-    folder = Path(shutil.copytree(trained / "SAM", tmp_path / "SAM"))
-    shutil.copy(trained / "ERM" / "model.pkl", folder)
-    with pytest.raises(UserError) as told:
-        open_run(find_runs([folder])[0])
-    assert str(told.value) == f"{folder}/model.pkl is another run's: algorithm ERM in the model, SAM in the records"
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("image", "images of each environment [10, 10, 10], here [9, 10, 10]"),
-        ("class", "class circle, here disc"),
-        ("more classes", "classes 2, here 3"),
-        ("domain", "source domains 2, here 3"),
-    ],
-)
-def test_data_that_changed_are_refused(tmp_path, image_folder, change, message):
-    flags = ["--dataset", "Shapes", "--data_dir", str(image_folder), "--workers", "0"]
-    run = find_runs([train(tmp_path, "ERM", *flags, hparams='{"image_size": 28, "cnn_width": 8, "batch_size": 2}')])[0]
-    shapes = image_folder / "Shapes"
-    if change == "image":
-        (shapes / "dark" / "circle" / "1.png").unlink()
-    elif change == "class":
-        for domain in shapes.iterdir():
-            (domain / "circle").rename(domain / "disc")
-    else:
-        new = shapes / "dark" / "triangle" if change == "more classes" else shapes / "new" / "circle"
-        new.mkdir(parents=True)
-        (new / "1.png").write_bytes((shapes / "dark" / "square" / "1.png").read_bytes())
-    with pytest.raises(UserError) as told:
-        open_run(run)
-    assert str(told.value).startswith(f"{run.folder} was trained on other data: ")
-    assert message in str(told.value)
-
-
-def test_data_that_moved_are_found_by_data_dir(tmp_path, image_folder):
-    flags = ["--dataset", "Shapes", "--data_dir", str(image_folder), "--workers", "0"]
-    run = find_runs([train(tmp_path, "ERM", *flags, hparams='{"image_size": 28, "cnn_width": 8, "batch_size": 2}')])[0]
-    image_folder.rename(tmp_path / "elsewhere")
-    with pytest.raises(UserError):
-        open_run(run)
-    assert open_run(run, data_dir=str(tmp_path / "elsewhere")).dataset.environments == ["dark", "light", "tinted"]

@@ -12,8 +12,14 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from domainbed_adm.analysis.hessian_file import DomainFlatness, Flatness, save_flatness
-from domainbed_adm.analysis.landscape_file import Landscape, save_landscape
+from domainbed_adm.analysis.result_files import (
+    DomainFlatness,
+    Flatness,
+    Landscape,
+    LandscapeOrigin,
+    save_flatness,
+    save_landscape,
+)
 from domainbed_adm.report import section_difficulty as difficulty
 from domainbed_adm.report import section_flatness as flatness
 from domainbed_adm.report import section_landscape as landscape
@@ -139,9 +145,11 @@ def test_figures_that_cannot_be_drawn_are_left_out_with_one_warning(capsys: pyte
 
 def around(folder: Path, algorithm: str, radius: float = 1.0, **more: Any) -> None:
     line, plane = np.linspace(-radius, radius, 5), np.ones((3, 3)) * np.arange(3)
-    about = RUN | {"model": "model.pkl", "algorithm": algorithm, "test_name": HOSTILE, "hparams_seed": 0} | more
+    how = {"model": "model.pkl", "hparams_seed": 0, "samples": None, "batch_size": 8, "seed": 0, "dtype": "float32"}
+    how |= {"device": "cpu", "mode": "as trained", "versions": {}, "test_name": HOSTILE}
+    origin = LandscapeOrigin(**RUN | how | more, algorithm=algorithm)
     folder.mkdir(parents=True, exist_ok=True)
-    save_landscape(Landscape(line, line**2, line**2, np.linspace(-1, 1, 3), plane, plane, about), folder)
+    save_landscape(Landscape(line, line**2, line**2, np.linspace(-1, 1, 3), plane, plane, origin), folder)
 
 
 def test_landscapes_of_adam_and_sam_on_the_same_environment_are_drawn(tmp_path: Path) -> None:
@@ -160,10 +168,9 @@ def test_landscapes_of_adam_and_sam_on_the_same_environment_are_drawn(tmp_path: 
     "other", [{"radius": 2.0}, {"seed": 1}, {"samples": 64}, {"batch_size": 16}, {"dtype": "float64"}], ids=str
 )
 def test_landscapes_made_otherwise_are_not_drawn_together(tmp_path: Path, other: dict[str, Any]) -> None:
-    about = {"seed": 0, "samples": None, "batch_size": 8, "dtype": "float32"}
-    around(tmp_path / "a", "ERM", **about)
-    around(tmp_path / "b", "SAM", **about | other)
-    around(tmp_path / "c", "SAM_ADM", **about)
+    around(tmp_path / "a", "ERM")
+    around(tmp_path / "b", "SAM", **other)
+    around(tmp_path / "c", "SAM_ADM")
     first, second = landscape.landscape(tmp_path, ORDER)
     assert (first.title, second.title) == ("Mine, settings 1 of 2", "Mine, settings 2 of 2")
     assert first.note == (

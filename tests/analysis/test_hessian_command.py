@@ -4,9 +4,10 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
+from domainbed_adm.analysis.hessian_command import common_rho
 from domainbed_adm.analysis.hessian_figures import QUANTITIES, draw_flatness, flatness_panels
-from domainbed_adm.analysis.hessian_file import DomainFlatness, Flatness, load_flatness, save_flatness
-from domainbed_adm.analysis.hessian_measuring import common_rho
+from domainbed_adm.analysis.result_files import DomainFlatness, Flatness, load_flatness, result_path, save_flatness
+from domainbed_adm.errors import UserError
 from domainbed_adm.system.figures import inline
 
 
@@ -66,11 +67,10 @@ def changed(**values):
         lambda contents: b"\xff\xfe",
         lambda contents: json.dumps({k: v for k, v in contents.items() if k != "rho"}),
         changed(algorithm=3),
-        changed(algorithm="a\ud800"),
         changed(seed=True),
-        changed(rho=1e300),
         changed(rho="0.05"),
         changed(rho=float("nan")),
+        changed(trace_tolerance=float("inf")),
         changed(test_envs=["0"]),
         changed(domains={}),
         changed(domains=[{}]),
@@ -90,6 +90,14 @@ def test_a_damaged_file_is_a_warning_and_left_out(sweep, capsys, damage):
     told = capsys.readouterr().err
     assert told.startswith(f"warning: {path} left out: no result of analyze hessian (")
     assert told.count("\n") == 1
+
+
+def test_results_lie_beside_their_model(tmp_path):
+    assert result_path(tmp_path, "model.pkl", "hessian", "json") == tmp_path / "hessian.json"
+    assert result_path(tmp_path, "model_step300.pkl", "hessian", "json") == tmp_path / "hessian_step300.json"
+    for wrong in ("../model.pkl", "checkpoint.pkl", "model.pkl/", "model"):
+        with pytest.raises(UserError, match="--checkpoint is model.pkl or model_step<step>.pkl"):
+            result_path(tmp_path, wrong, "hessian", "json")
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from domainbed_adm.analysis.runs import OpenRun
-from domainbed_adm.datasets.base import Environment
+from domainbed_adm.datasets.base import Environment, MultipleDomainDataset
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.disk import writing
 from domainbed_adm.system.seeding import seed_hash
+from domainbed_adm.training.splits import Splits
 
 #: Images of each domain where the user does not say.
 DEFAULT_SIZE = 256
@@ -98,11 +98,20 @@ class Samples:
 
 
 @contextmanager
-def draw_samples(run: OpenRun, size: int | None, batch_size: int, seed: int) -> Iterator[Samples]:
+def draw_samples(
+    dataset: MultipleDomainDataset,
+    splits: Sequence[Splits],
+    test_envs: Sequence[int],
+    size: int | None,
+    batch_size: int,
+    seed: int,
+) -> Iterator[Samples]:
     """Within the block, a sample of every environment: the same for all runs of one split.
 
     Args:
-        run: whose in-splits to draw from, without replacement.
+        dataset: the images.
+        splits: of each environment; drawn from the in-splits, without replacement.
+        test_envs: indices of the environments held out.
         size: images of each environment; None: ``DEFAULT_SIZE``, or all where there are fewer.
         batch_size: most images of each domain in a mini-batch.
         seed: of the draw.
@@ -110,31 +119,21 @@ def draw_samples(run: OpenRun, size: int | None, batch_size: int, seed: int) -> 
     Raises:
         UserError: an in-split is smaller than ``size`` or empty, an image cannot be decoded, the disk is full.
     """
-    _check_size(run, size)
-    test_envs = run.args["test_envs"]
+    sizes = [len(split.in_) for split in splits]
+    if min(sizes) < (size or 1):
+        named = ", ".join(f"{name} {count}" for name, count in zip(dataset.environments, sizes, strict=True))
+        asked = f"--samples {size} is more than an in-split holds" if size else "an in-split is empty"
+        raise UserError(f"{asked}; images of each environment: {named}")
     with tempfile.TemporaryDirectory(prefix="domainbed-adm-") as folder:
         samples = []
-        for i, environment in enumerate(run.dataset.datasets):
-            keys = np.array(run.splits[i].in_)
+        for i, environment in enumerate(dataset.datasets):
+            keys = np.array(splits[i].in_)
             order = np.random.RandomState(seed_hash("analysis sample", seed, i)).permutation(len(keys))
             stored = _store(environment, keys[order[: size or DEFAULT_SIZE]], Path(folder) / str(i))
             role = TEST if i in test_envs else SOURCE
-            samples.append(Sample(run.dataset.environments[i], role, [stored], batch_size))
+            samples.append(Sample(dataset.environments[i], role, [stored], batch_size))
         tests = [samples[i] for i in test_envs]
         yield Samples([sample for sample in samples if sample.role == SOURCE], tests)
-
-
-def _check_size(run: OpenRun, size: int | None) -> None:
-    """Refuse a sample that the data cannot give.
-
-    Raises:
-        UserError: the message has the size of every in-split.
-    """
-    sizes = [len(splits.in_) for splits in run.splits]
-    if min(sizes) < (size or 1):
-        named = ", ".join(f"{name} {count}" for name, count in zip(run.dataset.environments, sizes, strict=True))
-        asked = f"--samples {size} is more than an in-split holds" if size else "an in-split is empty"
-        raise UserError(f"{asked}; images of each environment: {named}")
 
 
 def _store(environment: Environment, keys: np.ndarray, path: Path) -> Stored:
