@@ -101,6 +101,11 @@ class Run:
         return int(self.args["hparams_seed"])
 
     @property
+    def label(self) -> str:
+        """What tells it from the other runs of a sweep, in words."""
+        return run_label(self.dataset, self.algorithm, self.test_envs, self.trial_seed, self.hparams_seed)
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """What made its last part; empty in DomainBed's records."""
         return self.provenances[-1] if self.provenances else {}
@@ -140,6 +145,11 @@ class Run:
     @property
     def _unknown(self) -> Column:
         return np.full(len(self.table), np.nan)
+
+
+def run_label(dataset: str, algorithm: str, test_envs: Sequence[int], trial: int, hparams: int) -> str:
+    """What tells a run from the others of a sweep: "SAM on PACS, test_envs 0 2, trial 1, hparams 0"."""
+    return f"{algorithm} on {dataset}, test_envs {' '.join(map(str, test_envs))}, trial {trial}, hparams {hparams}"
 
 
 class Runs(list[Run]):

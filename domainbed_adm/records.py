@@ -222,7 +222,6 @@ def _rivals(a: Run, b: Run, kept: Run) -> str:
     ]
     where = f"{a.folder} and {b.folder} hold" if a.folder != b.folder else f"{a.folder} holds"
     return (
-        f"{where} two runs of {a.algorithm} on {a.dataset}, test_envs {' '.join(map(str, a.test_envs))}, trial "
-        f"{a.trial_seed}, hparams {a.hparams_seed} ({', '.join(unlike) or 'the same flags'}): only that in "
+        f"{where} two runs of {a.label} ({', '.join(unlike) or 'the same flags'}): only that in "
         f"{kept.folder.name} counts, to step {kept.last_step}"
     )

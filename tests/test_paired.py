@@ -10,8 +10,7 @@ from domainbed_adm.leaderboard import Board
 from domainbed_adm.leaderboard.comparison import (
     benjamini_hochberg,
 )
-from domainbed_adm.leaderboard.comparison_sheet import comparison_rows, comparison_sheet
-from domainbed_adm.leaderboard.paired import ALL, compared, comparisons
+from domainbed_adm.leaderboard.paired import ALL, compared, comparison_rows, comparison_sheet, comparisons
 from domainbed_adm.model_selection import SELECTION_METHODS
 from tests.fuzzing import repeatable
 from tests.reference import comparison as twin

@@ -8,8 +8,14 @@ import pytest
 
 from domainbed_adm.leaderboard import Board, tidy
 from domainbed_adm.leaderboard.board import Entry
-from domainbed_adm.leaderboard.published import PublishedRow, published, published_rows, unpublished_lines
-from domainbed_adm.leaderboard.published_sheet import published_sheet, with_published
+from domainbed_adm.leaderboard.published import (
+    PublishedRow,
+    published,
+    published_rows,
+    published_sheet,
+    unpublished_lines,
+    with_published,
+)
 from domainbed_adm.method.cards import METHODS
 from domainbed_adm.model_selection import SELECTION_METHODS
 from domainbed_adm.recorded_run import Runs

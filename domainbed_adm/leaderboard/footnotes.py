@@ -59,7 +59,7 @@ def trouble_lines(runs: Iterable[Run]) -> list[str]:
         card = CARDS.get(run.dataset)
         reason = trouble(run, card.num_classes if card else None)
         if reason:
-            lines.append(f"{spoken_run(run)} ({run.folder.name}): {reason}")
+            lines.append(f"{run.label} ({run.folder.name}): {reason}")
     return lines
 
 
@@ -67,14 +67,6 @@ def shortened(lines: list[str]) -> list[str]:
     """The first lines, and how many more there are."""
     more = len(lines) - _LISTED
     return [*lines[:_LISTED], f"{more} more like the last"] if more > 1 else lines
-
-
-def spoken_run(run: Run) -> str:
-    """What tells it from the other runs of a sweep."""
-    return (
-        f"{run.algorithm} on {run.dataset}, test_envs {' '.join(map(str, run.test_envs))}, trial {run.trial_seed}, "
-        f"hparams {run.hparams_seed}"
-    )
 
 
 def missing_line(board: Board, selection: SelectionMethod) -> str | None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import combinations
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import combinations, product
 
 from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.recorded_run import Run
+from domainbed_adm.recorded_run import Run, run_label
 
-#: (dataset, algorithm, trial_seed, hparams_seed, test_envs)
-Key = tuple[str, str, int, int, tuple[int, ...]]
+#: (dataset, algorithm, test_envs, trial_seed, hparams_seed)
+Key = tuple[str, str, tuple[int, ...], int, int]
 
 
 def missing_runs(runs: Sequence[Run], selections: Iterable[SelectionMethod]) -> list[str]:
@@ -28,11 +28,11 @@ def missing_runs(runs: Sequence[Run], selections: Iterable[SelectionMethod]) -> 
     reached = reached_steps(runs)
     recorded = {_key(run): run for run in runs}
     pairs = any(selection.key == "leave-one-domain-out" for selection in selections)
-    lines = [f"missing: {_spoken(key)}" for key in _product(runs, pairs) if key not in recorded]
+    lines = [f"missing: {run_label(*key)}" for key in _product(runs, pairs) if key not in recorded]
     for key in sorted(recorded):
         at, end = recorded[key].last_step, end_step(recorded[key], reached)
         if at < end:
-            lines.append(f"unfinished: {_spoken(key)}: step {at} of {end}")
+            lines.append(f"unfinished: {run_label(*key)}: step {at} of {end}")
     return lines
 
 
@@ -56,11 +56,11 @@ def end_step(run: Run, reached: dict[str, int]) -> int:
 
 
 def _key(run: Run) -> Key:
-    return run.dataset, run.algorithm, run.trial_seed, run.hparams_seed, tuple(sorted(run.test_envs))
+    return run.dataset, run.algorithm, tuple(sorted(run.test_envs)), run.trial_seed, run.hparams_seed
 
 
-def _product(runs: Sequence[Run], pairs: bool) -> list[Key]:
-    keys: list[Key] = []
+def _product(runs: Sequence[Run], pairs: bool) -> Iterator[Key]:
+    """Every run of a sweep over what its runs show."""
     for dataset in dict.fromkeys(run.dataset for run in runs):
         own = [run for run in runs if run.dataset == dataset]
         algorithms, trials, seeds = (
@@ -69,10 +69,5 @@ def _product(runs: Sequence[Run], pairs: bool) -> list[Key]:
         environments = range(max(run.n_envs for run in own))
         sizes = (1, 2) if pairs and len(environments) > 2 else (1,)
         held_out = [envs for size in sizes for envs in combinations(environments, size)]
-        keys += [(dataset, a, t, s, envs) for a in algorithms for t in trials for envs in held_out for s in seeds]
-    return keys
-
-
-def _spoken(key: Key) -> str:
-    dataset, algorithm, trial, seed, held_out = key
-    return f"{algorithm} on {dataset}, test_envs {' '.join(map(str, held_out))}, trial {trial}, hparams {seed}"
+        for algorithm, trial, envs, seed in product(algorithms, trials, held_out, seeds):
+            yield dataset, algorithm, envs, trial, seed

@@ -1,8 +1,12 @@
-"""Published accuracies, and how far ours are from them; the numbers stand in ``published.yaml``."""
+"""Published accuracies, and how far ours are from them: as a table, and as columns and rows for programs.
+
+The numbers stand in ``published.yaml``.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,6 +16,10 @@ import yaml
 
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.leaderboard.board import Board, Entry
+from domainbed_adm.leaderboard.footnotes import selection_line
+from domainbed_adm.leaderboard.sheets import Listing
+from domainbed_adm.leaderboard.text import written
+from domainbed_adm.leaderboard.tidy import tidy_row
 from domainbed_adm.model_selection import SelectionMethod
 
 TABLE = Path(__file__).with_name("published.yaml")
@@ -64,17 +72,11 @@ class PublishedRow:
         return self.difference / math.hypot(ours, self.published.sem or 0.0)
 
 
-def source() -> str:
-    """Where the published numbers come from."""
-    return str(_file()["source"])
-
-
 @cache
 def published() -> dict[str, dict[str, Entry]]:
     """The published accuracy of each algorithm on each dataset."""
-    trials = _file()["trials"]
     return {
-        algorithm: {dataset: Entry(mean, sem, trials) for dataset, (mean, sem) in by_dataset.items()}
+        algorithm: {dataset: Entry(mean, sem, _file()["trials"]) for dataset, (mean, sem) in by_dataset.items()}
         for algorithm, by_dataset in _file()["accuracy"].items()
     }
 
@@ -87,18 +89,17 @@ def _file() -> dict[str, Any]:
 
 def published_rows(board: Board, selection: SelectionMethod) -> list[PublishedRow]:
     """A row for each dataset and algorithm of the board that has a published number."""
-    table = published()
     return [
         PublishedRow(
             dataset,
             algorithm,
             board.over_environments(selection, dataset, algorithm, whole_trials=True),
-            table[algorithm][dataset],
+            published()[algorithm][dataset],
             _unlike_steps(board, dataset, algorithm),
         )
         for dataset in board.environments
         for algorithm in board.algorithms
-        if dataset in table.get(algorithm, {})
+        if dataset in published().get(algorithm, {})
     ]
 
 
@@ -118,3 +119,67 @@ def unpublished_lines(board: Board) -> list[str]:
     if not table.keys() & set(board.algorithms):
         lines.append(f"no published numbers for {', '.join(board.algorithms)}; there are for {', '.join(table)}")
     return lines
+
+
+def published_sheet(board: Board, selection: SelectionMethod) -> Listing | None:
+    """The table; None where nothing that the board has is published."""
+    rows = published_rows(board, selection)
+    if not rows:
+        return None
+    return Listing(
+        f"Ours and published, model selection method: {selection.name}",
+        ("Dataset", "Method"),
+        ("ours", "n", "published", "difference", "in standard errors"),
+        tuple(map(_cells, rows)),
+        _note(board, selection, rows),
+    )
+
+
+def _cells(row: PublishedRow) -> tuple[str, ...]:
+    return (
+        row.dataset,
+        row.method,
+        written(row.ours, 2, "±"),
+        str(row.ours.n),
+        written(row.published, 2, "±"),
+        "-" if row.difference is None else f"{row.difference:+.2f}",
+        row.no_standard_errors or f"{row.standard_errors:+.2f}",
+    )
+
+
+def _note(board: Board, selection: SelectionMethod, rows: list[PublishedRow]) -> str:
+    absent = ", ".join(algorithm for algorithm in board.algorithms if algorithm not in published())
+    return (
+        f"Published: {_file()['source']}. It names no backbone, number of steps or model selection method, and does "
+        f"not say what ± is: taken as the standard error over {rows[0].published.n} trials, as in DomainBed's tables, "
+        f"of runs of {CARDS[rows[0].dataset].n_steps} steps, its default. "
+        "Ours: the mean over n trials that have every test environment, ± std / sqrt(n), std with divisor n. "
+        "Difference: ours - published, in percentage points, and in standard errors divided by "
+        "sqrt(sem_ours^2 + sem_published^2), where sem_ours, unlike ± of ours, is of std with divisor n - 1 and "
+        "sem_published is as published; not for one trial, which has no sem_ours, or for other numbers of steps. "
+        f"{f'Not published: {absent}. ' if absent else ''}"
+        f"{selection_line(selection)} {board.sweep_line}"
+    )
+
+
+def with_published(
+    rows: Iterable[dict[str, Any]], board: Board, selections: Iterable[SelectionMethod]
+) -> list[dict[str, Any]]:
+    """The tidy rows with four more columns, and a row, environment "Avg", for each published number.
+
+    The columns are ``published`` and ``published_sem`` in %, ``difference`` in percentage points, and
+    ``standard_errors``, None where the table says why; only the added rows have them.
+    """
+    nothing = dict.fromkeys(("published", "published_sem", "difference", "standard_errors"))
+    added = [
+        {
+            **tidy_row(board, selection, row.dataset, row.method, row.ours),
+            "published": row.published.mean,
+            "published_sem": row.published.sem,
+            "difference": row.difference,
+            "standard_errors": row.standard_errors,
+        }
+        for selection in selections
+        for row in published_rows(board, selection)
+    ]
+    return [*({**row, **nothing} for row in rows), *added]

@@ -8,15 +8,15 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from domainbed_adm.leaderboard.board import Board
+from domainbed_adm.leaderboard.board import Board, Entry
 from domainbed_adm.leaderboard.origins import seeds, versions
 from domainbed_adm.model_selection import SelectionMethod
 
 
 def tidy_rows(board: Board, selections: Iterable[SelectionMethod]) -> list[dict[str, Any]]:
-    """The rows. ``mean`` and ``sem`` are in %, and None where ``n``, the number of trials, is 0."""
+    """A row for each test environment (see ``tidy_row``)."""
     return [
-        _row(board, selection, dataset, algorithm, env)
+        tidy_row(board, selection, dataset, algorithm, board.cell(selection, dataset, algorithm, env), env)
         for selection in selections
         for dataset, names in board.environments.items()
         for algorithm in board.algorithms
@@ -24,30 +24,34 @@ def tidy_rows(board: Board, selections: Iterable[SelectionMethod]) -> list[dict[
     ]
 
 
-def _row(board: Board, selection: SelectionMethod, dataset: str, algorithm: str, env: int) -> dict[str, Any]:
-    entry = board.cell(selection, dataset, algorithm, env)
+def tidy_row(
+    board: Board, selection: SelectionMethod, dataset: str, algorithm: str, entry: Entry, env: int | None = None
+) -> dict[str, Any]:
+    """One number and what made it: the trials, seeds, splits and versions.
+
+    ``mean`` and ``sem`` are in %: both None where ``n``, the number of trials, is 0; ``sem`` None where it is 1.
+
+    Args:
+        board: where the number comes from.
+        selection: the selection method.
+        dataset: its name.
+        algorithm: its name.
+        entry: the number.
+        env: index of the test environment; None for the average over all, over the trials that have all of them.
+    """
+    names = board.environments[dataset]
+    keys = [(dataset, algorithm, i) for i in (range(len(names)) if env is None else [env])]
+    runs = [run for key in keys for run in board.runs_of.get(key, [])]
     return {
         "selection": selection.key,
         "dataset": dataset,
         "algorithm": algorithm,
-        "environment": board.environments[dataset][env],
+        "environment": "Avg" if env is None else names[env],
         "environment_index": env,
         "mean": entry.mean,
         "sem": entry.sem,
         "n": entry.n,
-        **facts_of(board, selection, dataset, algorithm, [env]),
-    }
-
-
-def facts_of(
-    board: Board, selection: SelectionMethod, dataset: str, algorithm: str, envs: Iterable[int]
-) -> dict[str, Any]:
-    """What made a number: the trials that have all of these test environments, the seeds, splits and versions."""
-    keys = [(dataset, algorithm, env) for env in envs]
-    runs = [run for key in keys for run in board.runs_of.get(key, [])]
-    trials = set.intersection(*(set(board.scores[selection.key].get(key, {})) for key in keys))
-    return {
-        "trial_seeds": sorted(trials),
+        "trial_seeds": sorted(set.intersection(*(set(board.scores[selection.key].get(key, {})) for key in keys))),
         "hparams_seeds": seeds(runs, "hparams_seed"),
         "selection_splits": selection.splits,
         "versions": versions(runs),

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from domainbed_adm.leaderboard import Board
-from domainbed_adm.leaderboard.comparison_sheet import comparison_sheet
-from domainbed_adm.leaderboard.paired import comparisons
-from domainbed_adm.leaderboard.published_sheet import published_sheet
+from domainbed_adm.leaderboard.paired import comparison_sheet, comparisons
+from domainbed_adm.leaderboard.published import published_sheet
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.report.baseline import BASELINES, baseline
 from domainbed_adm.report.section_leaderboard import Table, of_listing

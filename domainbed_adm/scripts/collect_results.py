@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from domainbed_adm.cli import run
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard import Board, domainbed_sheets, latex, paper_sheet, text, tidy
-from domainbed_adm.leaderboard.comparison_sheet import comparison_rows, comparison_sheet
 from domainbed_adm.leaderboard.footnotes import data_lines, missing_line, shortened, trouble_lines
 from domainbed_adm.leaderboard.missing import missing_runs
-from domainbed_adm.leaderboard.paired import Comparison, compared
-from domainbed_adm.leaderboard.published import unpublished_lines
-from domainbed_adm.leaderboard.published_sheet import published_sheet, with_published
+from domainbed_adm.leaderboard.paired import compared, comparison_rows, comparison_sheet
+from domainbed_adm.leaderboard.published import published_sheet, unpublished_lines, with_published
 from domainbed_adm.leaderboard.sheets import Listing
 from domainbed_adm.model_selection import SELECTION_METHODS, SelectionMethod
 from domainbed_adm.records import load_runs
@@ -27,8 +25,6 @@ EXAMPLES = """\
   domainbed-adm collect_results --input_dir results/pacs --compare SAM SAM_SSPL_ADM SAM_SSPL_GDM
   domainbed-adm collect_results --input_dir results/pacs --compare SAM SAM_SSPL_ADM --csv > comparison.csv
   domainbed-adm collect_results --input_dir results/pacs --layout paper --with-published"""
-
-Compared = dict[SelectionMethod, list[Comparison]]
 
 
 def build_parser() -> Parser:
@@ -71,12 +67,25 @@ def main(argv: Sequence[str]) -> int:
         UserError: flags do not go together, there is no record, or nothing to compare.
     """
     args = build_parser().parse_args(argv)
-    _check(args)
+    for_programs = args.csv or args.json
+    if args.layout == "paper" and for_programs:
+        raise UserError("--layout paper goes with text and --latex; --csv and --json have one row for each number")
+    if args.compare and args.with_published and for_programs:
+        raise UserError("--compare and --with-published make different rows: give --csv or --json to one at a time")
     selections = [SELECTION_METHODS[args.selection]] if args.selection else list(SELECTION_METHODS.values())
     runs = load_runs(args.input_dir)
     board = Board(runs, selections)
-    write = _write_rows if args.csv or args.json else _write_tables
-    write(args, board, selections, compared(board, selections, args.compare) if args.compare else {})
+    comparisons = compared(board, selections, args.compare) if args.compare else {}
+    if for_programs:
+        rows = [row for selection, made in comparisons.items() for row in comparison_rows(board, selection, made)]
+        rows = rows or tidy.tidy_rows(board, selections)
+        rows = with_published(rows, board, selections) if args.with_published else rows
+        sys.stdout.write(tidy.as_csv(rows) if args.csv else tidy.as_json(rows))
+    else:
+        listings = [comparison_sheet(board, selection, made) for selection, made in comparisons.items()]
+        if args.with_published:
+            listings += filter(None, (published_sheet(board, selection) for selection in selections))
+        _write_tables(args, board, selections, listings)
     if args.with_published:
         for line in unpublished_lines(board):
             warn(line)
@@ -84,34 +93,17 @@ def main(argv: Sequence[str]) -> int:
     for line in (*data_lines(runs), *missing, *shortened(trouble_lines(runs))):
         warn(line)
     if args.missing:
-        lines = missing_runs(runs, selections)
-        print("\n".join(lines) or "nothing is missing", file=sys.stderr)
+        print("\n".join(missing_runs(runs, selections)) or "nothing is missing", file=sys.stderr)
     return 0
 
 
-def _check(args: argparse.Namespace) -> None:
-    rows = args.csv or args.json
-    if args.layout == "paper" and rows:
-        raise UserError("--layout paper goes with text and --latex; --csv and --json have one row for each number")
-    if args.compare and args.with_published and rows:
-        raise UserError("--compare and --with-published make different rows: give --csv or --json to one at a time")
-
-
-def _write_rows(args: argparse.Namespace, board: Board, selections: list[SelectionMethod], found: Compared) -> None:
-    if found:
-        rows = [row for selection, ones in found.items() for row in comparison_rows(board, selection, ones)]
-    else:
-        rows = tidy.tidy_rows(board, selections)
-        rows = with_published(rows, board, selections) if args.with_published else rows
-    sys.stdout.write(tidy.as_csv(rows) if args.csv else tidy.as_json(rows))
-
-
-def _write_tables(args: argparse.Namespace, board: Board, selections: list[SelectionMethod], found: Compared) -> None:
+def _write_tables(
+    args: argparse.Namespace, board: Board, selections: list[SelectionMethod], listings: list[Listing]
+) -> None:
     if args.layout == "paper":
         sheets = [paper_sheet(board, selection) for selection in selections]
     else:
         sheets = [sheet for selection in selections for sheet in domainbed_sheets(board, selection)]
-    listings = _listings(args, board, selections, found)
     if args.latex:
         sys.stdout.write(latex.document([*sheets, *listings], board.total))
         return
@@ -122,17 +114,6 @@ def _write_tables(args: argparse.Namespace, board: Board, selections: list[Selec
         sys.stdout.write(text.domainbed_text(sheets, board.total))
     for listing in listings:
         text.show_listing(listing)
-
-
-def _listings(
-    args: argparse.Namespace, board: Board, selections: list[SelectionMethod], found: Compared
-) -> list[Listing]:
-    listings = []
-    if found:
-        listings += [comparison_sheet(board, selection, ones) for selection, ones in found.items()]
-    if args.with_published:
-        listings += list(filter(None, (published_sheet(board, selection) for selection in selections)))
-    return listings
 
 
 if __name__ == "__main__":
