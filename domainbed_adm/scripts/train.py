@@ -53,11 +53,10 @@ def main(argv: Sequence[str]) -> int:
         with terminate_as_interrupt(), run_lock_if_any(folder):
             from domainbed_adm.training.checkpoint_file import saved_step  # after parsing: --help loads no torch
             from domainbed_adm.training.loop import train
-            from domainbed_adm.training.observers import Watch
             from domainbed_adm.training.setup import set_up
 
             try:
-                train(set_up(args), folder, args.restart, Watch(args.trace_difficulty, args.tensorboard))
+                train(set_up(args), folder, args.restart)
             except KeyboardInterrupt:
                 kept = (folder / CHECKPOINT).exists()
                 begins = f"goes on from step {saved_step(folder / CHECKPOINT)}" if kept else "begins again"

@@ -18,7 +18,9 @@ import torch
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_args import differences, identity
+from domainbed_adm.system.console import printable, printable_values
 from domainbed_adm.training.model_file import load_tensors, one_line, save_model
+from domainbed_adm.training.provenance import data_identity
 from domainbed_adm.training.setup import Setup
 
 _ADVICE = "--restart redoes the run"
@@ -34,14 +36,27 @@ class Position:
 
 
 def run_identity(run: Setup) -> dict[str, Any]:
-    """The identity of this run, its data's included."""
-    shape = {"input shape": list(run.dataset.input_shape), "classes": run.dataset.classes}
-    return identity(run.args, run.hparams) | shape | data_identity(run)
+    """What must be equal for two runs to be the same: flags, hparams and data, by name."""
+    return identity(run.args, run.hparams) | _data(run)
 
 
-def data_identity(run: Setup) -> dict[str, Any]:
-    """What its records keep of the data: the environments' names, and the number of samples of each."""
-    return {"environments": run.dataset.environments, "samples": [len(data) for data in run.dataset.datasets]}
+def _data(run: Setup) -> dict[str, Any]:
+    return {"input shape": list(run.dataset.input_shape), "classes": run.dataset.classes, **data_identity(run)}
+
+
+def unlike(run: Setup, theirs: Mapping[str, Any]) -> str | None:
+    """Name what differs between an identity that a file keeps and this run's; None where nothing does.
+
+    What the file, as it is older, does not state of the data counts as equal.
+    """
+    theirs, data = dict(theirs), {name: value for name, value in _data(run).items() if name in theirs}
+    before, now = theirs.pop("fingerprints", []), data.pop("fingerprints", [])
+    ours = identity(run.args, run.hparams) | data
+    told = differences(printable_values(theirs), printable_values(ours))
+    if told is None and before != now:
+        names = [name for name, *pair in zip(run.dataset.environments, before, now, strict=True) if len({*pair}) > 1]
+        return f"the images or labels of {', '.join(map(printable, names))} have changed"
+    return told
 
 
 def save_position(path: Path, run: Setup, position: Position) -> None:
@@ -68,9 +83,9 @@ def load_position(path: Path, run: Setup) -> Position:
             names what differs. The run may be changed in part, and is of no more use.
     """
     contents = load_tensors(path, _KEYS, _ADVICE)
-    unlike = differences(contents["identity"], run_identity(run))
-    if unlike:
-        raise UserError(f"{path} is a checkpoint of another run: {unlike}. Give another --output_dir, or --restart")
+    difference = unlike(run, contents["identity"])
+    if difference:
+        raise UserError(f"{path} is a checkpoint of another run: {difference}. Give another --output_dir, or --restart")
     try:
         run.algorithm.load_state_dict(contents["algorithm"])
         for name, optimizer in _optimizers(run.algorithm).items():

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from domainbed_adm import records
 from domainbed_adm.errors import UserError
-from domainbed_adm.run_args import differences, identity
-from domainbed_adm.run_files import CHECKPOINT, DONE, MODEL, RESULTS
-from domainbed_adm.system.console import printable_values
+from domainbed_adm.run_args import identity
+from domainbed_adm.run_files import CHECKPOINT, DONE, MODEL, RESULTS, TENSORBOARD, files_of_run
 from domainbed_adm.training.batches import Schedule
-from domainbed_adm.training.checkpoint_file import Position, data_identity, load_position
+from domainbed_adm.training.checkpoint_file import Position, load_position, unlike
 from domainbed_adm.training.setup import Setup
+
+
+def claim(output_dir: Path, restart: bool) -> None:
+    """Make sure that a run's files can be written to ``output_dir``; with ``restart``, remove those of an earlier one.
+
+    Raises:
+        UserError: they cannot.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        probe = output_dir / ".writable"
+        probe.touch()
+        probe.unlink()
+        if shutil.disk_usage(output_dir).free < 2**20:
+            raise UserError(f"--output_dir {output_dir}: the disk is full")
+        if restart:
+            for path in files_of_run(output_dir):
+                path.unlink(missing_ok=True)
+            shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"--output_dir {output_dir} cannot be written: {error.strerror}") from error
 
 
 def is_finished(run: Setup, output_dir: Path) -> bool:
@@ -58,15 +79,14 @@ def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> Non
         UserError: the message names what differs, or how many there are.
     """
     recorded = records.read_runs(path) if path.exists() else []
-    ours, our_data = identity(run.args, run.hparams), data_identity(run)
-    for theirs, about in ((one, about) for one in recorded for about in one.provenances or ({},)):
-        data = {name: about[name] for name in our_data if name in about}
-        unlike = differences(
-            printable_values(identity(theirs.args, theirs.hparams) | data),
-            printable_values(ours | {name: our_data[name] for name in data}),
-        )
-        if unlike:
-            raise UserError(f"{path.parent} holds another run: {unlike}. Give another --output_dir, or --restart")
+    for theirs in recorded:
+        for made_by in theirs.provenances or ({},):
+            data = {name: made_by[name] for name in ("environments", "samples", "fingerprints") if name in made_by}
+            difference = unlike(run, identity(theirs.args, theirs.hparams) | data)
+            if difference:
+                raise UserError(
+                    f"{path.parent} holds another run: {difference}. Give another --output_dir, or --restart"
+                )
     expected = set(checkpoints_before(run, next_step))
     kept = expected.intersection(step for one in recorded for step in one.steps.tolist())
     if kept != expected:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -27,6 +28,8 @@ from domainbed_adm.system.signals import ENDING, held_back
 from domainbed_adm.training.batches import Batch, Schedule, TaskDataset
 
 _SHARED = "/dev/shm"
+#: Where fewer files may be open, torch's own threads and processes fail, each with a traceback.
+_LEAST_FILES, _FILES_OF_WORKER = 32, 16
 _TOO_MANY_FILES = "too many open files: raise the limit (ulimit -n 4096), or give --workers 0"
 
 
@@ -44,6 +47,8 @@ def open_stream(tasks: TaskDataset, schedule: Schedule, workers: int, pin_memory
             or too few open files are allowed.
         LoadingError: a loading process was killed.
     """
+    if workers and resource.getrlimit(resource.RLIMIT_NOFILE)[0] < _LEAST_FILES + _FILES_OF_WORKER * workers:
+        raise UserError(_TOO_MANY_FILES)
     try:
         loader = DataLoader(
             _Shared(tasks) if workers else tasks,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from domainbed_adm import records
-from domainbed_adm.errors import UserError
-from domainbed_adm.run_files import CHECKPOINT, DONE, MODEL, RESULTS, TENSORBOARD, files_of_run, model_of_step
+from domainbed_adm import hparams_registry, records
+from domainbed_adm.run_files import CHECKPOINT, DIFFICULTY, DONE, MODEL, RESULTS, model_of_step
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.disk import replacing
 from domainbed_adm.training import failures
 from domainbed_adm.training.batches import Batch, Schedule, TaskDataset, evaluation_tasks
-from domainbed_adm.training.checkpoint_file import Position, data_identity, save_position
+from domainbed_adm.training.checkpoint_file import Position, save_position
 from domainbed_adm.training.evaluation import accuracies
-from domainbed_adm.training.folder import find_position, is_finished
+from domainbed_adm.training.folder import claim, find_position, is_finished
 from domainbed_adm.training.loading_processes import open_stream
 from domainbed_adm.training.model_file import save_model
-from domainbed_adm.training.observers import UNWATCHED, Observer, Watch, warn_of_trace, watching
+from domainbed_adm.training.observers import check_observers, observing, warn_of_trace
 from domainbed_adm.training.output import teed
 from domainbed_adm.training.provenance import provenance
 from domainbed_adm.training.setup import Setup
 
+#: After so many seconds without a line one says how far the run is.
+_SILENCE = 30.0
 
-def train(run: Setup, output_dir: Path, restart: bool = False, watch: Watch = UNWATCHED) -> None:
+
+def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
     """Train, and leave DomainBed's files in ``output_dir``: out.txt, err.txt, results.jsonl, model.pkl, done.
 
     A run that was broken off goes on from its last checkpoint and ends as if it had never stopped, on a CPU bit for
@@ -41,33 +42,49 @@ def train(run: Setup, output_dir: Path, restart: bool = False, watch: Watch = UN
         run: from ``set_up``.
         output_dir: made where absent.
         restart: whether to remove an earlier run there and begin anew.
-        watch: what to look at beside.
 
     Raises:
-        UserError: ``output_dir`` cannot be written, or holds another run, or ``watch`` asks what cannot be had; also
-            with ``restart``, all that was there is there still.
+        UserError: ``output_dir`` cannot be written, or holds another run, or a flag asks what cannot be had; also with
+            ``restart``, all that was there is there still.
     """
-    watch.check(run)
-    _claim(output_dir, restart)
+    check_observers(run)
+    claim(output_dir, restart)
     if is_finished(run, output_dir):
         print(f"{output_dir} holds this run, finished; --restart redoes it")
-        warn_of_trace(run, output_dir, watch)
+        warn_of_trace(run, output_dir / DIFFICULTY)
         return
     title = f"{run.args['algorithm']} on {run.args['dataset']}"
     position = find_position(run, output_dir)
     with (
-        watching(run, output_dir, watch, position.next_step) as observe,
+        observing(run, output_dir, position.next_step) as observe,
         ProgressBar(title, run.n_steps, position.next_step) as bar,
         teed(output_dir),
     ):
         _print_setup(run, position)
-        _steps(run, output_dir, bar, position, observe)
+        _steps(run, output_dir, _Progress(bar), position, observe)
         if not run.args["skip_model_save"]:
             save_model(output_dir / MODEL, _model_contents(run))
         _write_done(output_dir)
 
 
-def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position, observe: Observer) -> None:
+class _Progress:
+    """What people see: the bar on a terminal, and lines, one at the latest after half a minute."""
+
+    def __init__(self, bar: ProgressBar) -> None:
+        self.bar, self._told = bar, time.monotonic()
+
+    def line(self, text: str) -> None:
+        print(text, flush=True)
+        self._told = time.monotonic()
+
+    def after_silence(self, text: str) -> None:
+        if time.monotonic() - self._told > _SILENCE:
+            self.line(text)
+
+
+def _steps(
+    run: Setup, output_dir: Path, progress: _Progress, position: Position, observe: Callable[[records.Record], None]
+) -> None:
     tasks = TaskDataset(
         run.dataset.datasets,
         run.splits,
@@ -78,46 +95,61 @@ def _steps(run: Setup, output_dir: Path, bar: ProgressBar, position: Position, o
     )
     schedule = Schedule(run.n_steps, run.checkpoint_freq, evaluation_tasks(run.splits), position.next_step)
     batches = open_stream(tasks, schedule, run.workers, pin_memory=run.device.type == "cuda")
-    origin = provenance(run.device, run.args["seed"], data_identity(run))
+    origin = provenance(run)
+    save_models = run.args["save_model_every_checkpoint"] and not run.args["skip_model_save"]
     save_every = run.args["checkpoint_every"]
     last_record = run.start_time
     for step in range(position.next_step, run.n_steps):
         with failures.explained(run, step, output_dir):
             figures = _step(run, batches)
-        for name, value in figures.items():
-            position.since_record.setdefault(name, []).append(float(value))
-        position.next_step = step + 1
-        bar.advance()
-        if schedule.is_checkpoint(step):
-            with failures.explained(run, step, output_dir):
-                record = _record(run, schedule, batches, position)
-            now = time.monotonic()
-            record["wall_time"], last_record = now - last_record, now
-            records.append(output_dir / RESULTS, record | {"provenance": origin})
-            position.since_record = {}
-            with failures.explained(run, step, output_dir):
+            for name, value in figures.items():
+                position.since_record.setdefault(name, []).append(float(value))
+            position.next_step = step + 1
+            progress.bar.advance()
+            progress.after_silence(f"step {step:>5}/{run.n_steps - 1}  loss {figures['loss']:.4f}")
+            if schedule.is_checkpoint(step):
+                record = _record(run, schedule, batches, position, progress)
+                now = time.monotonic()
+                record["wall_time"], last_record = now - last_record, now
+                records.append(output_dir / RESULTS, record | {"provenance": origin})
+                position.since_record = {}
                 observe(record)
-            if run.args["save_model_every_checkpoint"] and not run.args["skip_model_save"]:
-                save_model(output_dir / model_of_step(step), _model_contents(run))
+                if save_models:
+                    save_model(output_dir / model_of_step(step), _model_contents(run))
         if (step + 1) % save_every == 0 if save_every else schedule.is_checkpoint(step):
             save_position(output_dir / CHECKPOINT, run, position)
 
 
-def _record(run: Setup, schedule: Schedule, batches: Iterator[Batch], position: Position) -> records.Record:
+def _record(
+    run: Setup, schedule: Schedule, batches: Iterator[Batch], position: Position, progress: _Progress
+) -> records.Record:
     """Evaluate; the record of the step just done."""
     step = position.next_step - 1
     epoch_steps = min(len(split.in_) / run.hparams["batch_size"] for split in run.splits)
     record: records.Record = {"step": step, "epoch": step / epoch_steps}
     record |= {name: _mean(values) for name, values in position.since_record.items()}
     start = time.monotonic()
-    by_split = accuracies(run.algorithm, islice(batches, len(schedule.evaluation)), run.device)
+    by_split = accuracies(run.algorithm, _shown(batches, run, schedule, step, progress), run.device)
     evaluation_time = time.monotonic() - start
     record |= {f"env{i}_{kind}_acc": None for i in range(len(run.splits)) for kind in ("in", "out")}
     record |= {f"{name}_acc": value for name, value in by_split.items()}
     record["mem_gb"] = torch.cuda.max_memory_allocated() / 2**30 if run.device.type == "cuda" else 0.0
-    left = _seconds_left(run, schedule, step, record["step_time"], evaluation_time)
-    print(f"{_line(record, run)}{left}", flush=True)
+    progress.line(_line(record, run) + _seconds_left(run, schedule, step, record["step_time"], evaluation_time))
     return record | {"hparams": run.hparams, "args": run.args}
+
+
+def _shown(batches: Iterator[Batch], run: Setup, schedule: Schedule, step: int, progress: _Progress) -> Iterator[Batch]:
+    """The batches of one evaluation, while people see how far it is."""
+    total = sum(len(task.keys) for task in schedule.evaluation)
+    if step == schedule.start:
+        progress.line(f"evaluating {total:,} images of {len(run.splits)} environments")
+    done = 0
+    for batch in islice(batches, len(schedule.evaluation)):
+        yield batch
+        done += len(batch.y)
+        progress.bar.advance(0, f"evaluated {done:,} of {total:,} images")
+        progress.after_silence(f"evaluated {done:,} of {total:,} images")
+    progress.bar.advance(0, "")
 
 
 def _mean(values: list[float]) -> float:
@@ -179,35 +211,17 @@ def _model_contents(run: Setup) -> dict[str, Any]:
     }
 
 
-def _claim(output_dir: Path, restart: bool) -> None:
-    """Make sure that a run's files can be written to ``output_dir``; with ``restart``, remove those of an earlier one.
-
-    Raises:
-        UserError: they cannot.
-    """
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        probe = output_dir / ".writable"
-        probe.touch()
-        probe.unlink()
-        if shutil.disk_usage(output_dir).free < 2**20:
-            raise UserError(f"--output_dir {output_dir}: the disk is full")
-        if restart:
-            for path in files_of_run(output_dir):
-                path.unlink(missing_ok=True)
-            shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
-    except OSError as error:
-        raise UserError(f"--output_dir {output_dir} cannot be written: {error.strerror}") from error
-
-
 def _print_setup(run: Setup, position: Position) -> None:
     if position.next_step:
         print(f"resumed at step {position.next_step}")
     print(f"device: {run.device}, workers: {run.workers}, torch: {torch.__version__}")
-    for title, values in (("args", run.args), ("hparams", run.hparams)):
-        print(f"{title}: " + ", ".join(f"{name}={value}" for name, value in sorted(values.items())))
+    defaults = hparams_registry.default_hparams(run.args["algorithm"], run.args["dataset"])
+    chosen = {name: value for name, value in run.hparams.items() if value != defaults[name]}
+    for title, values in (("args", run.args), ("hparams that are not the default", chosen)):
+        print(f"{title}: " + (", ".join(f"{name}={value}" for name, value in sorted(values.items())) or "none"))
+    held_out = run.args["test_envs"]
     sizes = (
-        f"{name} {len(split.in_)}+{len(split.out)}"
-        for name, split in zip(run.dataset.environments, run.splits, strict=True)
+        f"{i} {name} {len(split.in_)}+{len(split.out)}{' (test)' if i in held_out else ''}"
+        for i, (name, split) in enumerate(zip(run.dataset.environments, run.splits, strict=True))
     )
     print(f"samples in+out: {', '.join(sizes)}", flush=True)

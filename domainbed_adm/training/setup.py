@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,13 +21,28 @@ from domainbed_adm.run_args import RunArgs
 from domainbed_adm.system.console import warn
 from domainbed_adm.system.machine import WORKERS_VARIABLE, cpu_count
 from domainbed_adm.system.seeding import seed_hash
-from domainbed_adm.training.memory_errors import memory_errors_explained
+from domainbed_adm.training.failures import torch_errors_explained
 from domainbed_adm.training.splits import Splits, split_environments
 
 
 @dataclass
 class Setup:
-    """A run, checked and built, that has written nothing yet; ``start_time`` is when building began, monotonic."""
+    """A run, checked and built, that has written nothing yet.
+
+    Attributes:
+        args: the flags that its records keep.
+        hparams: what it trains with.
+        dataset: its environments.
+        splits: of each environment.
+        algorithm: on ``device``, in training mode; None until it is built.
+        device: where it trains.
+        n_steps: number of training steps.
+        checkpoint_freq: steps from one evaluation to the next.
+        workers: number of loading processes.
+        trace_difficulty: training images to score at each checkpoint, True for the default number, None for no trace.
+        tensorboard: whether to write events for TensorBoard, with histograms of the trace (which it turns on).
+        start_time: when building began, of ``time.monotonic``.
+    """
 
     args: dict[str, Any]
     hparams: dict[str, Any]
@@ -38,18 +53,29 @@ class Setup:
     n_steps: int
     checkpoint_freq: int
     workers: int
+    trace_difficulty: int | Literal[True] | None
+    tensorboard: bool
     start_time: float
 
-    def in_words(self, moment: str = "") -> str:
-        """What is run, on how much data at a time, for messages about memory."""
-        return _in_words(self.args, self.hparams, self.dataset, self.device, moment)
+    def in_words(self, step: int | None = None) -> str:
+        """What is run, on how much data at a time, for messages."""
+        return (
+            f"{self.args['algorithm']} on {self.args['dataset']}{'' if step is None else f', step {step}'}, "
+            f"{self.n_sources} domains x batch_size {self.hparams['batch_size']}, "
+            f"inputs {tuple(self.dataset.input_shape)}, on {self.device}"
+        )
+
+    @property
+    def n_sources(self) -> int:
+        """Number of environments to train on."""
+        return len(self.dataset) - len(self.args["test_envs"])
 
 
 def set_up(args: RunArgs) -> Setup:
     """Build the run that these flags describe, and set this process to its number of threads.
 
     Raises:
-        UserError: a flag, an hparam or the data keep the run from starting.
+        UserError: a flag, an hparam or the data keep the run from starting, or the network does not fit into memory.
     """
     start_time = time.monotonic()
     torch.set_num_threads(args.threads)
@@ -58,20 +84,33 @@ def set_up(args: RunArgs) -> Setup:
     dataset = get_dataset_class(args.dataset)(args.data_dir, list(args.test_envs), hparams)
     check_test_envs(args.test_envs, dataset.environments)
     n_steps = args.steps or dataset.N_STEPS
-    _state_run_facts(hparams, dataset, n_steps)
+    # what only the run knows, where the method reads it
+    std = list(dataset.normalization.std) if dataset.normalization else None
+    hparams |= {name: value for name, value in (("total_steps", n_steps), ("input_std", std)) if name in hparams}
     lengths = [len(environment) for environment in dataset.datasets]
     splits = split_environments(
         lengths, list(args.test_envs), args.trial_seed, args.holdout_fraction, args.uda_holdout_fraction
     )
     if args.task == "domain_adaptation" and not any(split.uda for split in splits):
         raise UserError("task domain_adaptation needs unlabeled samples: give --uda_holdout_fraction above 0")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    algorithm = _build(args, hparams, dataset, device)
-    workers = worker_budget(args.workers, dataset.N_WORKERS, os.environ)
-    checkpoint_freq = args.checkpoint_freq or dataset.CHECKPOINT_FREQ
-    return Setup(
-        args.recorded(), hparams, dataset, splits, algorithm, device, n_steps, checkpoint_freq, workers, start_time
+    run = Setup(
+        args.recorded(),
+        hparams,
+        dataset,
+        splits,
+        algorithm=None,
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        n_steps=n_steps,
+        checkpoint_freq=args.checkpoint_freq or dataset.CHECKPOINT_FREQ,
+        workers=worker_budget(args.workers, dataset.N_WORKERS, os.environ),
+        trace_difficulty=args.trace_difficulty,
+        tensorboard=args.tensorboard,
+        start_time=start_time,
     )
+    make = get_algorithm_class(args.algorithm)
+    with torch_errors_explained(run.in_words()):
+        run.algorithm = make(dataset.input_shape, dataset.num_classes, run.n_sources, hparams).to(run.device)
+    return run
 
 
 def check_test_envs(test_envs: Sequence[int], environments: list[str]) -> None:
@@ -121,39 +160,6 @@ def worker_budget(asked: int | None, deserved: int, environment: Mapping[str, st
         return min(asked, cpus)
     limit = environment.get(WORKERS_VARIABLE, "")
     return min(deserved, int(limit) if limit.isdecimal() else cpus, cpus)
-
-
-def _state_run_facts(hparams: dict[str, Any], dataset: MultipleDomainDataset, n_steps: int) -> None:
-    """Put in what only the run knows, where the method reads it."""
-    std = dataset.normalization.std if dataset.normalization else None
-    facts = {"total_steps": n_steps, "input_std": None if std is None else list(std)}
-    hparams.update({name: value for name, value in facts.items() if name in hparams})
-
-
-def _build(args: RunArgs, hparams: dict[str, Any], dataset: MultipleDomainDataset, device: torch.device) -> Any:
-    """Make the algorithm.
-
-    Raises:
-        UserError: it does not fit into memory.
-    """
-    sources = len(dataset) - len(args.test_envs)
-    make = get_algorithm_class(args.algorithm)
-    with memory_errors_explained(_in_words(args.recorded(), hparams, dataset, device)):
-        return make(dataset.input_shape, dataset.num_classes, sources, hparams).to(device)
-
-
-def _in_words(
-    args: Mapping[str, Any],
-    hparams: Mapping[str, Any],
-    dataset: MultipleDomainDataset,
-    device: torch.device,
-    moment: str = "",
-) -> str:
-    sources = len(dataset) - len(args["test_envs"])
-    return (
-        f"{args['algorithm']} on {args['dataset']}{moment}, {sources} domains x batch_size {hparams['batch_size']}, "
-        f"inputs {tuple(dataset.input_shape)}, on {device}"
-    )
 
 
 def _seed_everything(seed: int) -> None:

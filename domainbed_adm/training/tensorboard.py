@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,13 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.system.disk import writing
 from domainbed_adm.training.setup import Setup
 
+#: Adds a record's numbers, and a histogram of each measure's finite scores; a UserError where the system refuses.
+Write = Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], None]
 
-class TensorBoard:
-    """Writes one run's events.
+
+@contextmanager
+def opened(run: Setup, folder: Path, next_step: int) -> Iterator[Write]:
+    """Within the block, a function that writes a record's events; the file is closed at the end.
 
     Args:
         run: the run.
@@ -29,69 +33,40 @@ class TensorBoard:
         next_step: where the run goes on; TensorBoard shows nothing that was written for later steps.
 
     Raises:
-        UserError: tensorboard is not installed, or the system refuses to write.
+        UserError: tensorboard is not installed, or the system refuses to write; an error of the block goes first.
     """
+    check_available()
+    from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, run: Setup, folder: Path, next_step: int) -> None:
-        check_available()
-        from torch.utils.tensorboard import SummaryWriter
+    prefix = "te_" + "_".join(run.dataset.environments[env] for env in run.args["test_envs"])
 
-        held_out = "_".join(run.dataset.environments[env] for env in run.args["test_envs"])
-        self._prefix = f"te_{held_out}"
-        self._folder = folder
+    def write(record: Mapping[str, Any], scores: Mapping[str, np.ndarray]) -> None:
         with writing(folder):
-            self._writer = SummaryWriter(str(folder), purge_step=next_step)
+            for name, value in record.items():
+                if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+                    group = "all" if name.endswith("_acc") else "summary"
+                    events.add_scalar(f"{prefix}/{group}/{name}", value, record["step"])
+            for name, values in scores.items():
+                finite = values[np.isfinite(values)]
+                events.add_histogram(f"{prefix}/difficulty/{name}", finite, record["step"])
+            events.flush()
 
-    def write(self, record: Mapping[str, Any], scores: Mapping[str, np.ndarray]) -> None:
-        """Add a record's numbers, and a histogram of each measure's finite scores.
-
-        Raises:
-            UserError: the system refuses to write.
-        """
-        with writing(self._folder):
-            self._write(record, scores)
-
-    def _write(self, record: Mapping[str, Any], scores: Mapping[str, np.ndarray]) -> None:
-        step = record["step"]
-        for name, value in record.items():
-            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-                group = "all" if name.endswith("_acc") else "summary"
-                self._writer.add_scalar(f"{self._prefix}/{group}/{name}", value, step)
-        for name, values in scores.items():
-            self._writer.add_histogram(f"{self._prefix}/difficulty/{name}", values[np.isfinite(values)], step)
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Close the file.
-
-        Raises:
-            UserError: the system refuses to write what is left.
-        """
-        with writing(self._folder):
-            self._writer.close()
-
-
-@contextmanager
-def opened(run: Setup, folder: Path, next_step: int) -> Iterator[TensorBoard]:
-    """Within the block, a :class:`TensorBoard`; it is closed at the end, which hides no error of the block.
-
-    Raises:
-        UserError: tensorboard is not installed, or the system refuses to write.
-    """
-    with _told_once():
-        events = TensorBoard(run, folder, next_step)
+    with _no_traceback_of_the_writing_thread():
+        with writing(folder):
+            events: Any = SummaryWriter(str(folder), purge_step=next_step)
         try:
-            yield events
+            yield write
         except BaseException:
             with suppress(Exception):
                 events.close()
             raise
-        events.close()
+        with writing(folder):
+            events.close()
 
 
 @contextmanager
-def _told_once() -> Iterator[None]:
-    """Within the block, the thread that writes prints no traceback: what it meets is raised again by the next call."""
+def _no_traceback_of_the_writing_thread() -> Iterator[None]:
+    """What the thread that writes meets is raised again by the next call: it need not print it as well."""
     before = threading.excepthook
 
     def hook(args: threading.ExceptHookArgs) -> None:

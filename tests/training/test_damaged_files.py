@@ -87,7 +87,7 @@ def test_both_are_taken_as_they_are(run, tmp_path):
 
 
 CHECKPOINTS = [
-    (("identity", "--algorithm"), "a\nb", "another run: --algorithm (a b there, FSAM_SPL_ADM here)"),
+    (("identity", "--algorithm"), "a\nb", r"another run: --algorithm (a\nb there, FSAM_SPL_ADM here)"),
     (("random",), GONE, "it lacks random"),
     (("position",), {"step": 2}, "unexpected keyword argument 'step'"),
     (("algorithm", "classifier.weight"), torch.ones(3), "size mismatch for classifier.weight"),

@@ -98,6 +98,18 @@ def test_too_little_memory_in_an_evaluation_is_one_line_too(tmp_path, monkeypatc
     assert "out of memory: SAM_SSPL_ADM on Debug28, step 0" in told
 
 
+def test_a_batch_too_small_for_batch_norm_is_one_line(tmp_path, monkeypatch, capsys):
+    def normalise(algorithm, update):
+        torch.nn.BatchNorm1d(2)(torch.ones(1, 2))
+
+    spoil(monkeypatch, 1, normalise)
+    assert train(tmp_path, batch_size=1) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert "SAM_SSPL_ADM on Debug28, step 0, 2 domains x batch_size 1" in told
+    assert "BatchNorm needs more than one value of each channel in a batch: raise the hparam batch_size" in told
+
+
 def test_another_error_keeps_its_traceback(tmp_path, monkeypatch):
     def fail(algorithm, update):
         raise RuntimeError("shapes do not match")

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from domainbed_adm.cli import main
@@ -112,12 +113,69 @@ def test_records_of_an_earlier_version_say_less_and_are_taken(tmp_path, monkeypa
     """They tell the environments' names, not their sizes; DomainBed's tell nothing of the data."""
     assert train(tmp_path / "whole", "SAM") == 0
     train_killed(monkeypatch, 4, tmp_path / "broken", "SAM")
-    lost = [{"samples"}, {"samples", "environments"}]
+    lost = [{"samples", "fingerprints"}, {"samples", "environments", "fingerprints"}]
     lines = [
         {**record, "provenance": {k: v for k, v in record["provenance"].items() if k not in names}}
         for record, names in zip(records_of(tmp_path / "broken"), lost, strict=True)
     ]
     (tmp_path / "broken/results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert train(tmp_path / "broken", "SAM") == 0
+    monkeypatch.setattr("tests.training.test_resume.NOISE", ("step_time", "wall_time", "mem_gb", "args", "provenance"))
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+def relabelled(folder):
+    """A circle becomes a square and a square a circle: no count changes."""
+    a, b = folder / "Shapes/light/circle/0.jpg", folder / "Shapes/light/square/0.jpg"
+    circle, square = a.read_bytes(), b.read_bytes()
+    a.write_bytes(square)
+    b.write_bytes(circle)
+
+
+def other_pixels(folder):
+    Image.fromarray(np.zeros((41, 53, 3), np.uint8)).save(folder / "Shapes/light/circle/0.jpg")
+
+
+@pytest.mark.parametrize("change", [relabelled, other_pixels])
+@pytest.mark.parametrize("state", ["done", "records alone", "checkpoint alone"])
+def test_data_that_changed_where_no_count_did_are_refused(tmp_path, image_folder, monkeypatch, capsys, change, state):
+    run = tmp_path / "run"
+    if state == "checkpoint alone":
+        monkeypatch.setattr("domainbed_adm.training.loop._write_done", lambda _: None)
+    assert shapes(tmp_path, image_folder, "--steps", "3") == 0
+    monkeypatch.undo()
+    if state == "records alone":
+        (run / "done").unlink()
+    change(image_folder)
+    before = contents(run)
+    capsys.readouterr()
+    assert shapes(tmp_path, image_folder, "--steps", "3") == 2
+    error = capsys.readouterr().err
+    assert "another run: the images or labels of light have changed. Give another --output_dir, or --restart" in error
+    assert error.count("\n") == 1
+    assert contents(run) == before
+    assert shapes(tmp_path, image_folder, "--steps", "3", "--restart") == 0
+
+
+def test_data_that_moved_are_the_same_data(tmp_path, image_folder):
+    assert shapes(tmp_path, image_folder, "--steps", "3") == 0
+    image_folder.rename(tmp_path / "elsewhere")
+    assert shapes(tmp_path, tmp_path / "elsewhere", "--steps", "3") == 0
+
+
+def test_a_checkpoint_of_a_version_without_fingerprints_goes_on(tmp_path, monkeypatch):
+    """Those of earlier commits lack them; the records written from then on have them."""
+    assert train(tmp_path / "whole", "SAM") == 0
+    train_killed(monkeypatch, 4, tmp_path / "broken", "SAM")
+    checkpoint = torch.load(tmp_path / "broken/checkpoint.pkl", weights_only=True)
+    assert len(checkpoint["identity"].pop("fingerprints")) == 3
+    torch.save(checkpoint, tmp_path / "broken/checkpoint.pkl")
+    records = records_of(tmp_path / "broken")
+    for record in records:
+        del record["provenance"]["fingerprints"]
+    (tmp_path / "broken/results.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert train(tmp_path / "broken", "SAM") == 0
+    kept = [len(record["provenance"].get("fingerprints", ())) for record in records_of(tmp_path / "broken")]
+    assert kept == [0, 0, 3]
     monkeypatch.setattr("tests.training.test_resume.NOISE", ("step_time", "wall_time", "mem_gb", "args", "provenance"))
     assert_same(tmp_path / "whole", tmp_path / "broken")

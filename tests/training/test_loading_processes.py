@@ -122,6 +122,15 @@ def test_many_domains_cost_no_more_open_files():
     assert [x.flatten().tolist() for x, _ in minibatches] == [[float(i)] * 2 for i in range(1, 150)]
 
 
+@pytest.mark.parametrize("limit", [20, 24, 40])
+def test_too_few_files_are_refused_before_a_process_starts(monkeypatch, limit):
+    monkeypatch.setattr("resource.getrlimit", lambda _: (limit, limit))
+    data = tasks([TensorEnvironment(torch.zeros(3, 1), [0] * 3)] * 2)
+    with pytest.raises(UserError, match="^too many open files: raise the limit"):
+        open_stream(data, Schedule(1, 1, []), 2, pin_memory=False)
+    assert len(list(open_stream(data, Schedule(1, 1, []), 0, pin_memory=False))) == 1
+
+
 SCRIPT = """
 import multiprocessing, os, time
 import torch

@@ -21,8 +21,8 @@ RECORD = {"step": 0} | {f"env{i}_in_acc": 0.5 for i in range(9)}
 
 def watched(folder):
     """What is written of a run, without the training."""
-    with opened(RUN, folder / "tensorboard", 0) as events:
-        events.write(RECORD, {"ADM": np.arange(9.0)})
+    with opened(RUN, folder / "tensorboard", 0) as write:
+        write(RECORD, {"ADM": np.arange(9.0)})
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

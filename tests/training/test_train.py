@@ -55,6 +55,7 @@ def test_every_method_trains_and_leaves_domainbeds_files(tmp_path, algorithm):
             "seed",
             "environments",
             "samples",
+            "fingerprints",
         }
         assert (origin["environments"], origin["samples"]) == (["0", "1", "2"], [16, 16, 16])
     if METHODS[algorithm].curriculum:
@@ -190,6 +191,21 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
     assert "step     0/1  loss" in out
     assert "\x1b" not in out
     assert (tmp_path / "run/out.txt").read_text() == out
+
+
+def test_a_run_says_what_it_does_before_it_takes_long(tmp_path, monkeypatch, capsys):
+    """Of the hparams those that were chosen; which environments are held out; and how far an evaluation is."""
+    monkeypatch.setattr("domainbed_adm.training.loop._SILENCE", 0.0)
+    assert train(tmp_path, "--steps", "2", "--test_envs", "1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "hparams that are not the default: batch_size=4, cnn_width=8" in lines
+    place = lines.index("samples in+out: 0 0 13+3, 1 1 13+3 (test), 2 2 13+3")
+    assert lines[place + 1].startswith("step     0/1  loss ")
+    assert lines[place + 2] == "evaluating 48 images of 3 environments"
+    assert lines[place + 3] == "evaluated 13 of 48 images"
+    assert lines[place + 8] == "evaluated 48 of 48 images"
+    assert "  test in " in lines[place + 9]
+    assert len([line for line in lines if line.startswith("evaluating")]) == 1
 
 
 BAD = {
