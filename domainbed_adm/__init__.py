@@ -13,6 +13,7 @@ The flow, which is also the layout::
                               gradient function -> gradient for the optimizer; ``step``: the three
                               wired into one training step of any PyTorch loop
 ``algorithms``                the grid as DomainBed ``Algorithm`` classes
+``registry``                  the names there are, with those of installed extensions
 ``hparams_registry``          their defaults, random ranges and valid ranges
 ``networks``, ``backbones``   what is trained; pretrained feature extractors
 ``run_args``, ``run_files``   the flags of a run; every file name and exit code

@@ -7,8 +7,8 @@ coefficient of variation      std(xi_t) / mean(xi_t), std with divisor N; 0: all
 correlation with the last     Spearman's of xi_t and xi_{t-1}: whether the order lasts; NaN at t = 0
 correlation with correctness  Spearman's of xi_t and c in {0, 1}^N, whether the image is right at t = T - 1: below
                               0 where images that end wrong were scored harder
-linear share                  share of the pairs (i, j) with ADM_i < ADM_j that the linear estimator has in that order
-linear rank correlation       Spearman's of ADM and its linear estimator
+share of an estimate          share of the pairs (i, j) with xi_i < xi_j that the estimate has in that order
+rank correlation of it        Spearman's of xi_t and its estimate
 ============================  ==================================================================================
 
 Where scores are all equal a correlation is NaN; where one is no finite number, all figures of its checkpoint are.
@@ -17,19 +17,13 @@ Spearman's is Pearson's of mean ranks (Spearman, 1904).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
 
-from domainbed_adm.training.difficulty_trace import Trace
 
-#: The measures compared; the linear estimator has its own two figures.
-COMPARED = ("Loss", "GDM", "ADM")
-
-
-@dataclass(frozen=True)
-class Separability:
+class Separability(NamedTuple):
     """Figures of one measure at each checkpoint, each of shape (T,)."""
 
     variation: np.ndarray
@@ -37,9 +31,8 @@ class Separability:
     correctness_correlation: np.ndarray
 
 
-@dataclass(frozen=True)
-class LinearEstimator:
-    """How much of the exact ADM's order its linear estimator keeps, at each checkpoint, each of shape (T,)."""
+class Agreement(NamedTuple):
+    """How much of a measure's order its estimate keeps, at each checkpoint, each of shape (T,)."""
 
     share: np.ndarray
     rank_correlation: np.ndarray
@@ -60,11 +53,11 @@ def separability(scores: np.ndarray, correct: np.ndarray) -> Separability:
     return Separability(variation, rank_correlations(scores, previous), rank_correlations(scores, final))
 
 
-def linear_estimator(trace: Trace) -> LinearEstimator:
-    """How the linear estimator of a trace fares."""
-    exact, linear = (_finite(trace.scores[name]) for name in ("ADM", "ADM_linear"))
-    share = np.array([same_order(*pair) for pair in zip(exact, linear, strict=True)])
-    return LinearEstimator(share, rank_correlations(exact, linear))
+def agreement(exact: np.ndarray, estimate: np.ndarray) -> Agreement:
+    """How an estimate fares against the exact scores, both of shape (T, N)."""
+    exact, estimate = _finite(exact), _finite(estimate)
+    share = np.array([same_order(*pair) for pair in zip(exact, estimate, strict=True)])
+    return Agreement(share, rank_correlations(exact, estimate))
 
 
 def _finite(scores: np.ndarray) -> np.ndarray:

@@ -43,15 +43,17 @@ def difficulty(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
 
 
 def _traced(dataset: str, methods: list[Any]) -> Analysis:
-    from domainbed_adm.analysis.difficulty import rows
+    from domainbed_adm.analysis.difficulty import backwards, rows
     from domainbed_adm.analysis.difficulty_figures import difficulty_panels
 
-    last = {method.algorithm: int(method.step[-1]) for method in methods}
+    ends = {method.algorithm: int(method.step[-1]) for method in methods}
+    last = [row for row in rows(methods) if row["step"] == ends[row["algorithm"]]]
     lines = [
         Row([row["measure"], row["algorithm"]], [number(row[name], form) for name, (_, form) in _TRACED.items()])
-        for row in rows(methods)
-        if row["step"] == last[row["algorithm"]]
+        for row in last
     ]
-    table = Table(f"{dataset}, last checkpoint", ["Difficulty", "Method"], [one for one, _ in _TRACED.values()], lines)
+    headings = [heading for heading, _ in _TRACED.values()]
+    caption, note = f"{dataset}, last checkpoint", " ".join(backwards(last))
+    table = Table(caption, ["Difficulty", "Method"], headings, lines, note)
     shown = pair(methods)
     return Analysis(dataset, drawn(shown), charts(dataset, partial(difficulty_panels, shown)), table)

@@ -133,7 +133,7 @@ def add_difficulty(commands: Any) -> None:
     parser = commands.add_parser(
         "difficulty",
         help="each difficulty over training: its distribution, and how well it tells samples apart",
-        description="Draw what train --trace_difficulty kept: the distribution of Loss, GDM and ADM over training, a\n"
+        description="Draw what train --trace_difficulty kept: the distribution of each difficulty over training, a\n"
         "column for each method; below, how well each still tells samples apart, and how much of ADM's order its\n"
         "linear estimator keeps. Runs of one method are put together. Prints the first and the last checkpoint.",
         examples="  domainbed-adm analyze difficulty results/smoke --algorithms ERM SAM\n"
@@ -192,7 +192,7 @@ def _check_ranges(args: argparse.Namespace) -> None:
 
 
 def _difficulty(args: argparse.Namespace) -> int:
-    from domainbed_adm.analysis.difficulty import analyze_difficulty
+    from domainbed_adm.analysis.difficulty_command import analyze_difficulty
 
     analyze_difficulty(find_runs(args.runs, args), args.output or args.runs[0] / "difficulty.svg", args.json)
     return 0

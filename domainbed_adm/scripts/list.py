@@ -152,7 +152,11 @@ def main(argv: Sequence[str]) -> int:
     if args.what == "algorithms":
         _print([{"part": card.name, "about": card.summary, "paper": card.paper} for card in _cards()], _WIDTH)
         _print([{name: value for name, value in row.items() if name not in _PROSE} for row in rows])
-        print(COST + _saved())
+        print(COST)
+        for card in DIFFICULTIES.values():
+            if card.estimate:
+                saved = card.cost.forwards - card.estimate.cost.forwards
+                print(f"{card.estimate.hparam.name} {card.estimate.value} saves {saved}F of {card.name}.")
     else:
         _print(rows)
     return 0
@@ -160,16 +164,6 @@ def main(argv: Sequence[str]) -> int:
 
 def _print(rows: Rows, width: int | None = None) -> None:
     show(list(rows[0]), [[str(value) for value in row.values()] for row in rows], prose=_PROSE, width=width)
-
-
-def _saved() -> str:
-    """What the estimates of difficulties save, in sentences."""
-    estimates = [(card, card.estimate) for card in DIFFICULTIES.values() if card.estimate]
-    return "".join(
-        f" {estimate.hparam.name} {estimate.value} saves {card.cost.forwards - estimate.cost.forwards}F of a "
-        f"{card.name} method."
-        for card, estimate in estimates
-    )
 
 
 if __name__ == "__main__":

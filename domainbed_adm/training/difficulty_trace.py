@@ -1,43 +1,48 @@
-"""``difficulty.npz``: how hard a fixed sample of the training images is, by every measure, at each checkpoint.
+"""``difficulty.npz``: how hard a fixed sample of the training images is, by every difficulty, at each checkpoint.
 
 The sample is scored beside training and leaves no trace in it: no parameter, gradient, BatchNorm statistic or random
 number moves. A score is what the curriculum would see: the mini-batches hold the source domains in equal shares, in the
-mode of ``side_effects.as_trained``; images are not augmented. Cost at a checkpoint: 5 F of the sample (a clean pass
-with its input gradient, the pass at the FGSM copies, a pass in evaluation mode).
+mode of ``side_effects.as_trained``; images are not augmented. Cost at a checkpoint: 4 F of the sample (a clean pass
+with its input gradient, a pass in evaluation mode), and the forward passes of each difficulty, 1 F for ADM.
 
-==========================================  =====================================================================
-``environment``, ``sample``                 (N,) int64: which image each one is
-``step``                                    (T,) int64: the step scored after
-``Loss``, ``GDM``, ``ADM``, ``ADM_linear``  (T, N) float32: scores, as in ``difficulty``
-``correct``                                 (T, N) bool: whether the image is classified rightly, in evaluation mode
-==========================================  =====================================================================
+=======================  ========================================================================================
+``environment``          (N,) int64: with ``sample``, which image each one is
+``sample``               (N,) int64: its position in the environment
+``step``                 (T,) int64: the step scored after
+``correct``              (T, N) bool: whether the image is classified rightly, in evaluation mode
+``<difficulty>``         (T, N) float32: scores by each difficulty there is, such as ``Loss``, ``GDM`` and ``ADM``
+``<difficulty>_<name>``  (T, N) float32: its estimate, such as ``ADM_linear``
+=======================  ========================================================================================
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.method.difficulty import ADM, GDM, Probe
+from domainbed_adm.method.cards import DIFFICULTIES
+from domainbed_adm.method.difficulty import Difficulty, Probe
 from domainbed_adm.method.side_effects import RandomState, as_trained
 from domainbed_adm.method.step import cross_entropy
 from domainbed_adm.system.disk import replacing
 from domainbed_adm.system.seeding import raw_stream
 from domainbed_adm.training.setup import Setup
 
-MEASURES = ("Loss", "GDM", "ADM", "ADM_linear")
 #: Images scored where the user names no number; fewer where there are fewer.
 DEFAULT_SIZE = 256
+#: Arrays of the file that are no scores.
+_NOT_SCORES = ("environment", "sample", "step", "correct")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Trace:
     """Scores of N images at T checkpoints; see the module's docstring."""
 
@@ -48,11 +53,11 @@ class Trace:
     correct: np.ndarray
 
     @classmethod
-    def begin(cls, chosen: list[tuple[int, int]]) -> Trace:
-        """A trace of these (environment, position) without a checkpoint yet."""
-        environment, sample = np.array(chosen, dtype=np.int64).reshape(-1, 2).T
-        empty = np.zeros((0, len(chosen)), np.float32)
-        return cls(environment, sample, np.zeros(0, np.int64), dict.fromkeys(MEASURES, empty), empty.astype(bool))
+    def begin(cls, images: list[tuple[int, int]], measures: Iterable[str]) -> Trace:
+        """A trace of these (environment, position) by these difficulties, without a checkpoint yet."""
+        environment, sample = np.array(images, dtype=np.int64).reshape(-1, 2).T
+        empty = np.zeros((0, len(images)), np.float32)
+        return cls(environment, sample, np.zeros(0, np.int64), dict.fromkeys(measures, empty), empty.astype(bool))
 
     @property
     def images(self) -> list[tuple[int, int]]:
@@ -63,13 +68,13 @@ class Trace:
         """The part of the checkpoints before ``step``."""
         kept = self.step < step
         scores = {name: values[kept] for name, values in self.scores.items()}
-        return Trace(self.environment, self.sample, self.step[kept], scores, self.correct[kept])
+        return replace(self, step=self.step[kept], scores=scores, correct=self.correct[kept])
 
-    def with_checkpoint(self, step: int, scores: dict[str, np.ndarray], correct: np.ndarray) -> Trace:
+    def with_checkpoint(self, step: int, scores: Mapping[str, np.ndarray], correct: np.ndarray) -> Trace:
         """The trace and one checkpoint more."""
         longer = {name: np.concatenate([values, scores[name][None]]) for name, values in self.scores.items()}
-        steps = np.append(self.step, step)
-        return Trace(self.environment, self.sample, steps, longer, np.concatenate([self.correct, correct[None]]))
+        correct = np.concatenate([self.correct, correct[None]])
+        return replace(self, step=np.append(self.step, step), scores=longer, correct=correct)
 
     def save(self, path: Path) -> None:
         """Write the trace, whole or not at all.
@@ -77,8 +82,7 @@ class Trace:
         Raises:
             UserError: the system refuses.
         """
-        arrays: dict[str, Any] = {name: getattr(self, name) for name in ("environment", "sample", "step", "correct")}
-        arrays |= self.scores
+        arrays: dict[str, Any] = {name: getattr(self, name) for name in _NOT_SCORES} | self.scores
         with replacing(path) as file:
             np.savez_compressed(file, **arrays)
 
@@ -91,23 +95,15 @@ def load_trace(path: Path) -> Trace:
     """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("environment", "sample", "step", "correct", *MEASURES)}
+            scores = {name: file[name] for name in file.files}
+            environment, sample, step, correct = (scores.pop(name) for name in _NOT_SCORES)
     except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is no difficulty trace, or damaged") from error
-    n, t = arrays["sample"].shape, arrays["step"].shape
-    shapes = {"environment": n, "sample": n, "step": t, "correct": t + n, **dict.fromkeys(MEASURES, t + n)}
-    wrong = [
-        name for name, shape in shapes.items() if arrays[name].shape != shape or arrays[name].dtype.kind not in "ifb"
-    ]
-    if wrong or len(n) != 1 or len(t) != 1:
+    shape = (*step.shape, *sample.shape)
+    wrong = [name for name, values in {"correct": correct, **scores}.items() if values.shape != shape]
+    if wrong or len(shape) != 2 or environment.shape != sample.shape or not scores:
         raise UserError(f"{path} is no difficulty trace: wrong shape of {', '.join(wrong) or 'step or sample'}")
-    return Trace(
-        arrays["environment"],
-        arrays["sample"],
-        arrays["step"],
-        {name: arrays[name] for name in MEASURES},
-        arrays["correct"].astype(bool),
-    )
+    return Trace(environment, sample, step, scores, correct.astype(bool))
 
 
 class DifficultyTracer:
@@ -125,52 +121,66 @@ class DifficultyTracer:
 
     def __init__(self, run: Setup, path: Path, size: int | None, next_step: int) -> None:
         self.run, self.path = run, path
-        chosen = choose_sample(run, size)
-        self.trace = Trace.begin(chosen)
+        images, difficulties = choose_sample(run, size), traced_difficulties(run)
+        self.trace = Trace.begin(images, difficulties)
         if path.exists() and next_step:
             earlier = load_trace(path)
-            if chosen != earlier.images:
+            if images != earlier.images:
                 raise UserError(f"{path} traces other images: give the --trace_difficulty it began with, or --restart")
+            if lacking := earlier.scores.keys() - difficulties.keys():
+                raise UserError(f"{path} has scores by {', '.join(sorted(lacking))}, which is not there: --restart")
             self.trace = earlier.before(next_step)
             if len(self.trace.step) < len(earlier.step):
                 self.trace.save(path)  # as the records: readers want the steps of both equal
+        self._difficulties = {name: difficulties[name] for name in self.trace.scores}
         with torch.random.fork_rng(devices=[]):
-            items = [run.dataset.datasets[environment][position] for environment, position in chosen]
+            items = [run.dataset.datasets[environment][position] for environment, position in images]
         self._x, self._y = torch.stack([x for x, _ in items]), torch.tensor([int(y) for _, y in items])
-        normalization = run.dataset.normalization
-        alpha, delta = (
-            run.hparams.get(name, default) for name, default in (("adm_alpha", 8 / 255), ("adm_delta", 1e-6))
-        )
-        self._adm = ADM(alpha, delta, input_std=None if normalization is None else normalization.std)
 
     def observe(self, step: int) -> dict[str, np.ndarray]:
-        """Score the sample after this step, write the file, and return the scores by measure, each of shape (N,)."""
+        """Score the sample after this step, write the file, and return the scores by difficulty, each of shape (N,)."""
         parts = [self._score(x, y) for x, y in self._minibatches()]
-        scores = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in (*MEASURES, "correct")}
+        scores = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
         correct = scores.pop("correct")
         self.trace = self.trace.with_checkpoint(step, scores, correct)
         self.trace.save(self.path)
         return scores
 
-    def _minibatches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _minibatches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The sample in equal parts of about a training batch, each with the domains in equal shares."""
         sources = len(self.run.splits) - len(self.run.args["test_envs"])
         parts = max(1, len(self._y) // (sources * self.run.hparams["batch_size"]))
         for x, y in zip(self._x.tensor_split(parts), self._y.tensor_split(parts), strict=True):
             yield x.to(self.run.device), y.to(self.run.device)
 
-    def _score(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _score(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Scores by difficulty, and ``correct``, each of shape (B,)."""
         algorithm = self.run.algorithm
         with RandomState({x.device}).replayed():
             with as_trained(algorithm):
                 probe = _probe(algorithm, x, y)
-                scores = {"Loss": probe.losses, "GDM": GDM()(probe), "ADM": self._adm.exact(probe)}
-                scores["ADM_linear"] = self._adm.linear(probe)
+                scores = {name: difficulty(probe).float() for name, difficulty in self._difficulties.items()}
             algorithm.eval()
             with torch.no_grad():
                 correct = algorithm.predict(x).argmax(1) == y
             algorithm.train()
-        return {name: values.float() for name, values in scores.items()} | {"correct": correct}
+        return scores | {"correct": correct}
+
+
+def traced_difficulties(run: Setup) -> dict[str, Difficulty]:
+    """Every difficulty there is by name, with the run's hparams or their defaults; estimates as ``ADM_linear``."""
+    std = run.dataset.normalization.std if run.dataset.normalization else None
+    found = {}
+    for card in DIFFICULTIES.values():
+        hparams = {hparam.name: hparam.default for hparam in card.hparams} | run.hparams
+        hparams |= {"input_std": std, "total_steps": run.n_steps}
+        if card.estimate is None:
+            found[card.name] = card.build(hparams)
+            continue
+        chooser = card.estimate.hparam
+        found[card.name] = card.build(hparams | {chooser.name: chooser.default})
+        found[f"{card.name}_{card.estimate.value}"] = card.build(hparams | {chooser.name: card.estimate.value})
+    return found
 
 
 def choose_sample(run: Setup, size: int | None) -> list[tuple[int, int]]:
@@ -196,13 +206,13 @@ def choose_sample(run: Setup, size: int | None) -> list[tuple[int, int]]:
     return dealt[:wanted]
 
 
-def _probe(algorithm: Any, x: torch.Tensor, y: torch.Tensor) -> Probe:
-    """The clean pass, and what the measures may ask for."""
+def _probe(algorithm: Any, x: Tensor, y: Tensor) -> Probe:
+    """The clean pass, and what the difficulties may ask for."""
     x = x.detach().requires_grad_()
     losses = cross_entropy(algorithm.predict(x), y)
     gradient = torch.autograd.grad(losses.sum(), x)[0]
 
-    def losses_at(other: torch.Tensor) -> torch.Tensor:
+    def losses_at(other: Tensor) -> Tensor:
         with torch.no_grad():
             return cross_entropy(algorithm.predict(other), y)
 

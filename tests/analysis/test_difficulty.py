@@ -10,8 +10,9 @@ from domainbed_adm.analysis.difficulty_figures import difficulty_panels, draw_di
 from domainbed_adm.analysis.runs import find_runs
 from domainbed_adm.cli import main
 from domainbed_adm.system.figures import inline
-from domainbed_adm.training.difficulty_trace import MEASURES, Trace, load_trace
+from domainbed_adm.training.difficulty_trace import Trace, load_trace
 
+MEASURES = ("Loss", "GDM", "ADM", "ADM_linear")
 HPARAMS = '{"cnn_width": 8, "batch_size": 4}'
 
 
@@ -22,7 +23,7 @@ def _run(folder, algorithm, trial=0, steps=(0, 2, 4), dataset="RotatedDigits", s
     records = [{"step": step, "args": args, "hparams": {}} for step in (steps if recorded is None else recorded)]
     (folder / "results.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     random = np.random.default_rng(seed)
-    trace = Trace.begin([(1, i) for i in range(12)])
+    trace = Trace.begin([(1, i) for i in range(12)], MEASURES)
     for step in steps:
         scores = {name: random.random(12).astype(np.float32) for name in MEASURES}
         trace = trace.with_checkpoint(step, scores, random.random(12) < 0.5)
@@ -42,9 +43,10 @@ def test_traces_of_a_method_are_put_together(sweep):
     methods = load_traces(find_runs([sweep]))
     assert [(method.algorithm, len(method.traces)) for method in methods] == [("ERM", 2), ("SAM", 2)]
     assert methods[0].scores("ADM").shape == (3, 24)
-    each = [load_traces(find_runs([sweep / f"ERM{trial}"]))[0].separability("ADM") for trial in range(2)]
-    expected = np.mean([one.variation for one in each], axis=0)
-    assert methods[0].separability("ADM").variation == pytest.approx(expected)
+    each = [load_traces(find_runs([sweep / f"ERM{trial}"]))[0].figures["ADM"] for trial in range(2)]
+    for name in ("variation", "linear_share"):
+        expected = np.mean([one[name] for one in each], axis=0)
+        assert methods[0].figures["ADM"][name] == pytest.approx(expected)
 
 
 def test_a_shorter_or_damaged_trace_is_left_out_and_told(sweep, capsys):
@@ -101,13 +103,13 @@ def test_figures_of_pages_have_one_panel_each_and_the_drawing_all(sweep):
     one = [axes for axes in draw_difficulty(methods[:1]).axes if axes.axison]
     assert len(one) == 3 + 4
     line = panels[-2].axes[0].lines[-1]
-    assert line.get_ydata() == pytest.approx(methods[1].separability("ADM").correctness_correlation)
+    assert line.get_ydata() == pytest.approx(methods[1].figures["ADM"]["correctness_correlation"])
     assert not [figure for figure in panels if "$" in inline(figure)]
 
 
 def test_scores_that_are_all_zero_or_no_number_are_drawn(tmp_path):
     folder = _run(tmp_path / "a", "ERM", steps=(0, 1, 2))
-    trace = Trace.begin([(1, i) for i in range(12)])
+    trace = Trace.begin([(1, i) for i in range(12)], MEASURES)
     for step, value in enumerate((0.0, np.nan, np.inf)):
         trace = trace.with_checkpoint(step, dict.fromkeys(MEASURES, np.full(12, value, np.float32)), np.ones(12, bool))
     trace.save(folder / "difficulty.npz")
@@ -124,7 +126,7 @@ def test_a_correlation_says_of_how_many_runs_it_is(tmp_path, capsys):
             trace.correct[:] = True
             trace.save(folder / "difficulty.npz")
     (method,) = load_traces(find_runs([tmp_path]))
-    assert method.correctness_runs("ADM").tolist() == [1] * len(method.step)
+    assert method.figures["ADM"]["correctness_runs"].tolist() == [1] * len(method.step)
     assert {row["correctness_runs"] for row in rows([method])} == {1}
     assert main(["analyze", "difficulty", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count(" (1 runs)") == 3 * 2

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,6 +30,7 @@ from domainbed_adm.leaderboard.sheets import _paper_labels
 from domainbed_adm.method import cards as methods
 from domainbed_adm.registry import get_method, load_extensions
 from domainbed_adm.testing import check_algorithm, check_curriculum, check_difficulty, check_flatness
+from domainbed_adm.training.difficulty_trace import load_trace
 from tests.extending import EXAMPLE, environment, install, installed
 
 KNOWN = list(methods.METHODS)
@@ -108,6 +110,36 @@ def test_it_trains_by_the_command(monkeypatch, tmp_path, algorithm):
     assert record["hparams"].get("margin_power" if "Margin" in algorithm else "centring") in (3, 0.25)
     trained = torch.load(tmp_path / "run/model.pkl", weights_only=True)
     assert trained["args"]["algorithm"] == algorithm
+
+
+def test_its_difficulty_is_traced_and_analysed(monkeypatch, tmp_path, capsys):
+    """A run traced without the package is read beside one traced with it, and goes on only by the scores it has."""
+    flags = [
+        "--dataset",
+        "Debug28",
+        "--algorithm",
+        "ERM",
+        "--steps",
+        "3",
+        "--hparams",
+        '{"cnn_width": 8, "batch_size": 4}',
+    ]
+    flags += ["--trace_difficulty", "8", "--checkpoint_freq", "1"]
+    assert main(["train", *flags, "--output_dir", str(tmp_path / "a")]) == 0
+    install(monkeypatch, tmp_path / "site")
+    assert main(["train", *flags, "--output_dir", str(tmp_path / "b"), "--trial_seed", "1"]) == 0
+    names = [list(load_trace(tmp_path / run / "difficulty.npz").scores) for run in "ab"]
+    assert names == [["Loss", "GDM", "ADM", "ADM_linear"], ["Loss", "GDM", "ADM", "ADM_linear", "Margin"]]
+    traced = load_trace(tmp_path / "b" / "difficulty.npz").scores
+    assert np.allclose(traced["Margin"], traced["Loss"] ** 2)
+    pytest.importorskip("matplotlib")
+    capsys.readouterr()
+    for runs, measures in (("b", ["Loss", "GDM", "ADM", "Margin"]), ("ab", ["Loss", "GDM", "ADM"])):
+        output = ["--output", str(tmp_path / "figure.svg"), "--json"]
+        assert main(["analyze", "difficulty", *(str(tmp_path / run) for run in runs), *output]) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert list(dict.fromkeys(row["measure"] for row in rows)) == measures
+        assert {row["runs"] for row in rows} == {len(runs)}
 
 
 def test_sweeps_know_it_and_so_do_their_jobs(monkeypatch, tmp_path, capsys):

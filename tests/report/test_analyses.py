@@ -25,7 +25,7 @@ from domainbed_adm.report import section_flatness as flatness
 from domainbed_adm.report import section_landscape as landscape
 from domainbed_adm.report.analyses import charts
 from domainbed_adm.report.section_leaderboard import Table
-from domainbed_adm.training.difficulty_trace import MEASURES, Trace
+from domainbed_adm.training.difficulty_trace import Trace
 from tests.report.sweeps import HOSTILE
 from tests.runs import record, write
 
@@ -191,9 +191,12 @@ def test_landscapes_of_unlike_hyperparameters_are_not_drawn_together(tmp_path: P
     assert found.note == f"Drawn: ERM and SAM. With test environment {HOSTILE}, trial 0, hparams 3."
 
 
+MEASURES = ("Loss", "GDM", "ADM", "ADM_linear")
+
+
 def traced(folder: Path, algorithm: str, steps: int = 3) -> None:
     write(folder, *(record((0.5, 0.5), algorithm=algorithm, dataset="Mine", step=step) for step in range(steps)))
-    trace, random = Trace.begin([(1, i) for i in range(6)]), np.random.default_rng(0)
+    trace, random = Trace.begin([(1, i) for i in range(6)], MEASURES), np.random.default_rng(0)
     for step in range(steps):
         scores = {name: random.random(6).astype(np.float32) for name in MEASURES}
         trace = trace.with_checkpoint(step, scores, random.random(6) < 0.5)
@@ -210,6 +213,20 @@ def test_traces_have_a_row_for_each_measure_and_method_at_the_last_checkpoint(tm
     assert [row[:3] for row in shown(found.table)] == [
         [measure, algorithm, "1"] for algorithm in ("ERM", "SAM", "SAM_ADM") for measure in MEASURES[:3]
     ]
+
+
+def test_a_difficulty_that_ranks_backwards_is_told_in_words(tmp_path: Path) -> None:
+    """Of 40 images the half that ends right has the higher ADM, the lower GDM, and a Loss that chance made."""
+    for algorithm in ("SAM", "ERM"):
+        folder = tmp_path / algorithm
+        write(folder, record((0.5, 0.5), algorithm=algorithm, dataset="Mine", step=0))
+        right, chance = np.arange(40) < 20, np.random.default_rng(0).random(40)
+        scores = {"Loss": chance, "GDM": 2 - right + chance, "ADM": 1 + right + chance, "ADM_linear": chance}
+        trace = Trace.begin([(1, i) for i in range(40)], MEASURES).with_checkpoint(0, scores, right)
+        trace.save(folder / "difficulty.npz")
+    (found,) = difficulty.difficulty(tmp_path, ORDER)
+    words = "ADM ranks backwards here (ERM, SAM): images called hard are the ones the model gets right."
+    assert found.table.note == words
 
 
 def test_where_nothing_was_analysed_there_is_nothing(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from domainbed_adm.cli import main as cli
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.hparams_registry import hparams_of
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, METHODS
 from domainbed_adm.sweeping import named
 
 NAMES = {
@@ -49,6 +49,20 @@ def test_algorithms_have_their_line_paper_and_cost(capsys: pytest.CaptureFixture
     assert "BMVC 2025" in row["paper"]
     cli(["list", "algorithms"])
     assert "plain SAM is 6F" in capsys.readouterr().out
+
+
+def test_algorithms_fit_120_columns_and_name_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli(["list", "algorithms"]) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 120
+    assert "adm_estimator linear saves 1F of ADM." in printed
+    assert all(part in printed for part in (*FLATNESS, *CURRICULA, *DIFFICULTIES))
+
+
+def test_choices_are_printed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {row["hparam"]: row for row in as_json(capsys, "hparams")}
+    assert rows["resnet18"]["valid"] == "one of false, true"
+    assert rows["adm_estimator"]["valid"] == 'one of "exact", "linear"'
 
 
 def test_hparams_of_one_algorithm_on_one_dataset(capsys: pytest.CaptureFixture[str]) -> None:

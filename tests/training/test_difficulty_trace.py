@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.scripts import train
-from domainbed_adm.training.difficulty_trace import MEASURES, DifficultyTracer, Trace, load_trace
+from domainbed_adm.training.difficulty_trace import DifficultyTracer, Trace, load_trace
 from domainbed_adm.training.setup import set_up
 
+MEASURES = ("Loss", "GDM", "ADM", "ADM_linear")
 STEPS = 5
 FLAGS = ["--dataset", "RotatedDigits", "--checkpoint_freq", "2", "--steps", str(STEPS), "--test_envs", "1"]
 HPARAMS = {"cnn_width": 8, "batch_size": 4}
@@ -264,7 +265,7 @@ def test_a_damaged_trace_is_one_line(tmp_path, contents):
 
 def test_a_trace_of_wrong_shapes_or_of_objects_is_refused(tmp_path):
     path = tmp_path / "difficulty.npz"
-    trace = Trace.begin([(0, 1), (0, 2)])
+    trace = Trace.begin([(0, 1), (0, 2)], MEASURES)
     trace.scores["GDM"] = np.zeros((1, 2), np.float32)
     trace.save(path)
     with pytest.raises(UserError, match="wrong shape of GDM"):
