@@ -1,12 +1,8 @@
 """Flatness: from the gradient of a weighted loss to the gradient handed to the base optimizer.
 
-A rule is called with the parameters, the gradient there, a function that returns the gradient of the same loss wherever
-the parameters are then, and a mapping for what it keeps from step to step. It moves the parameters, asks, and puts them
-back, bit for bit, also when asking raises. ||.||_2 is over all parameters jointly and is never read by the host.
-Parameters whose gradient is None are left alone. Names, sources and defaults are in ``cards.FLATNESS``.
-
-What a rule keeps it writes as new tensors, ``state[name] = tensor``, and never changes one in place: the step takes
-over what was written only where all numbers turned out finite.
+A rule is called with a :class:`Point`. It moves the parameters, asks for the gradient there, and puts them back, bit
+for bit, also when asking raises. ||.||_2 is over all parameters jointly and is never read by the host. Parameters whose
+gradient is None are left alone. Names, sources and defaults are in ``cards.FLATNESS``.
 """
 
 from __future__ import annotations
@@ -26,20 +22,32 @@ from domainbed_adm.method.gradients import Gradients, joint_norm, present
 NORM_EPSILON = 1e-12
 
 
+@dataclass
+class Point:
+    """What a rule may use.
+
+    Attributes:
+        params: the parameters.
+        gradient: of the loss in them, one tensor or None each; the rule may change the tensors and empty the list.
+        gradient_here: returns the gradient of the same loss wherever the parameters are then. Cost: 3 F.
+        state: what lasts from step to step. A rule writes new tensors, ``state[name] = tensor``, and changes none in
+            place: the step takes over what was written only where all numbers turned out finite.
+    """
+
+    params: Sequence[Tensor]
+    gradient: Gradients
+    gradient_here: Callable[[], Gradients]
+    state: MutableMapping[str, Tensor]
+
+
 class Flatness(Protocol):
-    """A rule: ``flatness(params, gradient, gradient_here, state) -> gradient for the optimizer``."""
+    """A rule: ``flatness(point) -> gradient for the optimizer``, one tensor or None per parameter."""
 
     #: forward-backward passes a step takes, the first gradient's included
     passes: int
 
-    def __call__(
-        self,
-        params: Sequence[Tensor],
-        gradient: Gradients,
-        gradient_here: Callable[[], Gradients],
-        state: MutableMapping[str, Tensor],
-    ) -> Gradients:
-        """Gradient to hand to the base optimizer; consumes ``gradient`` (its tensors may change, the list empty)."""
+    def __call__(self, point: Point) -> Gradients:
+        """Gradient to hand to the base optimizer."""
         ...
 
 
@@ -49,15 +57,9 @@ class Plain:
 
     passes = 1
 
-    def __call__(
-        self,
-        params: Sequence[Tensor],
-        gradient: Gradients,
-        gradient_here: Callable[[], Gradients],
-        state: MutableMapping[str, Tensor],
-    ) -> Gradients:
+    def __call__(self, point: Point) -> Gradients:
         """The gradient as it is."""
-        return gradient
+        return point.gradient
 
 
 @dataclass(frozen=True)
@@ -80,20 +82,14 @@ class SAM:
     def __post_init__(self) -> None:
         FLATNESS["SAM"].check(self)
 
-    def __call__(
-        self,
-        params: Sequence[Tensor],
-        gradient: Gradients,
-        gradient_here: Callable[[], Gradients],
-        state: MutableMapping[str, Tensor],
-    ) -> Gradients:
+    def __call__(self, point: Point) -> Gradients:
         """The gradient at the top of the ball."""
-        parts = present(gradient)
+        parts = present(point.gradient)
         if parts:
             torch._foreach_mul_(parts, self.rho / (joint_norm(parts) + NORM_EPSILON))
         del parts
-        with displaced(params, gradient):
-            return gradient_here()
+        with displaced(point.params, point.gradient):
+            return point.gradient_here()
 
 
 @dataclass(frozen=True)
@@ -118,21 +114,16 @@ class SAGM:
     def __post_init__(self) -> None:
         FLATNESS["SAGM"].check(self)
 
-    def __call__(
-        self,
-        params: Sequence[Tensor],
-        gradient: Gradients,
-        gradient_here: Callable[[], Gradients],
-        state: MutableMapping[str, Tensor],
-    ) -> Gradients:
+    def __call__(self, point: Point) -> Gradients:
         """The mean of the two gradients."""
-        parts = present(gradient)
+        parts = present(point.gradient)
         if not parts:
-            return gradient
+            return point.gradient
         scale = self.rho / (joint_norm(parts) + NORM_EPSILON) - self.alpha
-        with displaced(params, _like(gradient, torch._foreach_mul(parts, scale))):
-            there = gradient_here()
-        return [_mean(here, far) for here, far in zip(gradient, there, strict=True)]
+        offsets = iter(torch._foreach_mul(parts, scale))
+        with displaced(point.params, [None if part is None else next(offsets) for part in point.gradient]):
+            there = point.gradient_here()
+        return [_mean(here, far) for here, far in zip(point.gradient, there, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -161,18 +152,12 @@ class FSAM:
     def __post_init__(self) -> None:
         FLATNESS["FSAM"].check(self)
 
-    def __call__(
-        self,
-        params: Sequence[Tensor],
-        gradient: Gradients,
-        gradient_here: Callable[[], Gradients],
-        state: MutableMapping[str, Tensor],
-    ) -> Gradients:
+    def __call__(self, point: Point) -> Gradients:
         """The gradient at the top of the ball along the minibatch's own direction."""
-        for position, raw in enumerate(gradient):
+        for position, raw in enumerate(point.gradient):
             if raw is not None:
-                gradient[position] = self._without_mean(f"fsam_momentum_{position}", raw, state)
-        return SAM(self.rho)(params, gradient, gradient_here, state)
+                point.gradient[position] = self._without_mean(f"fsam_momentum_{position}", raw, point.state)
+        return SAM(self.rho)(point)
 
     def _without_mean(self, key: str, raw: Tensor, state: MutableMapping[str, Tensor]) -> Tensor:
         if key not in state:
@@ -206,11 +191,6 @@ def displaced(params: Sequence[Tensor], offsets: Gradients) -> Iterator[None]:
             if moved:
                 torch._foreach_copy_(moved, kept)
         torch.clear_autocast_cache()
-
-
-def _like(gradient: Gradients, parts: Sequence[Tensor]) -> Gradients:
-    remaining = iter(parts)
-    return [None if part is None else next(remaining) for part in gradient]
 
 
 def _mean(here: Tensor | None, there: Tensor | None) -> Tensor | None:

@@ -21,7 +21,7 @@ from domainbed_adm.method.cards import WEIGHTINGS
 from domainbed_adm.method.curriculum import Curriculum
 from domainbed_adm.method.difficulty import Difficulty
 from domainbed_adm.method.first_pass import Weighting, graded
-from domainbed_adm.method.flatness import Flatness, Plain
+from domainbed_adm.method.flatness import Flatness, Plain, Point
 from domainbed_adm.method.gradients import joint_norm, present
 from domainbed_adm.method.passes import LossFunction, Passes
 from domainbed_adm.method.state import RememberedScores, StepState
@@ -180,13 +180,7 @@ class TrainingStep:
     ) -> dict[str, Tensor]:
         """Write into ``.grad`` what the base optimizer should be handed; ask the device nothing.
 
-        Between this and :meth:`apply` gradients may be read, clipped, or averaged over processes.
-
-        Args:
-            x: as in :meth:`__call__`, as are the others.
-            y: labels.
-            domain_sizes: number of samples of each domain.
-            index: which samples they are.
+        Between this and :meth:`apply` gradients may be read or clipped. Arguments as of :meth:`__call__`.
 
         Returns:
             The figures of :meth:`__call__` as tensors of shape () on the device.
@@ -217,7 +211,7 @@ class TrainingStep:
         spoilt = 0.0 if self.scaler is None else 0.0 * joint_norm(present(first.gradient))
         rule_state: dict[str, Tensor] = {}
         again = partial(passes.gradient_again, first.weights)
-        handed = self.flatness(params, first.gradient, again, ChainMap(rule_state, self.state))
+        handed = self.flatness(Point(params, first.gradient, again, ChainMap(rule_state, self.state)))
         if parts := present(handed):
             figures["gradient_norm"] = joint_norm(parts) + spoilt
         for param, gradient in zip(params, handed, strict=True):

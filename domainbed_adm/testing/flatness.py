@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from domainbed_adm.method.flatness import Flatness
+from domainbed_adm.method.flatness import Flatness, Point
 from domainbed_adm.testing.common import name_of
 
 #: Shapes of the parameters; the last one has no gradient.
@@ -58,7 +58,7 @@ def _step(flatness: Flatness, step: int, dtype: torch.dtype, scale: float, state
         calls.append(1)
         return gradient_at()
 
-    handed = list(flatness(params, gradient_at(), gradient_here, state))
+    handed = list(flatness(Point(params, gradient_at(), gradient_here, state)))
     assert len(calls) == flatness.passes - 1, (
         f"{name} asked for the gradient {len(calls)} times: its passes must be {len(calls) + 1}, are {flatness.passes}"
     )
@@ -88,7 +88,7 @@ def _check_raising(flatness: Flatness) -> None:
         raise ArithmeticError("not finite")
 
     with contextlib.suppress(ArithmeticError):
-        flatness(params, _gradient(params, 0, 1.0)(), fails, {})
+        flatness(Point(params, _gradient(params, 0, 1.0)(), fails, {}))
     restored = all(torch.equal(param, old) for param, old in zip(params, before, strict=True))
     assert restored, f"{name_of(flatness)} must put the parameters back where the gradient cannot be computed"
 

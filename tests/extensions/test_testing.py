@@ -114,52 +114,52 @@ def test_a_wrong_curriculum_is_told(message):
 
 
 class Rule:
-    """SAM, done wrong: ``call(self, params, gradient, gradient_here, state)``."""
+    """SAM, done wrong: ``call(self, point)``."""
 
     def __init__(self, call, passes=1):
         self.call, self.passes, self.count = call, passes, 0
 
-    def __call__(self, params, gradient, gradient_here, state):
-        return self.call(self, params, gradient, gradient_here, state)
+    def __call__(self, point):
+        return self.call(self, point)
 
 
-def moves(self, params, gradient, gradient_here, state):
+def moves(self, point):
     with torch.no_grad():
-        params[0].add_(1)
-    return gradient_here()
+        point.params[0].add_(1)
+    return point.gradient_here()
 
 
-def forgets_to_go_back(self, params, gradient, gradient_here, state):
-    before = params[0].detach().clone()
+def forgets_to_go_back(self, point):
+    before = point.params[0].detach().clone()
     with torch.no_grad():
-        params[0].add_(1)
-        there = gradient_here()
-        params[0].copy_(before)
+        point.params[0].add_(1)
+        there = point.gradient_here()
+        point.params[0].copy_(before)
     return there
 
 
-def sets_grad(self, params, gradient, gradient_here, state):
-    params[0].grad = gradient[0]
-    return gradient
+def sets_grad(self, point):
+    point.params[0].grad = point.gradient[0]
+    return point.gradient
 
 
-def draws(self, params, gradient, gradient_here, state):
+def draws(self, point):
     torch.rand(1)
-    return gradient
+    return point.gradient
 
 
-def keeps_a_count(self, params, gradient, gradient_here, state):
+def keeps_a_count(self, point):
     self.count += 1
-    return [part if part is None else part * self.count for part in gradient]
+    return [part if part is None else part * self.count for part in point.gradient]
 
 
-def divides(self, params, gradient, gradient_here, state):
-    return [part if part is None else part / part.norm() for part in gradient]
+def divides(self, point):
+    return [part if part is None else part / part.norm() for part in point.gradient]
 
 
-def writes_a_number(self, params, gradient, gradient_here, state):
-    state["count"] = 1
-    return gradient
+def writes_a_number(self, point):
+    point.state["count"] = 1
+    return point.gradient
 
 
 RULES = {
@@ -169,17 +169,17 @@ RULES = {
     "asked for the gradient 1 times: its passes must be 2, are 1": Rule(moves),
     "changed .grad": Rule(sets_grad),
     "random generator": Rule(draws),
-    "must return 4 gradients, returned 3": Rule(lambda self, params, gradient, *_: gradient[:-1]),
-    "must be a tensor, is NoneType": Rule(lambda self, params, gradient, *_: [None] * 4),
+    "must return 4 gradients, returned 3": Rule(lambda self, point: point.gradient[:-1]),
+    "must be a tensor, is NoneType": Rule(lambda self, point: [None] * 4),
     r"must have shape \(3, 2\), has \(6,\)": Rule(
-        lambda self, params, gradient, *_: [gradient[0].flatten(), *gradient[1:]]
+        lambda self, point: [point.gradient[0].flatten(), *point.gradient[1:]]
     ),
     "must keep the dtype torch.float32": Rule(
-        lambda self, params, gradient, *_: [p if p is None else p.double() for p in gradient]
+        lambda self, point: [p if p is None else p.double() for p in point.gradient]
     ),
     "must be finite, also where the gradient is 0": Rule(divides),
     "where the gradient is None it must return None": Rule(
-        lambda self, params, gradient, *_: [*gradient[:-1], params[-1]]
+        lambda self, point: [*point.gradient[:-1], point.params[-1]]
     ),
     "its state must be tensors, 'count' is int": Rule(writes_a_number),
     "from a copy of its state it goes on otherwise": Rule(keeps_a_count),

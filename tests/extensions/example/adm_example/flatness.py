@@ -1,6 +1,6 @@
 """A flatness rule: the gradient at theta - rho g / ||g||, the other end of SAM's ball."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from domainbed_adm.method.flatness import SAM
 
@@ -11,5 +11,5 @@ class Reverse:
 
     passes = 2
 
-    def __call__(self, params, gradient, gradient_here, state):
-        return SAM(self.rho)(params, [None if part is None else -part for part in gradient], gradient_here, state)
+    def __call__(self, point):
+        return SAM(self.rho)(replace(point, gradient=[None if part is None else -part for part in point.gradient]))
