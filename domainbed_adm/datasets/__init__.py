@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from domainbed_adm.datasets.cards import CARDS, get_card
 from domainbed_adm.errors import import_object
 from domainbed_adm.registry import load_extensions
+from domainbed_adm.system.console import printable
 
 if TYPE_CHECKING:
     from domainbed_adm.datasets.base import MultipleDomainDataset
@@ -18,16 +19,21 @@ if TYPE_CHECKING:
 def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
     """Return the dataset class of this name; a name without a card is a folder dataset of the user's.
 
-    Its constructor is DomainBed's: ``cls(data_dir, test_envs, hparams)``.
+    Its constructor is DomainBed's: ``cls(data_dir, test_envs, hparams)``. DomainBed's class attributes are the card's.
     """
     card = get_card(name)
-    builder = import_object(card.path, card.name)
-    if not isinstance(builder, type):
-        dataset_class: type[MultipleDomainDataset] = builder(card)
-        return dataset_class
-    from domainbed_adm.datasets.base import class_of_card  # here, so that names and cards load no torch
-
-    return class_of_card(builder, card)
+    base: type[MultipleDomainDataset] = import_object(card.path, card.name)
+    class_name = printable(card.name)  # Python refuses classes whose names are not UTF-8
+    facts = {
+        "__module__": base.__module__,
+        "__doc__": f"{class_name}: {card.summary}.",
+        "card": card,
+        "ENVIRONMENTS": None if card.environments is None else list(card.environments),
+        "N_STEPS": card.n_steps,
+        "CHECKPOINT_FREQ": card.checkpoint_freq,
+        "N_WORKERS": card.n_workers,
+    }
+    return type(class_name, (base,), facts)
 
 
 def __getattr__(name: str) -> list[str]:

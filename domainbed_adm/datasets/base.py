@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from domainbed_adm.datasets.cards import DatasetCard, Normalization
-from domainbed_adm.system.console import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +117,7 @@ class TensorEnvironment(Environment):
 
 
 class MultipleDomainDataset:
-    """Several environments; indexing gives one, as in DomainBed. Subclasses come from :func:`class_of_card`.
+    """Several environments; indexing gives one, as in DomainBed. ``get_dataset_class`` makes one class for each card.
 
     Attributes:
         card: the dataset's facts (of the class).
@@ -168,27 +167,3 @@ class MultipleDomainDataset:
 
     def __len__(self) -> int:
         return len(self.datasets)
-
-
-AnyDataset = TypeVar("AnyDataset", bound=MultipleDomainDataset)
-
-
-def class_of_card(base: type[AnyDataset], card: DatasetCard, **attributes: object) -> type[AnyDataset]:
-    """Return the subclass of ``base`` for one card, with DomainBed's class attributes taken from it.
-
-    Args:
-        base: what builds the environments.
-        card: the dataset's facts.
-        **attributes: further class attributes that ``base`` asks for.
-    """
-    name = printable(card.name)  # Python refuses classes whose names are not UTF-8
-    facts = {
-        "__module__": base.__module__,
-        "__doc__": f"{name}: {card.summary}.",
-        "card": card,
-        "ENVIRONMENTS": None if card.environments is None else list(card.environments),
-        "N_STEPS": card.n_steps,
-        "CHECKPOINT_FREQ": card.checkpoint_freq,
-        "N_WORKERS": card.n_workers,
-    }
-    return type(name, (base,), {**facts, **attributes})

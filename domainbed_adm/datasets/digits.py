@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,8 @@ import torch
 from torch.nn.functional import interpolate
 from torchvision.transforms.functional import InterpolationMode, rotate
 
-from domainbed_adm.datasets.base import MultipleDomainDataset, TensorEnvironment, class_of_card, digest
-from domainbed_adm.datasets.cards import DatasetCard
+from domainbed_adm.datasets.base import MultipleDomainDataset, TensorEnvironment, digest
 from domainbed_adm.system.seeding import seed_hash
-
-#: Grey images in [0, 1], float32 (n, side, side), and their digits, int64 (n,), of a dataset's card and data_dir.
-Load = Callable[[DatasetCard, "str | None"], "tuple[torch.Tensor, np.ndarray]"]
-#: One environment of its images, its digits and its number.
-Build = Callable[[torch.Tensor, np.ndarray, int], TensorEnvironment]
 
 ANGLES = (0, 15, 30, 45, 60, 75)
 LABEL_NOISE = 0.25
@@ -86,49 +80,37 @@ class DigitsDataset(MultipleDomainDataset):
     runs that leave-one-domain-out selection pairs up saw the same environments.
     """
 
-    load: Load
-    build: Build
+    @classmethod
+    def load(cls, data_dir: str | None) -> tuple[torch.Tensor, np.ndarray]:
+        """Return grey images in [0, 1], float32 of shape (n, side, side), and their digits, int64 of shape (n,)."""
+        raise NotImplementedError
 
     def __init__(self, data_dir: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
-        source, digits = self.load(self.card, data_dir)
+        source, digits = self.load(data_dir)
         images = scaled_up(source)
         order = np.random.RandomState(seed_hash("digits")).permutation(len(digits))
         self.environments = list(self.card.environments or ())
-        self.classes = [str(digit) for digit in range(10)] if self.card.num_classes == 10 else ["5 to 9", "0 to 4"]
+        build, self.classes = (
+            (rotated, list("0123456789")) if self.card.num_classes == 10 else (colored, ["5 to 9", "0 to 4"])
+        )
         self.input_shape = self.card.input_shape
         self.normalization = None
-        dealt = [order[i :: len(self.environments)] for i in range(len(self.environments))]
         self.datasets = []
-        for i, own in enumerate(dealt):
-            environment = self.build(images[own], digits[own], i)
+        for i in range(len(self.environments)):
+            own = order[i :: len(self.environments)]
+            environment = build(images[own], digits[own], i)
             # of the images as they were read: turned ones differ between machines in their last bits
             environment.fingerprint = digest(environment.targets, (255 * source[own]).round().byte().numpy())
             self.datasets.append(environment)
 
 
-def class_of_digits(card: DatasetCard, load: Load) -> type[DigitsDataset]:
-    """Return the class of a dataset of digits: rotated where it has ten classes, coloured where it has two.
+class ScikitDigits(DigitsDataset):
+    """RotatedDigits and ColoredDigits."""
 
-    Args:
-        card: the dataset's facts.
-        load: reads its images.
-    """
-    build = rotated if card.num_classes == 10 else colored
-    return class_of_card(DigitsDataset, card, load=staticmethod(load), build=staticmethod(build))
+    @classmethod
+    def load(cls, data_dir: str | None) -> tuple[torch.Tensor, np.ndarray]:
+        """Return the 1797 images of 8 px a side; ``data_dir`` is not read."""
+        from sklearn.datasets import load_digits  # here: a second to import, and MNIST does without
 
-
-def load(card: DatasetCard, data_dir: str | None) -> tuple[torch.Tensor, np.ndarray]:
-    """Return the 1797 images and their digits; the arguments are not read.
-
-    Returns:
-        Images in [0, 1], float32 of shape (1797, 8, 8), and digits, int64 of shape (1797,).
-    """
-    from sklearn.datasets import load_digits  # here: a second to import, and not every user of the class loads it
-
-    digits = load_digits()
-    return torch.from_numpy(digits.images).float() / 16, digits.target.astype(np.int64)
-
-
-def dataset_class(card: DatasetCard) -> type[DigitsDataset]:
-    """Return the class of RotatedDigits or ColoredDigits; its constructor is DomainBed's."""
-    return class_of_digits(card, load)
+        digits = load_digits()
+        return torch.from_numpy(digits.images).float() / 16, digits.target.astype(np.int64)

@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision import transforms
 
 from domainbed_adm.datasets import layout
-from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, class_of_card, digest, to_inputs
+from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, digest, to_inputs
 from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, DatasetCard, Normalization
 from domainbed_adm.datasets.images import load_image
 from domainbed_adm.datasets.inventory import take_inventory
@@ -123,6 +123,10 @@ class FolderDataset(MultipleDomainDataset):
     label is shifted by one; here one class name has one number. Images are listed as
     :mod:`domainbed_adm.datasets.inventory` says: DomainBed also reads hidden files, such as the ``._name.jpg`` that
     archives packed on a Mac hold beside each image, and follows every link to a folder.
+
+    Raises:
+        UserError: as :mod:`domainbed_adm.datasets.layout` does, or a named dataset has another number of domains, a
+            domain holds no class folder, a class folder holds no image, or something cannot be read or followed.
     """
 
     def __init__(self, data_dir: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
@@ -165,13 +169,3 @@ def _named(card: DatasetCard, root: Path, folders: list[str]) -> list[str]:
             f"but {root} holds {len(folders)} folders: {', '.join(folders)}"
         )
     return list(card.environments)
-
-
-def dataset_class(card: DatasetCard) -> type[FolderDataset]:
-    """Return the class of one folder dataset; its constructor is DomainBed's, ``(data_dir, test_envs, hparams)``.
-
-    The constructor reads folder and file names only; it raises UserError as :mod:`domainbed_adm.datasets.layout`
-    does, and where a named dataset has another number of domains, a domain holds no class folder, a class folder holds
-    no image, or something cannot be read or followed.
-    """
-    return class_of_card(FolderDataset, card)

@@ -10,35 +10,35 @@ import numpy as np
 import torch
 from torchvision.datasets import MNIST
 
-from domainbed_adm.datasets.cards import DatasetCard
-from domainbed_adm.datasets.digits import DigitsDataset, class_of_digits
+from domainbed_adm.datasets.digits import DigitsDataset
 from domainbed_adm.datasets.layout import existing_data_dir
 from domainbed_adm.errors import UserError
 
 _FILES = [Path(archive).stem for archive, _ in MNIST.resources]
 
 
-def load(card: DatasetCard, data_dir: str | None) -> tuple[torch.Tensor, np.ndarray]:
-    """Return MNIST's training and test images, in this order, and their digits.
+class MnistDigits(DigitsDataset):
+    """RotatedMNIST and ColoredMNIST."""
 
-    Returns:
-        Images in [0, 1], float32 of shape (70000, 28, 28), and digits, int64 of shape (70000,).
+    @classmethod
+    def load(cls, data_dir: str | None) -> tuple[torch.Tensor, np.ndarray]:
+        """Return MNIST's 60,000 training and 10,000 test images, in this order, and their digits.
 
-    Raises:
-        UserError: there is no data_dir; or the files are not there and cannot be downloaded, or not be read.
-    """
-    folder = existing_data_dir(card, data_dir)
-    try:
-        if not all((folder / "MNIST" / "raw" / name).is_file() for name in _FILES):
-            _download(folder)
-        parts = [MNIST(str(folder), train=train) for train in (True, False)]
-    except (OSError, RuntimeError, ValueError, AssertionError, EOFError) as error:
-        raise UserError(
-            f"{card.name}: put the unpacked files {', '.join(_FILES)} of MNIST in {folder / 'MNIST' / 'raw'} "
-            f"(they could not be downloaded or read: {' '.join(str(error).split())[:300]})"
-        ) from error
-    images = torch.cat([part.data for part in parts]).float() / 255
-    return images, torch.cat([part.targets for part in parts]).numpy().astype(np.int64)
+        Raises:
+            UserError: there is no data_dir; or the files are not there and cannot be downloaded, or not be read.
+        """
+        folder = existing_data_dir(cls.card, data_dir)
+        try:
+            if not all((folder / "MNIST" / "raw" / name).is_file() for name in _FILES):
+                _download(folder)
+            parts = [MNIST(str(folder), train=train) for train in (True, False)]
+        except (OSError, RuntimeError, ValueError, AssertionError, EOFError) as error:
+            raise UserError(
+                f"{cls.card.name}: put the unpacked files {', '.join(_FILES)} of MNIST in {folder / 'MNIST' / 'raw'} "
+                f"(they could not be downloaded or read: {' '.join(str(error).split())[:300]})"
+            ) from error
+        images = torch.cat([part.data for part in parts]).float() / 255
+        return images, torch.cat([part.targets for part in parts]).numpy().astype(np.int64)
 
 
 def _download(folder: Path) -> None:
@@ -56,11 +56,3 @@ def _download(folder: Path) -> None:
         raw.mkdir(parents=True, exist_ok=True)
         for name in _FILES:
             (fresh / name).replace(raw / name)
-
-
-def dataset_class(card: DatasetCard) -> type[DigitsDataset]:
-    """Return the class of RotatedMNIST or ColoredMNIST; its constructor is DomainBed's.
-
-    It raises UserError as :func:`load` does.
-    """
-    return class_of_digits(card, load)

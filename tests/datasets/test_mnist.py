@@ -14,7 +14,6 @@ from torchvision.datasets import MNIST, mnist
 
 from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.cards import get_card
-from domainbed_adm.datasets.mnist import load
 from domainbed_adm.errors import UserError
 
 SIZES = {"train": 48, "t10k": 12}
@@ -63,7 +62,7 @@ def test_attributes_and_items(data_dir, name, shape, num_classes, sizes):
 
 
 def test_training_images_come_first_and_pixels_end_at_one(data_dir):
-    images, digits = load(get_card("RotatedMNIST"), str(data_dir))
+    images, digits = get_dataset_class("RotatedMNIST").load(str(data_dir))
     expected = np.frombuffer(idx_files()["train-images-idx3-ubyte"][16:], np.uint8).reshape(-1, 28, 28) / 255
     np.testing.assert_allclose(images[:48].numpy(), expected, atol=1e-7)
     assert images.max() == 1
@@ -92,7 +91,7 @@ def test_broken_files_are_reported_alike(data_dir):
     broken = data_dir / "MNIST" / "raw" / "train-images-idx3-ubyte"
     broken.write_bytes(broken.read_bytes()[:100])
     with pytest.raises(UserError, match="put the unpacked files"):
-        load(get_card("RotatedMNIST"), str(data_dir))
+        get_dataset_class("RotatedMNIST").load(str(data_dir))
 
 
 def test_archives_that_someone_put_there_are_unpacked(tmp_path, monkeypatch):
@@ -106,7 +105,7 @@ def test_archives_that_someone_put_there_are_unpacked(tmp_path, monkeypatch):
         resources.append((archive.name, hashlib.md5(archive.read_bytes()).hexdigest()))
     monkeypatch.setattr(MNIST, "resources", resources)
     monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/"])
-    images, _ = load(get_card("RotatedMNIST"), str(tmp_path))
+    images, _ = get_dataset_class("RotatedMNIST").load(str(tmp_path))
     assert images.shape == (60, 28, 28)
     assert {path.name for path in raw.iterdir()} == {*idx_files(), *(f"{name}.gz" for name in idx_files())}
     assert [path.name for path in tmp_path.iterdir()] == ["MNIST"]
