@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -40,10 +40,19 @@ def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
 
 def unknown_name(names: Mapping[str, object] | list[str], name: str, kind: str) -> str:
     """The message for a name that is not among ``names``."""
+    return f"unknown {kind} {name!r}.{did_you_mean(names, name)} Valid: {', '.join(map(str, names))}"
+
+
+def did_you_mean(names: Iterable[str], name: str) -> str:
+    """The nearest of ``names`` as a question, with a blank before it: "Did you mean PACS?"; "" where none is near."""
     by_lower = {str(known).lower(): str(known) for known in names}
     near = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.5)
-    hint = f" Did you mean {by_lower[near[0]]}?" if near else ""
-    return f"unknown {kind} {name!r}.{hint} Valid: {', '.join(by_lower.values())}"
+    return f" Did you mean {by_lower[near[0]]}?" if near else ""
+
+
+def one_line(error: BaseException, most: int = 300) -> str:
+    """The message of an error on one line, of at most so many characters; its type where it has no message."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
 
 
 def import_object(path: str, name: str) -> Any:

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from domainbed_adm.errors import UserError
+from domainbed_adm.errors import UserError, one_line
 
 #: Ends of the names of image files, torchvision's.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -34,8 +34,6 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", 
 #: PIL's mode of an image of so many channels.
 _MODES = {1: "L", 3: "RGB"}
 _BACKGROUND = (255, 255, 255, 255)
-#: Pillow hands such a file to an outside program, Ghostscript.
-_REFUSED = ("EPS",)
 
 
 def is_image_name(name: str) -> bool:
@@ -60,22 +58,13 @@ def load_image(path: str | Path, channels: int = 3) -> Image.Image:
         raise UserError(f"images are read with 1 channel (grey) or 3 (colour), not {channels}")
     try:
         with Image.open(path) as image:
-            rgb = _decoded(image)
+            if image.format == "EPS":  # Pillow hands such a file to an outside program, Ghostscript
+                raise UserError("EPS is a program, not an image: convert the file to PNG")
+            image.load()
+            rgb = to_rgb(upright(image))
     except Exception as error:  # each of PIL's formats raises what its parser happens to raise
-        raise UserError(f"cannot decode image {path}: {_one_line(error)}") from error
+        raise UserError(f"cannot decode image {path}: {_reason(error)}") from error
     return rgb.convert(_MODES[channels])
-
-
-def _decoded(image: Image.Image) -> Image.Image:
-    """An image just opened as upright RGB.
-
-    Raises:
-        ValueError: its format is refused; or as Pillow raises.
-    """
-    if image.format in _REFUSED:
-        raise ValueError(f"{image.format} is a program, not an image: convert the file to PNG")
-    image.load()
-    return to_rgb(upright(image))
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -128,10 +117,8 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     return np.rint((exact - low) * (255 / spread if spread else 0)).astype(np.uint8)
 
 
-def _one_line(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """The error's words, without Pillow's mention of objects in memory, and without the name again."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if isinstance(error, UnidentifiedImageError):
-        return "no image of a format that Pillow knows"
-    return " ".join(str(error).split()) or type(error).__name__
+    return "no image of a format that Pillow knows" if isinstance(error, UnidentifiedImageError) else one_line(error)

@@ -5,11 +5,10 @@ Reads folder names only, no image, and loads no torch.
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 from domainbed_adm.datasets.cards import CARDS, DatasetCard
-from domainbed_adm.errors import UserError, unknown_name
+from domainbed_adm.errors import UserError, did_you_mean, unknown_name
 
 _SHOWN = 12
 
@@ -32,9 +31,9 @@ def dataset_root(card: DatasetCard, data_dir: str | Path | None) -> Path:
     root = folder / name
     if not root.is_dir():
         present = _subfolders(folder)
-        raise UserError(
-            f"dataset {card.name}: no folder {root}; {folder} holds {_listed(present)}.{_hint(card, present)}"
-        )
+        more = f" and {len(present) - _SHOWN} more" if len(present) > _SHOWN else ""
+        listed = f"the folders {', '.join(present[:_SHOWN])}{more}" if present else "no folders"
+        raise UserError(f"dataset {card.name}: no folder {root}; {folder} holds {listed}.{_hint(card, present)}")
     return root
 
 
@@ -93,17 +92,6 @@ def _wanted(card: DatasetCard) -> str:
     return f"{card.directory}/<domain>/<class>/<image>" if card.directory else f"the files of {card.name}"
 
 
-def _listed(names: list[str]) -> str:
-    if not names:
-        return "no folders"
-    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"the folders {', '.join(names[:_SHOWN])}{rest}"
-
-
 def _hint(card: DatasetCard, present: list[str]) -> str:
     """The known dataset, or the folder there, whose name is nearest to one without a card."""
-    if card.name in CARDS:
-        return ""
-    by_lower = {name.lower(): name for name in [*present, *CARDS]}
-    near = difflib.get_close_matches(card.name.lower(), by_lower, n=1, cutoff=0.5)
-    return f" Did you mean {by_lower[near[0]]}?" if near else ""
+    return "" if card.name in CARDS else did_you_mean([*present, *CARDS], card.name)

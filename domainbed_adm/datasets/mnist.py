@@ -12,7 +12,7 @@ from torchvision.datasets import MNIST
 
 from domainbed_adm.datasets.digits import DigitsDataset
 from domainbed_adm.datasets.layout import existing_data_dir
-from domainbed_adm.errors import UserError
+from domainbed_adm.errors import UserError, one_line
 
 _FILES = [Path(archive).stem for archive, _ in MNIST.resources]
 
@@ -35,7 +35,7 @@ class MnistDigits(DigitsDataset):
         except (OSError, RuntimeError, ValueError, AssertionError, EOFError) as error:
             raise UserError(
                 f"{cls.card.name}: put the unpacked files {', '.join(_FILES)} of MNIST in {folder / 'MNIST' / 'raw'} "
-                f"(they could not be downloaded or read: {' '.join(str(error).split())[:300]})"
+                f"(they could not be downloaded or read: {one_line(error)})"
             ) from error
         images = torch.cat([part.data for part in parts]).float() / 255
         return images, torch.cat([part.targets for part in parts]).numpy().astype(np.int64)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from domainbed_adm.datasets.cards import DatasetCard
 from domainbed_adm.datasets.images import load_image
 from domainbed_adm.datasets.inventory import Problem, take_inventory
 from domainbed_adm.errors import UserError
+from domainbed_adm.system.console import ProgressBar
 
 #: How the kinds of problems are counted.
 _PLURALS = {
@@ -72,14 +72,13 @@ class Report:
         return ", ".join(f"{number} {kind}" for kind, number in {**always, **kinds}.items())
 
 
-def verify(card: DatasetCard, root: Path, workers: int = 1, tick: Callable[[], object] = lambda: None) -> Report:
-    """Look at every file of a dataset folder.
+def verify(card: DatasetCard, root: Path, workers: int = 1) -> Report:
+    """Look at every file of a dataset folder; on a terminal a bar shows how far it is.
 
     Args:
         card: the dataset; its published sizes are compared where it has some.
         root: the dataset folder.
         workers: threads that decode; Pillow decodes several images at a time.
-        tick: called after each image.
 
     Raises:
         UserError: the folder holds no folder.
@@ -94,10 +93,10 @@ def verify(card: DatasetCard, root: Path, workers: int = 1, tick: Callable[[], o
     duplicates: list[Problem] = []
     threads = ThreadPoolExecutor(workers)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), ProgressBar(f"verify {card.name}", len(paths)) as bar:
             warnings.simplefilter("ignore")  # of what Pillow mends, such as EXIF data
             for path, (digest, problem) in zip(paths, threads.map(inspect_image, paths), strict=True):
-                tick()
+                bar.advance()
                 if problem is not None:
                     report.problems.append(problem)
                 elif digest in first:

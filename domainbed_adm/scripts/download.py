@@ -12,8 +12,9 @@ from domainbed_adm.datasets import layout
 from domainbed_adm.datasets.downloading import download
 from domainbed_adm.datasets.downloading.mirrors import TABLE, load_sources
 from domainbed_adm.datasets.downloading.transfer import ATTEMPTS
+from domainbed_adm.datasets.verification import verify
 from domainbed_adm.errors import UserError, lookup
-from domainbed_adm.scripts.verify_data import folder_dataset, print_report, verify_with_bar
+from domainbed_adm.scripts.verify_data import folder_dataset, print_report
 from domainbed_adm.system.console import Parser
 from domainbed_adm.system.machine import cpu_count
 
@@ -44,7 +45,11 @@ def build_parser() -> Parser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run with these flags; returns the exit code, verify_data's."""
+    """Run with these flags; returns the exit code, verify_data's.
+
+    Raises:
+        UserError: a dataset is not in the table, cannot be fetched, or the folder cannot be made.
+    """
     parser = build_parser()
     args = parser.parse_args(argv)
     names = list(dict.fromkeys(args.dataset))
@@ -54,8 +59,12 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--archive goes with one --dataset")
     table = load_sources(args.mirrors)
     sources = {name: lookup(table, name, "dataset in the table of mirrors") for name in names}
-    data_dir = _made(layout.expanded(args.data_dir))
-    clean = True
+    data_dir = layout.expanded(args.data_dir)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"data_dir {data_dir} cannot be made: {error.strerror}") from error
+    reports = []
     for name, source in sources.items():
         card = folder_dataset(name)
         target = data_dir / (card.directory or card.name)
@@ -65,23 +74,9 @@ def main(argv: Sequence[str]) -> int:
             archives = [layout.expanded(path) for path in args.archive]
             print(f"{name}: {'unpacking' if archives else 'fetching'} into {target}", flush=True)
             download(source, target, archives=archives, attempts=args.retries, tell=partial(print, flush=True))
-        report = verify_with_bar(card, target, args.workers)
-        print_report(report)
-        clean = clean and not report.problems
-    return 0 if clean else 1
-
-
-def _made(data_dir: Path) -> Path:
-    """The folder, made where it is not there.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"data_dir {data_dir} cannot be made: {error.strerror}") from error
-    return data_dir
+        reports.append(verify(card, target, args.workers))
+        print_report(reports[-1])
+    return int(any(report.problems for report in reports))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from domainbed_adm.cli import run
 from domainbed_adm.datasets import layout
 from domainbed_adm.datasets.cards import DatasetCard, get_card
-from domainbed_adm.datasets.inventory import take_inventory
 from domainbed_adm.datasets.verification import Report, verify
 from domainbed_adm.errors import UserError
-from domainbed_adm.system.console import Parser, ProgressBar, printable
+from domainbed_adm.system.console import Parser, printable
 from domainbed_adm.system.machine import cpu_count
 from domainbed_adm.system.tables import show
 
@@ -57,20 +55,13 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--workers must be 1 or more")
     cards = [folder_dataset(name) for name in dict.fromkeys(args.dataset)]
     roots = [layout.dataset_root(card, args.data_dir) for card in cards]
-    reports = [verify_with_bar(card, root, args.workers) for card, root in zip(cards, roots, strict=True)]
+    reports = [verify(card, root, args.workers) for card, root in zip(cards, roots, strict=True)]
     if args.json:
         print(json.dumps([report.as_json() for report in reports], indent=1))
     else:
         for report in reports:
             print_report(report)
     return int(any(report.problems for report in reports))
-
-
-def verify_with_bar(card: DatasetCard, root: Path, workers: int) -> Report:
-    """:func:`verify` with a progress bar."""
-    images = sum(len(paths) for classes in take_inventory(root).images.values() for paths in classes.values())
-    with ProgressBar(f"verify {card.name}", images) as bar:
-        return verify(card, root, workers, bar.advance)
 
 
 def print_report(report: Report) -> None:

@@ -60,7 +60,10 @@ def download(
                 else:
                     for archive in source.archives:
                         _fetch_and_unpack(archive, stage, unpacked, attempts, tell)
-                _place(_arranged(source, unpacked), target)
+                folder = _arranged(source, unpacked)
+                if target.is_dir():
+                    target.rmdir()  # fails where it is not empty
+                folder.rename(target)
             shutil.rmtree(stage)
     except Timeout as error:
         raise UserError(f"another process is fetching {target.name} into {target.parent}") from error
@@ -133,10 +136,3 @@ def _arranged(source: Source, unpacked: Path) -> Path:
         (root / new).parent.mkdir(parents=True, exist_ok=True)
         (root / old).rename(root / new)
     return root
-
-
-def _place(folder: Path, target: Path) -> None:
-    """Move the dataset to where it belongs in one step."""
-    if target.is_dir():
-        target.rmdir()  # fails where it is not empty
-    folder.rename(target)

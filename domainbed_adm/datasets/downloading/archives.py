@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
 from domainbed_adm.datasets.downloading.transfer import ArchiveError
-from domainbed_adm.errors import UserError
+from domainbed_adm.errors import UserError, one_line
 
 _DAMAGED = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
@@ -43,10 +43,10 @@ def unpack(archive: Path, folder: Path) -> None:
                 _check_names(packed.namelist())
                 packed.extractall(folder)
     except _DAMAGED as error:
-        raise ArchiveError(f"{archive.name} is damaged or no archive: {_one_line(error)}") from error
+        raise ArchiveError(f"{archive.name} is damaged or no archive: {one_line(error)}") from error
     except OSError as error:
         if error.errno is None:  # of gzip and bz2, which found something else than their format
-            raise ArchiveError(f"{archive.name} is damaged: {_one_line(error)}") from error
+            raise ArchiveError(f"{archive.name} is damaged: {one_line(error)}") from error
         raise
 
 
@@ -70,7 +70,3 @@ def _check_names(names: list[str]) -> None:
     for name in names:
         if name.startswith("/") or ".." in PurePosixPath(name.replace("\\", "/")).parts:
             raise zipfile.BadZipFile(f"its member {name!r} lies outside")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

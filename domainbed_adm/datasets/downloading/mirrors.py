@@ -10,7 +10,7 @@ import msgspec
 import yaml
 
 from domainbed_adm.datasets.layout import expanded
-from domainbed_adm.errors import UserError
+from domainbed_adm.errors import UserError, one_line
 
 TABLE = Path(__file__).with_name("mirrors.yaml")
 
@@ -80,7 +80,7 @@ def load_sources(files: Sequence[Path]) -> dict[str, Source]:
             table: Any = yaml.safe_load(expanded(file).read_text(encoding="utf-8"))
             entries = msgspec.convert(table, dict[FileName, Any])
         except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-            raise UserError(f"mirrors {file} cannot be read: {' '.join(str(error).split())[:300]}") from error
+            raise UserError(f"mirrors {file} cannot be read: {one_line(error)}") from error
         for dataset, entry in entries.items():
             try:
                 sources[dataset] = msgspec.convert(entry, Source)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from domainbed_adm.datasets.downloading.mirrors import Archive
-from domainbed_adm.errors import UserError
+from domainbed_adm.errors import UserError, one_line
 
 #: Attempts for each address. The first wait has one second and each further one twice as many, unless the server names
 #: another (Retry-After); none is longer than LONGEST_WAIT.
@@ -147,14 +147,14 @@ def _transfer(url: str, file: Path) -> None:
         wait = response.headers.get("Retry-After", "")
         raise _Interrupted(reason, float(wait) if wait.isdecimal() else 0.0) from error
     except (FileURLRetrievalError, requests.exceptions.InvalidURL, UnicodeError) as error:
-        raise ArchiveError(_one_line(error)) from error
+        raise ArchiveError(one_line(error)) from error
     except DownloadError as error:
         if before and error.__cause__ is None and before == _part_sizes(file):  # the server does not resume this part
             for part in before:
                 part.unlink()
-        raise _Interrupted(f"transfer broke: {_one_line(error)}") from error
+        raise _Interrupted(f"transfer broke: {one_line(error)}") from error
     except requests.RequestException as error:
-        raise _Interrupted(f"transfer broke: {_one_line(error)}") from error
+        raise _Interrupted(f"transfer broke: {one_line(error)}") from error
 
 
 def _part_sizes(file: Path) -> dict[Path, int]:
@@ -181,7 +181,3 @@ def _stall_guard() -> Iterator[tuple[threading.Event, Callable[[int, int | None]
         yield stalled, progress
     finally:
         ended.set()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
