@@ -5,6 +5,8 @@ import pytest
 from domainbed_adm.cli import main
 from domainbed_adm.leaderboard.missing import missing_runs
 from domainbed_adm.model_selection import SELECTION_METHODS
+from domainbed_adm.sweeping.jobs import Sweep
+from domainbed_adm.sweeping.plan import add_to_plan
 from tests.runs import as_runs, record, write
 
 ALL = list(SELECTION_METHODS.values())
@@ -59,3 +61,18 @@ def test_the_command_lists_them_beside_the_tables(tmp_path, capsys):
     assert "missing: ERM on PACS, test_envs 1 2, trial 0, hparams 0" in shown.err
     assert main(["collect_results", "--input_dir", str(tmp_path), "--missing", "--selection", "oracle"]) == 0
     assert "nothing is missing" in capsys.readouterr().err
+
+
+def test_what_a_launch_planned_is_wanted_and_nothing_else(tmp_path, capsys):
+    planned = [("PACS", "ERM", (0,), 0, 0), ("PACS", "SAM", (2,), 1, 0), ("PACS", "SAM", (0, 2), 1, 0)]
+    runs = as_runs(*sweep(EVERY[:2]))
+    single = "missing: SAM on PACS, test_envs 2, trial 1, hparams 0"
+    assert missing_runs(runs, SINGLE, planned) == [single]
+    assert missing_runs(runs, ALL, planned) == [single, "missing: SAM on PACS, test_envs 0 2, trial 1, hparams 0"]
+    add_to_plan(tmp_path, Sweep(["PACS"], ["ERM", "SAM"], n_hparams=1, n_trials=1, single_test_envs=True))
+    for number, one in enumerate(sweep(EVERY[:2])):
+        write(tmp_path / str(number), one)
+    assert main(["collect_results", "--input_dir", str(tmp_path), "--missing", "--csv"]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("missing: ")]
+    names = [("ERM", 2), ("ERM", 3), ("SAM", 0), ("SAM", 1), ("SAM", 2), ("SAM", 3)]
+    assert told == [f"missing: {name} on PACS, test_envs {env}, trial 0, hparams 0" for name, env in names]

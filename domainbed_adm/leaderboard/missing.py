@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import combinations, product
 
 from domainbed_adm.model_selection import SelectionMethod
@@ -12,15 +12,19 @@ from domainbed_adm.recorded_run import Run, run_label
 Key = tuple[str, str, tuple[int, ...], int, int]
 
 
-def missing_runs(runs: Sequence[Run], selections: Iterable[SelectionMethod]) -> list[str]:
+def missing_runs(
+    runs: Sequence[Run], selections: Iterable[SelectionMethod], planned: Collection[Key] = ()
+) -> list[str]:
     """One line for each run that the selection methods need and the records lack, or have only in part.
 
-    A sweep is taken to be the full product of the algorithms, trials, hparams seeds and environments that its runs
-    show of each dataset; pairs of test environments belong to it where a selection method needs them.
+    Where it is not known what was planned, a sweep is taken to be the full product of the algorithms, trials, hparams
+    seeds and environments that its runs show of each dataset. Pairs of test environments belong to it where a selection
+    method needs them.
 
     Args:
         runs: of a sweep.
         selections: the selection methods wanted.
+        planned: the runs that the sweep's launches were for, each once.
 
     Returns:
         Lines such as ``missing: SAM on PACS, test_envs 0 2, trial 1, hparams 0``; empty where nothing is missing.
@@ -28,7 +32,8 @@ def missing_runs(runs: Sequence[Run], selections: Iterable[SelectionMethod]) -> 
     reached = reached_steps(runs)
     recorded = {_key(run): run for run in runs}
     pairs = any(selection.key == "leave-one-domain-out" for selection in selections)
-    lines = [f"missing: {run_label(*key)}" for key in _product(runs, pairs) if key not in recorded]
+    wanted = [key for key in planned if pairs or len(key[2]) == 1] or _product(runs, pairs)
+    lines = [f"missing: {run_label(*key)}" for key in wanted if key not in recorded]
     for key in sorted(recorded):
         at, end = recorded[key].last_step, end_step(recorded[key], reached)
         if at < end:

@@ -27,7 +27,9 @@ from domainbed_adm.report import section_provenance as making
 from domainbed_adm.report.analyses import of_checkpoints
 from domainbed_adm.report.baseline import BASELINES
 from domainbed_adm.report.reading import Reading, heard
+from domainbed_adm.sweeping.failures import failure_lines
 from domainbed_adm.sweeping.jobs import DONE, FAILED
+from domainbed_adm.sweeping.plan import planned_runs
 
 _HERE = Path(__file__).parent
 
@@ -109,10 +111,11 @@ def _troubles(reading: Reading, board: Board, selections: Sequence[SelectionMeth
     """What failed, what is not done, what is missing, which runs exploded or are at chance, what reading warned of."""
     pairs = any(len(run.test_envs) == 2 for run in reading.recorded)
     needed = [selection for selection in selections if pairs or selection.key != "leave-one-domain-out"]
+    failed = [(run.label, run.folder) for run in reading.runs if run.state == FAILED]
     return {
-        "failed": [run for run in reading.runs if run.state == FAILED],
+        "failed": [line.replace(f"{reading.root}/", "") for line in failure_lines(failed)],
         "open": [run for run in reading.runs if run.state not in {FAILED, DONE}],
-        "missing": missing_runs(reading.recorded, needed),
+        "missing": missing_runs(reading.recorded, needed, planned_runs(reading.root)),
         "untrusted": trouble_lines(reading.recorded),
         "warnings": reading.warnings,
     }

@@ -15,7 +15,7 @@ from domainbed_adm.leaderboard.missing import end_step, reached_steps
 from domainbed_adm.recorded_run import Run as RecordedRun
 from domainbed_adm.recorded_run import Runs
 from domainbed_adm.records import load_runs
-from domainbed_adm.run_files import RUN_MARKS
+from domainbed_adm.run_files import RESULTS, RUN_MARKS
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, state_of
 
@@ -64,15 +64,16 @@ def read(sweep_dir: Path) -> Reading:
     """Read a sweep's folder, or one run's.
 
     Raises:
-        UserError: there is no such folder, or no record in it.
+        UserError: there is no such folder, or neither a record nor a run in it.
     """
     if not sweep_dir.is_dir():
         raise UserError(f"no folder {sweep_dir}: give the output_dir of a sweep or of one run")
     warnings: list[str] = []
-    with heard(warnings):
-        recorded = load_runs(sweep_dir)
-    reached = reached_steps(recorded)
     folders = [folder for folder in (sweep_dir, *sorted(sweep_dir.iterdir())) if _is_run(folder)]
+    with heard(warnings):
+        unrecorded = bool(folders) and not any((folder / RESULTS).exists() for folder in folders)
+        recorded = Runs() if unrecorded else load_runs(sweep_dir)  # all failed, or have just begun
+    reached = reached_steps(recorded)
     first: dict[Path, RecordedRun] = {}
     for run in recorded:
         first.setdefault(run.folder, run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from domainbed_adm.cli import run
 from domainbed_adm.errors import UserError
@@ -16,6 +17,7 @@ from domainbed_adm.leaderboard.published import published_sheet, unpublished_lin
 from domainbed_adm.leaderboard.sheets import Listing
 from domainbed_adm.model_selection import SELECTION_METHODS, SelectionMethod
 from domainbed_adm.records import load_runs
+from domainbed_adm.sweeping.plan import planned_runs
 from domainbed_adm.system.console import Parser, warn
 
 EXAMPLES = """\
@@ -93,7 +95,8 @@ def main(argv: Sequence[str]) -> int:
     for line in (*data_lines(runs), *missing, *shortened(trouble_lines(runs))):
         warn(line)
     if args.missing:
-        print("\n".join(missing_runs(runs, selections)) or "nothing is missing", file=sys.stderr)
+        lines = missing_runs(runs, selections, planned_runs(Path(args.input_dir)))
+        print("\n".join(lines) or "nothing is missing", file=sys.stderr)
     return 0
 
 

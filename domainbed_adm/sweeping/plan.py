@@ -58,6 +58,19 @@ def planned_jobs(folder: Path) -> list[Job]:
     return list(jobs.values())
 
 
+def planned_runs(folder: Path) -> list[tuple[str, str, tuple[int, ...], int, int]]:
+    """Each planned job as (dataset, algorithm, test_envs, trial_seed, hparams_seed); none where there is no plan.
+
+    Raises:
+        UserError: ``sweep.json`` is no plan.
+    """
+    keys = (
+        (of["dataset"], of["algorithm"], tuple(of["test_envs"]), of["trial_seed"], of["hparams_seed"])
+        for of in (job.train_args for job in planned_jobs(folder))
+    )
+    return list(dict.fromkeys(keys))
+
+
 def drop_from_plan(folder: Path) -> None:
     """Take the launches of which no job has a folder out of the plan, and the plan away where none is left.
 

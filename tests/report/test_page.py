@@ -126,6 +126,16 @@ def test_every_table_says_what_it_is(small_page: str) -> None:
     )
 
 
+def test_a_sweep_of_which_all_failed_is_a_page_of_failures(tmp_path: Path) -> None:
+    for number in range(6):
+        told = f"domainbed-adm: error: ERM on PACS, step 0: not finite: loss nan (lr {number})"
+        failures.write(tmp_path / str(number), 3, [told], 1, f"ERM on PACS, test_envs {number}")
+    text = Outline(html(tmp_path)).text
+    assert "No run has a record yet" in text
+    line = "6 x not finite at step 0, first ERM on PACS, test_envs 0 (0/failed.json)"
+    assert line in text[text.index("What is missing or failed") :]
+
+
 def test_what_failed_is_open_or_missing_is_told(tmp_path: Path) -> None:
     runs = sorted(write_sweep(tmp_path, ["ERM", "SAM"], {"Mine": ["ink", "oil"]}, 2).iterdir())
     (runs[0] / "done").unlink()
@@ -136,7 +146,7 @@ def test_what_failed_is_open_or_missing_is_told(tmp_path: Path) -> None:
     failures.write(runs[1], -9, [], 2, "the second run")
     text = Outline(html(tmp_path)).text
     missing = text[text.index("What is missing or failed") :]
-    assert re.search(r"Failed\s+the second run: failed, killed by SIGKILL \(2 attempts\)", missing)
+    assert re.search(r"Failed\s+the second run: killed by SIGKILL \(2 attempts\)", missing)
     assert re.search(r"Not finished\s+\S+ on Mine, test_envs \d.*: incomplete", missing)
     assert re.search(r"missing: \S+ on Mine, test_envs \d, trial \d, hparams 0", missing)
     assert re.search(r"unfinished: \S+ on Mine, test_envs \d, trial \d, hparams 0: step 0 of 600", missing)
