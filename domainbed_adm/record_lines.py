@@ -106,7 +106,7 @@ def decode_lines(content: bytes, path: Path) -> Iterator[tuple[bytes, Line]]:
                 _check(record)
             except RecursionError:
                 warn(f"{path} line {number} left out: lists and objects nested too deep")
-            except ValueError as error:
+            except (ValueError, msgspec.DecodeError) as error:
                 warn(f"{path} line {number} left out: {error}")
             else:
                 yield line, record
@@ -116,7 +116,8 @@ def _decoded(line: bytes, form: _Form | None) -> tuple[_Form, Line]:
     """The line, and the form it has: ``form`` where that fits.
 
     Raises:
-        ValueError: it is no record; the message says why.
+        ValueError: it is no JSON.
+        msgspec.DecodeError: it is no record; the message says why.
     """
     if form:
         try:
@@ -128,11 +129,8 @@ def _decoded(line: bytes, form: _Form | None) -> tuple[_Form, Line]:
         return form, form.decode(line)
     except msgspec.DecodeError:
         line = _strict(line)
-    try:
-        form = _form_of(line)
-        return form, form.decode(line)
-    except msgspec.DecodeError as error:
-        raise ValueError(str(error)) from error
+    form = _form_of(line)
+    return form, form.decode(line)
 
 
 def _strict(line: bytes) -> bytes:

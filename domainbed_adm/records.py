@@ -115,7 +115,7 @@ def load_runs(path: str | Path) -> Runs:
         # no glob, which passes over folders that may not be read
         names = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
         files = [file for file in (root / RESULTS, *(root / name / RESULTS for name in names)) if file.is_file()]
-    runs = [run for file in files for run in _decode(_bytes(file), file, shown=True)]
+    runs = [run for file in files for run in decode_runs(_bytes(file), file, shown=True)]
     if not runs:
         looked = "record" if files else RESULTS
         held = ", ".join(sorted(map(printable, os.listdir(root)))[:5]) or "nothing"  # noqa: PTH208
@@ -130,11 +130,6 @@ def read_runs(path: Path) -> list[Run]:
         UserError: the system refuses.
     """
     return decode_runs(_bytes(path), path)
-
-
-def decode_runs(content: bytes, path: Path) -> list[Run]:
-    """The runs in the content of a ``results.jsonl``; ``path`` says where it lies."""
-    return _decode(content, path, shown=False)
 
 
 @contextmanager
@@ -155,7 +150,14 @@ def _bytes(path: Path) -> bytes:
         return file.read()
 
 
-def _decode(content: bytes, path: Path, *, shown: bool) -> list[Run]:
+def decode_runs(content: bytes, path: Path, *, shown: bool = False) -> list[Run]:
+    """The runs in the content of a ``results.jsonl``.
+
+    Args:
+        content: of the file.
+        path: where it lies.
+        shown: whether what a terminal would obey is escaped in texts.
+    """
     records = [record for _, record in decode_lines(content, path)]
     runs: dict[str, list[Line]] = {"": records} if records else {}
     written = {record.args for record in records}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -68,17 +68,27 @@ class Board:
         for run in runs:
             for env in run.test_envs:
                 self.runs_of.setdefault((run.dataset, run.algorithm, env), []).append(run)
-        trials = {key: by_trial(runs) for key, runs in self.runs_of.items()}
-        self.scores = {selection.key: _scores(selection, trials) for selection in selections}
+        self.scores = {selection.key: dict(self._scores(selection)) for selection in selections}
+
+    def _scores(self, selection: SelectionMethod) -> Iterator[tuple[Key, dict[int, float]]]:
+        for key, runs in self.runs_of.items():
+            selected = {trial: selection.sweep_acc(own, key[2]) for trial, own in sorted(by_trial(runs).items())}
+            known = {trial: accuracy for trial, accuracy in selected.items() if accuracy is not None}
+            if known:
+                yield key, known
 
     @cached_property
     def sweep_line(self) -> str:
         """What made the runs, for below a table."""
         return sweep_line(self.runs)
 
+    def trials(self, selection: SelectionMethod, dataset: str, algorithm: str, env: int) -> dict[int, float]:
+        """Accuracy, a fraction, of each trial on one environment."""
+        return self.scores[selection.key].get((dataset, algorithm, env), {})
+
     def cell(self, selection: SelectionMethod, dataset: str, algorithm: str, env: int) -> Entry:
         """Accuracy on one environment over trials."""
-        return Entry.of(list(self.scores[selection.key].get((dataset, algorithm, env), {}).values()))
+        return Entry.of(list(self.trials(selection, dataset, algorithm, env).values()))
 
     def over_environments(
         self, selection: SelectionMethod, dataset: str, algorithm: str, whole_trials: bool = False
@@ -91,19 +101,10 @@ class Board:
             algorithm: name of the algorithm.
             whole_trials: leave out trials that lack an environment; DomainBed averages what they have.
         """
-        scores = self.scores[selection.key]
         count = len(self.environments[dataset])
-        trials: dict[int, list[float]] = {}
-        for env in range(count):
-            for trial, accuracy in scores.get((dataset, algorithm, env), {}).items():
-                trials.setdefault(trial, []).append(accuracy)
-        return Entry.of(
-            [
-                float(np.mean(trials[trial]))
-                for trial in sorted(trials)
-                if len(trials[trial]) == count or not whole_trials
-            ]
-        )
+        by_env = [self.trials(selection, dataset, algorithm, env) for env in range(count)]
+        by_trial = [[one[trial] for one in by_env if trial in one] for trial in sorted(set().union(*by_env))]
+        return Entry.of([float(np.mean(own)) for own in by_trial if len(own) == count or not whole_trials])
 
 
 def by_trial(runs: Iterable[Run]) -> dict[int, list[Run]]:
@@ -112,16 +113,6 @@ def by_trial(runs: Iterable[Run]) -> dict[int, list[Run]]:
     for run in runs:
         trials.setdefault(run.trial_seed, []).append(run)
     return trials
-
-
-def _scores(selection: SelectionMethod, trials: dict[Key, dict[int, list[Run]]]) -> dict[Key, dict[int, float]]:
-    scores: dict[Key, dict[int, float]] = {}
-    for key, runs in trials.items():
-        for trial in sorted(runs):
-            accuracy = selection.sweep_acc(runs[trial], key[2])
-            if accuracy is not None:
-                scores.setdefault(key, {})[trial] = accuracy
-    return scores
 
 
 def _ordered(names: Iterable[str], known: Iterable[str]) -> list[str]:

@@ -71,27 +71,23 @@ def shortened(lines: list[str]) -> list[str]:
 
 def missing_line(board: Board, selection: SelectionMethod) -> str | None:
     """One line on what has no number, or fewer trials than the sweep; None where all is there."""
-    scores = board.scores[selection.key]
-    trials = len({trial for by_trial in scores.values() for trial in by_trial})
+    most = len(set().union(*board.scores[selection.key].values()))
     absent: list[str] = []
     partial: list[str] = []
     for dataset, names in board.environments.items():
         for algorithm in board.algorithms:
-            known = [len(scores.get((dataset, algorithm, env), {})) for env in range(len(names))]
-            _note(absent, f"{algorithm} on {dataset}", [env for env, n in enumerate(known) if n == 0], len(names))
-            _note(
-                partial, f"{algorithm} on {dataset}", [env for env, n in enumerate(known) if 0 < n < trials], len(names)
-            )
+            known = [len(board.trials(selection, dataset, algorithm, env)) for env in range(len(names))]
+            for labels, envs in (
+                (absent, [env for env, n in enumerate(known) if not n]),
+                (partial, [env for env, n in enumerate(known) if 0 < n < most]),
+            ):
+                some = f" (test environment {', '.join(map(str, envs))})" if len(envs) < len(names) else ""
+                labels += [f"{algorithm} on {dataset}{some}"] if envs else []
     if not absent and not partial:
         return None
     parts = [f"no number for {_some(absent)}"] if absent else []
-    parts += [f"fewer than {trials} trials for {_some(partial)}"] if partial else []
+    parts += [f"fewer than {most} trials for {_some(partial)}"] if partial else []
     return f"{selection.name}: {'; '.join(parts)}. It needs {selection.needs}{_reason(board, selection)}"
-
-
-def _note(where: list[str], label: str, envs: list[int], count: int) -> None:
-    if envs:
-        where.append(label if len(envs) == count else f"{label} (test environment {', '.join(map(str, envs))})")
 
 
 def _some(labels: list[str]) -> str:

@@ -74,12 +74,11 @@ def _accuracies(
     board: Board, selection: SelectionMethod, algorithm: str, datasets: Sequence[str]
 ) -> dict[tuple[str, int, int], float]:
     """The accuracy, a fraction, of each (dataset, test environment, trial seed) of an algorithm."""
-    scores = board.scores[selection.key]
     return {
         (dataset, env, trial): accuracy
         for dataset in datasets
         for env in range(len(board.environments[dataset]))
-        for trial, accuracy in scores.get((dataset, algorithm, env), {}).items()
+        for trial, accuracy in board.trials(selection, dataset, algorithm, env).items()
     }
 
 

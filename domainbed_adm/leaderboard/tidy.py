@@ -40,8 +40,9 @@ def tidy_row(
         env: index of the test environment; None for the average over all, over the trials that have all of them.
     """
     names = board.environments[dataset]
-    keys = [(dataset, algorithm, i) for i in (range(len(names)) if env is None else [env])]
-    runs = [run for key in keys for run in board.runs_of.get(key, [])]
+    envs = range(len(names)) if env is None else [env]
+    runs = [run for i in envs for run in board.runs_of.get((dataset, algorithm, i), [])]
+    trials = set.intersection(*(set(board.trials(selection, dataset, algorithm, i)) for i in envs))
     return {
         "selection": selection.key,
         "dataset": dataset,
@@ -51,7 +52,7 @@ def tidy_row(
         "mean": entry.mean,
         "sem": entry.sem,
         "n": entry.n,
-        "trial_seeds": sorted(set.intersection(*(set(board.scores[selection.key].get(key, {})) for key in keys))),
+        "trial_seeds": sorted(trials),
         "hparams_seeds": seeds(runs, "hparams_seed"),
         "selection_splits": selection.splits,
         "versions": versions(runs),

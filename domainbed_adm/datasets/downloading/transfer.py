@@ -27,7 +27,6 @@ TIMEOUT = (10.0, 60.0)
 STALLED = 300.0
 #: HTTP codes that another attempt may not meet.
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-_CHUNK = 1 << 20
 _sleep = time.sleep
 
 
@@ -60,14 +59,14 @@ def fetch(
     """
     file = stored_as(url, archive, folder)
     file.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in range(0 if file.is_file() else attempts):
+    for left in reversed(range(0 if file.is_file() else attempts)):
         try:
             _transfer(url, file)
             break
         except _Interrupted as error:
-            if attempt == attempts - 1:
+            if not left:
                 raise ArchiveError(f"{error}, after {attempts} attempts") from error
-            wait = min(error.wait or 2.0**attempt, LONGEST_WAIT)
+            wait = min(error.wait or 2.0 ** (attempts - 1 - left), LONGEST_WAIT)
             tell(f"{error}; trying again in {wait:.0f} s")
             _sleep(wait)
     try:
@@ -90,15 +89,15 @@ def check(file: Path, archive: Archive) -> None:
         ArchiveError: one differs, or the file is a web page.
     """
     size = file.stat().st_size
-    digest = hashlib.sha256()
     with file.open("rb") as content:
         if content.read(256).lstrip().lower().startswith((b"<!doctype html", b"<html")):
             raise ArchiveError(f"{file.name} is a web page, not an archive: the site may ask for a login")
         if archive.size is not None and size != archive.size:
             raise ArchiveError(f"{file.name} has {size:,} bytes, {archive.size:,} are expected")
         if archive.sha256 is not None:
+            digest = hashlib.sha256()
             content.seek(0)
-            while chunk := content.read(_CHUNK):
+            while chunk := content.read(1 << 20):
                 digest.update(chunk)
             if digest.hexdigest() != archive.sha256.lower():
                 raise ArchiveError(f"{file.name} has the SHA-256 {digest.hexdigest()}, {archive.sha256} is expected")
@@ -164,20 +163,18 @@ def _part_sizes(file: Path) -> dict[Path, int]:
 
 @contextmanager
 def _stall_guard() -> Iterator[tuple[threading.Event, Callable[[int, int | None], None]]]:
-    """Yield an event that is set once :data:`STALLED` seconds have passed without a call of the function beside it."""
-    stalled, ended, last = threading.Event(), threading.Event(), time.monotonic()
-
-    def progress(received: int, total: int | None) -> None:
-        nonlocal last
-        last = time.monotonic()
+    """An event that is set once :data:`STALLED` seconds have passed without a call of the function beside it."""
+    stalled, progressed = threading.Event(), threading.Event()
+    ended = False
 
     def watch() -> None:
-        while not ended.wait(min(1.0, STALLED)):
-            if time.monotonic() - last > STALLED:
-                stalled.set()
+        while progressed.wait(STALLED) and not ended:
+            progressed.clear()
+        stalled.set()
 
     threading.Thread(target=watch, daemon=True).start()
     try:
-        yield stalled, progress
+        yield stalled, lambda received, total: progressed.set()
     finally:
-        ended.set()
+        ended = True
+        progressed.set()
