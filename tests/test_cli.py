@@ -134,3 +134,23 @@ def test_a_closed_folder_is_one_line(tmp_path: Path, powerless: list[str], comma
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert str(target) in done.stderr
     assert "ermission" in done.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("command", ["list sweeps", "sweep launch --sweep smoke --output_dir out"])
+def test_a_closed_stream_is_no_traceback(tmp_path: Path, closed: str, command: str) -> None:
+    environment = os.environ | {"PYTHONPATH": str(Path(domainbed_adm.__file__).parents[1])}
+    line = f"exec {sys.executable} -m domainbed_adm {command} {closed}"
+    done = subprocess.run(
+        ["sh", "-c", line], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+    )
+    assert done.returncode == (0 if "list" in command else 2)  # nobody to confirm
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") <= 1
+
+
+def test_brackets_without_end_are_one_line() -> None:
+    code, _, told = called("train", "--hparams", "[" * 100_000)
+    assert (code, told.count("\n")) == (2, 1)
+    assert "--hparams is not JSON" in told
+    assert len(told) < 500

@@ -201,6 +201,28 @@ def test_waiting_for_a_job_takes_it_over_where_its_process_dies(
     assert capsys.readouterr().out.startswith("waiting for 1 jobs that other processes run\n[1/1] done")
 
 
+def test_jobs_of_others_are_asked_less_and_less_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.system.test_lock import held_elsewhere
+
+    job, waits, looks = SMALL.jobs(tmp_path)[0], [], []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        looks.append(asked.count(job.output_dir))
+        asked.clear()
+        if len(waits) == 8:
+            (job.output_dir / "done").touch()
+            other.kill()
+
+    asked: list[Path] = []
+    monkeypatch.setattr(jobs, "is_locked", lambda folder: asked.append(folder) or is_locked(folder))
+    monkeypatch.setattr(launch.time, "sleep", wait)
+    with held_elsewhere(job.output_dir) as other:
+        assert Launch([job], local, 1, retries=0).run() == 0
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert looks == [2] + [1] * 7  # once as the launch begins, and once at each look
+
+
 def test_records_are_the_same_for_every_number_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums of floats depend on the number of threads, which must not depend on how many jobs share the machine."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

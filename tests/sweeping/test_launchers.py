@@ -176,3 +176,28 @@ def test_a_signal_to_the_sweep_ends_its_children(tmp_path: Path, number: int) ->
     assert not (tmp_path / "late").exists()
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_what_a_job_leaves_behind_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "LEFTOVERS_GRACE", 0.2)
+    child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    parent = f"import os, subprocess, sys, time; subprocess.Popen([sys.executable, '-S', '-c', {child!r}])\n"
+    parent += f"while not os.path.exists({str(tmp_path / 'pid')!r}): time.sleep(0.01)\n"
+    for code, ended in (("", 0), ("os.kill(os.getpid(), 9)", -9)):
+        assert local([python(parent + code)]) == [ended]
+        pid = int((tmp_path / "pid").read_text() or 0)
+        (tmp_path / "pid").unlink()
+        assert not pid or not is_alive(pid)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether it runs; what has ended and waits to be reaped by init does not."""
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return False
+        except OSError:
+            return False
+        time.sleep(0.02)
+    return True

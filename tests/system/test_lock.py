@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
@@ -113,12 +114,19 @@ def test_asking_whether_a_run_is_alive_does_not_keep_it_from_starting(tmp_path: 
         holder.kill()
 
 
-def test_another_users_run_is_seen_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise PermissionError
+def test_others_that_ask_are_not_taken_for_a_run(tmp_path: Path) -> None:
+    """Each holds the lock for an instant: two that ask about a dead run at once must both see that it is dead."""
+    (tmp_path / ".lock").touch()
+    with (tmp_path / ".lock").open("rb") as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        assert not is_locked(tmp_path)
+        assert not is_locked_for_others(tmp_path)
 
-    monkeypatch.setattr(lock, "_flock", refuse)
+
+def test_a_lock_that_may_only_be_read_is_seen(tmp_path: Path) -> None:
+    """As another user's is."""
     with held_elsewhere(tmp_path) as holder:
+        (tmp_path / ".lock").chmod(0o444)
         assert is_locked(tmp_path)
         holder.kill()
         holder.wait()
