@@ -15,7 +15,7 @@ The flow, which is also the layout::
 ``algorithms``                the grid as DomainBed ``Algorithm`` classes
 ``registry``                  the names there are, with those of installed extensions
 ``hparams_registry``          their defaults, random ranges and valid ranges
-``networks``, ``backbones``   what is trained; pretrained feature extractors
+``networks``                  what is trained: feature extractors, pretrained or not, and classifiers
 ``run_args``, ``run_files``   the flags of a run; every file name and exit code
 ``training``                  one run: set-up, batches, splits, loop, evaluation, resume
 ``records``                   ``results.jsonl``: write, read; ``record_lines`` decodes a line,

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
+import pickle
+import sys
 from collections.abc import Sequence
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models import ResNet, get_model, get_model_weights
 
-from domainbed_adm.backbones import resnet, timm_model
 from domainbed_adm.errors import UserError
+
+_SCRATCH = "or give --hparams '{\"pretrained\": false}' to train from scratch"
 
 
 class Featurizer(nn.Module):
@@ -39,6 +47,7 @@ class Featurizer(nn.Module):
             model.
     """
 
+    network: nn.Module
     n_outputs: int
 
     def __init__(self, input_shape: Sequence[int], hparams: dict[str, Any]) -> None:
@@ -47,8 +56,7 @@ class Featurizer(nn.Module):
         channels, *size = input_shape
         dropout, pretrained = hparams.get("resnet_dropout", 0.0), hparams.get("pretrained", True)
         if hparams.get("backbone"):
-            self.network = timm_model(hparams["backbone"], channels, pretrained)
-            self.n_outputs = _width(self.network, input_shape, hparams["backbone"])
+            self.network, self.n_outputs = timm_model(hparams["backbone"], input_shape, pretrained)
         elif size == [28, 28]:
             self.network, self.n_outputs = small_cnn(channels, hparams.get("cnn_width", 64))
             dropout = 0.0
@@ -65,7 +73,7 @@ class Featurizer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of shape (B, n_outputs)."""
-        return self.dropout(self.network(x))
+        return cast(Tensor, self.dropout(self.network(x)))
 
     def train(self, mode: bool = True) -> Featurizer:
         """As ``nn.Module.train``, with BatchNorm kept frozen where ``freeze_bn`` says so."""
@@ -95,9 +103,9 @@ def small_cnn(channels: int, width: int) -> tuple[nn.Module, int]:
     """
     if width < 8 or width % 8:
         raise UserError(f"hparam cnn_width must be a positive multiple of 8, not {width}")
-    plan = [(channels, width, 1), (width, 2 * width, 2), (2 * width, 2 * width, 1), (2 * width, 2 * width, 1)]
+    widths = [channels, width, 2 * width, 2 * width, 2 * width]
     layers: list[nn.Module] = []
-    for wide_in, wide_out, stride in plan:
+    for wide_in, wide_out, stride in zip(widths, widths[1:], (1, 2, 1, 1), strict=False):
         layers += [nn.Conv2d(wide_in, wide_out, 3, stride, padding=1), nn.ReLU(), nn.GroupNorm(8, wide_out)]
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 2 * width
 
@@ -119,33 +127,89 @@ class _PreActivation(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Conv2d(wide_in, wide_out, 1, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut(x) + self.residual(x)
+        return cast(Tensor, self.shortcut(x) + self.residual(x))
 
 
-def wide_resnet(channels: int, depth: int = 16, widen: int = 2) -> tuple[nn.Module, int]:
-    """Wide-ResNet of Zagoruyko and Komodakis (BMVC 2016), for 32 px: depth 6 n + 4, three groups of n blocks.
+def wide_resnet(channels: int) -> tuple[nn.Module, int]:
+    """Wide-ResNet-16-2 of Zagoruyko and Komodakis (BMVC 2016), for 32 px: three groups of two blocks, up to 128 wide.
 
     As in DomainBed, and unlike the paper: convolutions have a bias, a block's second convolution has its stride, the
     shortcut reads the block's raw input, and the last BatchNorm has momentum 0.9.
     """
-    blocks = (depth - 4) // 6
     layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, padding=1)]
-    wide_in = 16
-    for group in range(3):
-        wide_out = 16 * widen * 2**group
-        for block in range(blocks):
-            layers.append(_PreActivation(wide_in, wide_out, 2 if group and not block else 1))
-            wide_in = wide_out
-    last = nn.BatchNorm2d(wide_in, momentum=0.9)
-    return nn.Sequential(*layers, last, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), wide_in
+    for wide_in, wide_out, stride in ((16, 32, 1), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 1)):
+        layers.append(_PreActivation(wide_in, wide_out, stride))
+    last = nn.BatchNorm2d(128, momentum=0.9)
+    return nn.Sequential(*layers, last, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 128
 
 
-def _width(network: nn.Module, input_shape: Sequence[int], name: str) -> int:
-    """Number of features that a timm model gives, found by one forward pass of a black image.
+def resnet(name: str, channels: int, pretrained: bool) -> ResNet:
+    """Return a torchvision ResNet without its last layer.
+
+    Args:
+        name: "resnet18" or "resnet50"; its features are 512 or 2048 wide.
+        channels: of the input. One grey channel gets the sum of the three pretrained kernels, which is the network
+            seeing a grey image in three equal channels; other numbers get the kernels in turn, as in DomainBed.
+        pretrained: start from the weights IMAGENET1K_V1, else from torchvision's random ones.
 
     Raises:
-        UserError: it cannot read images of this shape, or gives no vector.
+        UserError: the weights can neither be found on disk nor fetched; the message says which file to put where.
     """
+    network: ResNet = get_model(name, weights=None)
+    if pretrained:
+        weights = get_model_weights(name)["IMAGENET1K_V1"]
+        try:
+            state = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            folder = Path(torch.hub.get_dir()) / "checkpoints"
+            raise UserError(
+                f"no ImageNet weights for {name} ({_one_line(error)}): put {Path(weights.url).name} of {weights.url} "
+                f"in {folder}, {_SCRATCH}"
+            ) from error
+        network.load_state_dict(state)
+    network.fc = nn.Identity()
+    if channels != 3:
+        kernel = network.conv1.weight.detach()
+        network.conv1 = nn.Conv2d(channels, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        adapted = kernel.sum(1, keepdim=True) if channels == 1 else kernel[:, torch.arange(channels) % 3]
+        network.conv1.weight = nn.Parameter(adapted)
+    return network
+
+
+def timm_model(name: str, input_shape: Sequence[int], pretrained: bool) -> tuple[nn.Module, int]:
+    """Return a timm model without its classifier, and the number of its features.
+
+    Inputs are normalised as the dataset states (ImageNet's mean and std for folders), whatever the model was
+    pretrained with.
+
+    Args:
+        name: as timm's ``create_model`` takes it, with or without a weight tag ("resnet18.a1_in1k").
+        input_shape: (channels, height, width); timm adapts the pretrained kernel to the channels.
+        pretrained: start from timm's weights.
+
+    Raises:
+        UserError: timm is not installed, has no such model, or cannot fetch or read its weights; or the model does not
+            turn such inputs into one vector each.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError("hparam backbone needs timm: pip install timm") from error
+    if not timm.is_model(name):
+        near = difflib.get_close_matches(name.split(".")[0], timm.list_models(), n=3, cutoff=0.5)
+        hint = f"nearest: {', '.join(near)}" if near else "python -c 'import timm; print(timm.list_models())' names all"
+        raise UserError(f"unknown backbone {name!r}: timm has no such model; {hint}")
+    # The hub tries again and again, and says so in a line each time; our one line says what to do.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=input_shape[0])
+    except Exception as error:  # timm, huggingface_hub and their HTTP client each raise their own
+        source = None
+        with suppress(RuntimeError):  # it has no such weights
+            source = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
+        cached = f"put {source} of huggingface.co in the Hugging Face cache (HF_HOME), " if source else ""
+        advice = f": {cached}{_SCRATCH}" if pretrained else ""
+        raise UserError(f"cannot make backbone {name!r} ({_one_line(error)}){advice}") from error
     try:
         with torch.no_grad():
             features = network.eval()(torch.zeros(1, *input_shape))
@@ -154,4 +218,8 @@ def _width(network: nn.Module, input_shape: Sequence[int], name: str) -> int:
         raise UserError(f"backbone {name!r} cannot read inputs of shape {tuple(input_shape)}: {reason}") from error
     if features.ndim != 2:
         raise UserError(f"backbone {name!r} gives features of shape {tuple(features.shape[1:])}, not one vector")
-    return features.shape[1]
+    return network, int(features.shape[1])
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -18,7 +18,6 @@ from torch.utils.data import Dataset
 from domainbed_adm.algorithms import Minibatch
 from domainbed_adm.datasets.base import Environment, Item, to_inputs
 from domainbed_adm.datasets.cards import Normalization
-from domainbed_adm.errors import UserError
 from domainbed_adm.system.seeding import draw_indices, raw_stream
 from domainbed_adm.training.splits import Splits, class_balanced_weights
 
@@ -46,7 +45,7 @@ Task = TrainTask | EvaluateTask
 
 @dataclass
 class Batch:
-    """What one task yields: all its samples in one tensor each, domain after domain; or why they could not be loaded.
+    """What one task yields: all its samples in one tensor each, domain after domain.
 
     Four tensors, however many domains there are: each that crosses from a loading process costs an open file.
 
@@ -56,37 +55,24 @@ class Batch:
         y: class indices, int64 of shape (B,).
         index: int64 of shape (B,), which sample of the training set each is, unique over all environments.
         sizes: samples of each domain, in order; their sum is B.
+        normalization: of pixels.
         unlabeled: as ``x``, of the test domains for domain adaptation; shape (0,) where none.
         unlabeled_sizes: how many of each.
-        normalization: of pixels.
-        error: why nothing was loaded; None where all was.
     """
 
     task: Task
-    x: Tensor = field(default_factory=lambda: torch.empty(0))
-    y: Tensor = field(default_factory=lambda: torch.empty(0))
-    index: Tensor = field(default_factory=lambda: torch.empty(0))
-    sizes: list[int] = field(default_factory=list)
+    x: Tensor
+    y: Tensor
+    index: Tensor
+    sizes: list[int]
+    normalization: Normalization | None
     unlabeled: Tensor = field(default_factory=lambda: torch.empty(0))
     unlabeled_sizes: list[int] = field(default_factory=list)
-    normalization: Normalization | None = None
-    error: str | None = None
 
     @property
-    def nbytes(self) -> int:
-        """Bytes that its tensors take."""
-        return sum(tensor.nbytes for tensor in (self.x, self.y, self.index, self.unlabeled))
-
-    def share_memory(self) -> None:
-        """Move the tensors into memory that another process can read.
-
-        Raises:
-            RuntimeError: the system has no room there, or allows no more open files.
-        """
-        tensors: list[Any] = [self.x, self.y, self.index, self.unlabeled]  # torch states no types for this
-        for tensor in tensors:
-            if tensor.numel():
-                tensor.share_memory_()
+    def tensors(self) -> list[Any]:
+        """All of them; torch states no types for sharing them."""
+        return [self.x, self.y, self.index, self.unlabeled]
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, for transfers beside computation."""
@@ -132,16 +118,13 @@ class TaskDataset(Dataset[Batch]):
         self.class_weights = {i: class_balanced_weights(environments[i].targets, splits[i].in_) for i in balanced}
 
     def __getitem__(self, task: Task) -> Batch:
-        try:
-            if isinstance(task, EvaluateTask):
-                return self._load(task, {task.environment: task.keys})
-            batch = self._load(task, {i: self._draw(task, i, self.splits[i].in_) for i in self.sources})
-            if self.adapted:
-                unlabeled = self._load(task, {i: self._draw(task, i, self.splits[i].uda) for i in self.adapted})
-                batch.unlabeled, batch.unlabeled_sizes = unlabeled.x, unlabeled.sizes
-            return batch
-        except UserError as error:  # an exception from a worker process would arrive as a traceback
-            return Batch(task, error=str(error))
+        if isinstance(task, EvaluateTask):
+            return self._load(task, {task.environment: task.keys})
+        batch = self._load(task, {i: self._draw(task, i, self.splits[i].in_) for i in self.sources})
+        if self.adapted:
+            unlabeled = self._load(task, {i: self._draw(task, i, self.splits[i].uda) for i in self.adapted})
+            batch.unlabeled, batch.unlabeled_sizes = unlabeled.x, unlabeled.sizes
+        return batch
 
     def _draw(self, task: TrainTask, environment: int, keys: list[int]) -> list[int]:
         """The ``batch_size`` positions of a step among these."""
@@ -157,7 +140,7 @@ class TaskDataset(Dataset[Batch]):
             torch.tensor([int(y) for _, y in items]),
             torch.tensor([key + int(self.offsets[i]) for i, keys in positions.items() for key in keys]),
             [len(keys) for keys in positions.values()],
-            normalization=self.environments[0].normalization,
+            self.environments[0].normalization,
         )
 
     def _items(self, task: Task, number: int, keys: Sequence[int]) -> list[Item]:

@@ -7,7 +7,6 @@ ImageNet's mean and deviation, and no other.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,19 +15,15 @@ from torch import Tensor
 from domainbed_adm.datasets.cards import IMAGENET
 from domainbed_adm.errors import UserError
 
-#: Hparams that choose a network which this package does not have.
-_OTHER_NETWORKS = ("vit", "dinov2")
-_IMAGE_FILES = (3, 224, 224)
-#: Layers of the network for 28 px, a convolution, ReLU and GroupNorm each; and of a block of the network for 32 px.
+#: Our names of the layers of DomainBed's network for 28 px: a convolution, ReLU and GroupNorm each.
 _CNN = {f"conv{i + 1}": str(3 * i) for i in range(4)} | {f"bn{i}": str(3 * i + 2) for i in range(4)}
-_BLOCK = {
-    "bn1": "residual.0",
-    "conv1": "residual.2",
-    "bn2": "residual.3",
-    "conv2": "residual.5",
-    "shortcut.0": "shortcut",
+_BLOCK = {"bn1": "residual.0", "conv1": "residual.2", "bn2": "residual.3", "conv2": "residual.5"}
+#: And of its network for 32 px: three groups of two blocks.
+_WIDE_RESNET = {"conv1": "0", "bn1": "7"} | {
+    f"layer{i // 2 + 1}.{i % 2}.{theirs}": f"{i + 1}.{ours}"
+    for i in range(6)
+    for theirs, ours in {**_BLOCK, "shortcut.0": "shortcut"}.items()
 }
-_BLOCKS_PER_GROUP, _BLOCKS = 2, 6
 
 
 def as_ours(contents: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,37 +39,26 @@ def as_ours(contents: Mapping[str, Any]) -> dict[str, Any]:
         UserError: it has a network that this package does not have.
     """
     hparams, shape = contents["model_hparams"], tuple(contents["model_input_shape"])
-    others = [name for name in _OTHER_NETWORKS if hparams.get(name)]
+    others = [name for name in ("vit", "dinov2") if hparams.get(name)]
     if others:
         raise UserError(
             f"this model has a network of DomainBed's that domainbed-adm does not have (hparam {others[0]}): only "
             "DomainBed's own code can use it"
         )
-    from_files = shape == _IMAGE_FILES and not contents["args"].get("dataset", "").startswith("Debug")
+    from_files = shape == (3, 224, 224) and not contents["args"].get("dataset", "").startswith("Debug")
     return {
         **contents,
         "classes": None,
         "normalization": [list(IMAGENET.mean), list(IMAGENET.std)] if from_files else None,
-        "model_dict": _renamed(contents["model_dict"], shape[1]),
+        "model_dict": _renamed(contents["model_dict"], {28: _CNN, 32: _WIDE_RESNET}.get(shape[1], {})),
     }
 
 
-def _renamed(weights: Mapping[str, Tensor], pixels: int) -> dict[str, Tensor]:
-    table = _CNN if pixels == 28 else _wide_resnet() if pixels == 32 else {}
-    # DomainBed's featurizer has the layers itself, ours has a network that has them
-    layer = re.compile(rf"(featurizer|network\.0)\.({'|'.join(map(re.escape, table))})\.(\w+)") if table else None
-
-    def renamed(name: str) -> str:
-        match = layer.fullmatch(name) if layer else None
-        return f"{match[1]}.network.{table[match[2]]}.{match[3]}" if match else name
-
-    return {renamed(name): value for name, value in weights.items()}
-
-
-def _wide_resnet() -> dict[str, str]:
-    blocks = {
-        f"layer{i // _BLOCKS_PER_GROUP + 1}.{i % _BLOCKS_PER_GROUP}.{theirs}": f"{i + 1}.{ours}"
-        for i in range(_BLOCKS)
-        for theirs, ours in _BLOCK.items()
-    }
-    return {"conv1": "0", "bn1": str(_BLOCKS + 1), **blocks}
+def _renamed(weights: Mapping[str, Tensor], layers: Mapping[str, str]) -> dict[str, Tensor]:
+    """DomainBed's featurizer has the layers itself, ours has a network that has them."""
+    renamed = {}
+    for name, value in weights.items():
+        root = next((root for root in ("featurizer.", "network.0.") if name.startswith(root)), None)
+        layer, _, tensor = name.removeprefix(root or "").rpartition(".")
+        renamed[f"{root}network.{layers[layer]}.{tensor}" if root and layer in layers else name] = value
+    return renamed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -24,16 +25,17 @@ def accuracies(algorithm: Any, batches: Iterable[Batch], device: torch.device) -
     Raises:
         TypeError: a batch is of a training step.
     """
-    right: dict[str, torch.Tensor] = {}
-    seen: dict[str, int] = {}
+    names, right, seen = [], [], Counter[str]()
     algorithm.eval()
     with torch.no_grad():
         for batch in batches:
             if not isinstance(batch.task, EvaluateTask):
                 raise TypeError(f"not a batch of an evaluation: {batch.task}")
-            name, y = batch.task.name, batch.targets(device)
-            right[name] = right.get(name, 0) + (algorithm.predict(batch.inputs(device)).argmax(1) == y).sum()
-            seen[name] = seen.get(name, 0) + len(y)
+            names.append(batch.task.name)
+            right.append((algorithm.predict(batch.inputs(device)).argmax(1) == batch.targets(device)).sum())
+            seen[batch.task.name] += len(batch.y)
     algorithm.train()
-    counts = torch.stack(list(right.values())).tolist()
-    return {name: count / seen[name] for name, count in zip(right, counts, strict=True)}
+    correct = Counter[str]()
+    for name, count in zip(names, torch.stack(right).tolist(), strict=True):  # the host waits for the device once
+        correct[name] += count
+    return {name: correct[name] / total for name, total in seen.items()}

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from domainbed_adm.errors import LoadingError, UserError
 from domainbed_adm.system.signals import ENDING, held_back
-from domainbed_adm.training.batches import Batch, Schedule, TaskDataset
+from domainbed_adm.training.batches import Batch, Schedule, Task, TaskDataset
 
 _SHARED = "/dev/shm"
 #: Where fewer files may be open, torch's own threads and processes fail, each with a traceback.
@@ -55,7 +55,6 @@ def open_stream(tasks: TaskDataset, schedule: Schedule, workers: int, pin_memory
             batch_size=None,
             sampler=schedule,
             num_workers=workers,
-            collate_fn=_as_it_is,
             pin_memory=pin_memory,
             generator=torch.Generator(),  # the loader's own base seed must not draw from the global generator
             multiprocessing_context=_process_starter() if workers else None,
@@ -68,35 +67,44 @@ def open_stream(tasks: TaskDataset, schedule: Schedule, workers: int, pin_memory
     return _checked(batches, workers)
 
 
-class _Shared(Dataset[Batch]):
-    """Loads batches in a worker and puts them into shared memory there, where a refusal can still be told."""
+class _Shared(Dataset["Batch | str"]):
+    """In a worker: batches in shared memory, or why there is none, since an exception would arrive as a traceback."""
 
     def __init__(self, tasks: TaskDataset) -> None:
         self.tasks = tasks
 
-    def __getitem__(self, task: Any) -> Batch:
-        batch = self.tasks[task]
+    def __getitem__(self, task: Task) -> Batch | str:
+        tensors: list[Any] = []
         try:
-            batch.share_memory()
+            batch = self.tasks[task]
+            tensors = batch.tensors
+            for tensor in tensors:
+                if tensor.numel():
+                    tensor.share_memory_()
+            return batch
+        except UserError as error:
+            return str(error)
         except (RuntimeError, OSError) as error:
-            return Batch(task, error=_refused(error, batch))
-        return batch
+            if not tensors:
+                raise
+            return _refused(error, sum(tensor.nbytes for tensor in tensors))
 
 
-def _refused(error: RuntimeError | OSError, batch: Batch | None = None) -> str:
-    """What to do where the system has no more memory or files to share with loading processes."""
+def _refused(error: RuntimeError | OSError, n_bytes: int = 0) -> str:
+    """What to do where the system has no more memory, for a batch of so many bytes, or files to share."""
     if getattr(error, "errno", None) == errno.EMFILE or "Too many open files" in str(error):
         return _TOO_MANY_FILES
-    if batch is None or "No space left" not in str(error) and "Cannot allocate" not in str(error):
+    if not n_bytes or not any(sign in str(error) for sign in ("No space left", "Cannot allocate")):
         return f"cannot start processes that load data ({' '.join(str(error).split())}): give --workers 0"
-    free, total = (number / 2**20 for number in (shutil.disk_usage(_SHARED).free, shutil.disk_usage(_SHARED).total))
+    disk = shutil.disk_usage(_SHARED)
     return (
-        f"a batch of {batch.nbytes / 2**20:.0f} MiB does not fit into the shared memory, {free:.0f} of {total:.0f} MiB "
-        f"of {_SHARED} are free: give --workers 0, a lower hparam batch_size, or more of it (docker run --shm-size=2g)"
+        f"a batch of {n_bytes / 2**20:.0f} MiB does not fit into the shared memory, {disk.free / 2**20:.0f} of "
+        f"{disk.total / 2**20:.0f} MiB of {_SHARED} are free: give --workers 0, a lower hparam batch_size, or more of "
+        "it (docker run --shm-size=2g)"
     )
 
 
-def _checked(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
+def _checked(batches: Iterator[Batch | str], workers: int) -> Iterator[Batch]:
     while True:
         try:
             batch = next(batches, None)
@@ -111,13 +119,12 @@ def _checked(batches: Iterator[Batch], workers: int) -> Iterator[Batch]:
             ) from error
         if batch is None:
             return
-        if batch.error is not None:
-            raise UserError(batch.error)
+        if isinstance(batch, str):
+            raise UserError(batch)
         yield batch
 
 
 def _begin_worker(_: int) -> None:
-    """In a worker, before its first batch."""
     Queue._on_queue_feeder_error = staticmethod(_end_worker)  # type: ignore[attr-defined]
     sys.excepthook = _silent_when_run_is_gone
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -145,17 +152,9 @@ def _end_with_parent() -> None:
 
 def _process_starter() -> Any:
     """Workers come from a clean server process: a fork of this one, whose threads run, could deadlock."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     resource_tracker.ensure_running()  # first: its start lets Ctrl-C through
-    with held_back(
-        signal.SIGINT
-    ):  # from the workers for good: the terminal sends it to all, and this process ends them
+    with held_back(signal.SIGINT):  # for good: the terminal sends it to all, and this process ends its workers
         forkserver.ensure_running()
     return context
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

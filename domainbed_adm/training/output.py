@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,10 +35,7 @@ class _Tee:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
-    def __enter__(self) -> _Tee:
-        return self
-
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
         self._file.close()
 
 
@@ -46,8 +43,8 @@ class _Tee:
 def teed(output_dir: Path) -> Iterator[None]:
     """Within the block, what is printed also goes to out.txt and err.txt, an error to err.txt."""
     with (
-        _Tee(sys.stdout, output_dir / OUT) as out,
-        _Tee(sys.stderr, output_dir / ERR) as err,
+        closing(_Tee(sys.stdout, output_dir / OUT)) as out,
+        closing(_Tee(sys.stderr, output_dir / ERR)) as err,
         redirect_stdout(out),
         redirect_stderr(err),
     ):

@@ -23,10 +23,10 @@ def find_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: --images is a folder of images")
-    found = sorted(path for path in folder.rglob("*") if is_image_name(path.name) and path.is_file())
-    if not found:
+    images = sorted(path for path in folder.rglob("*") if is_image_name(path.name) and path.is_file())
+    if not images:
         raise UserError(f"no image below {folder}; looked for {' '.join(EXTENSIONS)}")
-    return found
+    return images
 
 
 def predictions(
@@ -52,8 +52,7 @@ def predictions(
         raise UserError(f"the model was trained on inputs of {channels} channels; an image file has 1 or 3")
     if size != width:
         raise UserError(f"the model was trained on inputs of {size} x {width} pixels; images are resized to a square")
-    known = contents["normalization"]
-    normalization = None if known is None else Normalization(tuple(known[0]), tuple(known[1]))
+    normalization = Normalization(*map(tuple, contents["normalization"])) if contents["normalization"] else None
     classes = contents["classes"] or [str(i) for i in range(contents["model_num_classes"])]
     transform = eval_transform(size, channels)
     for start in range(0, len(images), batch_size):

@@ -20,17 +20,6 @@ class Splits:
     uda: list[int]
 
 
-def split_keys(keys: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Shuffle and cut: the first ``int(n * fraction)`` of the shuffled keys, and the rest.
-
-    DomainBed shuffles positions with ``RandomState(seed)``; the same here, so the splits are the same.
-    """
-    order = list(range(len(keys)))
-    np.random.RandomState(seed).shuffle(order)
-    cut = int(len(keys) * fraction)
-    return [keys[i] for i in order[:cut]], [keys[i] for i in order[cut:]]
-
-
 def split_environments(
     lengths: Sequence[int],
     test_envs: Sequence[int],
@@ -52,13 +41,18 @@ def split_environments(
     """
     splits = []
     for i, length in enumerate(lengths):
-        seed = seed_hash(trial_seed, i)
-        out, in_ = split_keys(range(length), holdout_fraction, seed)
-        uda: list[int] = []
-        if i in test_envs:
-            uda, in_ = split_keys(in_, uda_holdout_fraction, seed)
+        out, in_ = _split(list(range(length)), holdout_fraction, seed_hash(trial_seed, i))
+        uda, in_ = _split(in_, uda_holdout_fraction, seed_hash(trial_seed, i)) if i in test_envs else ([], in_)
         splits.append(Splits(in_, out, uda))
     return splits
+
+
+def _split(keys: list[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """The first ``int(n * fraction)`` of the shuffled keys, and the rest; positions are shuffled, as in DomainBed."""
+    order = list(range(len(keys)))
+    np.random.RandomState(seed).shuffle(order)
+    cut = int(len(keys) * fraction)
+    return [keys[i] for i in order[:cut]], [keys[i] for i in order[cut:]]
 
 
 def class_balanced_weights(targets: Sequence[int] | np.ndarray, keys: Sequence[int]) -> np.ndarray:

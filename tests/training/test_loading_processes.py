@@ -14,7 +14,7 @@ import torch
 from domainbed_adm.datasets.base import Environment, TensorEnvironment
 from domainbed_adm.errors import LoadingError, UserError
 from domainbed_adm.training import loading_processes
-from domainbed_adm.training.batches import Batch, Schedule, TaskDataset, TrainTask
+from domainbed_adm.training.batches import Schedule, TaskDataset, TrainTask
 from domainbed_adm.training.loading_processes import open_stream
 from domainbed_adm.training.splits import split_environments
 
@@ -95,7 +95,7 @@ def test_memory_that_cannot_be_shared_is_one_line(monkeypatch, error, message):
     def refused(_):
         raise error
 
-    monkeypatch.setattr(Batch, "share_memory", refused)
+    monkeypatch.setattr(torch.Tensor, "share_memory_", refused)
     data = loading_processes._Shared(tasks([TensorEnvironment(torch.zeros(3, 1), [0] * 3)] * 2))
     with pytest.raises(UserError, match=message):
         list(loading_processes._checked(iter([data[TrainTask(0)]]), 2))
