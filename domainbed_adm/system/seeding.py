@@ -13,7 +13,7 @@ def seed_hash(*args: object) -> int:
 
 
 def raw_stream(n: int, *key: object) -> np.ndarray:
-    """``n`` independent uniform 64-bit integers that are a function of ``key`` alone.
+    """``n`` independent uniform 64-bit integers, uint64 of shape (n,), that are a function of ``key`` alone.
 
     They come from the counter-based generator Philox keyed by the md5 of ``key``, so the numbers of one
     (seed, environment, step) depend neither on other steps nor on who computes them. Only the raw output is used,
@@ -22,29 +22,23 @@ def raw_stream(n: int, *key: object) -> np.ndarray:
     Args:
         n: how many, at least 0.
         *key: values whose ``repr`` is stable, here integers and strings.
-
-    Returns:
-        uint64 array of shape (n,).
     """
     digest = int(hashlib.md5(repr(key).encode()).hexdigest(), 16)
     return np.random.Philox(key=digest).random_raw(n)
 
 
 def draw_indices(n: int, population: int, weights: np.ndarray | None, *key: object) -> np.ndarray:
-    """Draw ``n`` indices below ``population`` with replacement, as a function of ``key`` alone.
+    """Draw ``n`` indices below ``population`` with replacement, int64 of shape (n,), as a function of ``key`` alone.
 
     Args:
         n: batch size.
         population: number of items, at least 1; may be smaller than ``n``.
         weights: None for uniform, or ``population`` non-negative weights with a positive sum.
         *key: as in :func:`raw_stream`.
-
-    Returns:
-        int64 array of shape (n,).
     """
     raw = raw_stream(n, *key)
     if weights is None:
-        return (raw % np.uint64(population)).astype(np.int64)
+        return np.asarray(raw % np.uint64(population), dtype=np.int64)
     edges = np.cumsum(weights, dtype=np.float64)
-    uniform = raw / 2.0**64
-    return np.minimum(np.searchsorted(edges / edges[-1], uniform, side="right"), population - 1).astype(np.int64)
+    places = np.searchsorted(edges / edges[-1], raw / 2.0**64, side="right")
+    return np.minimum(places, population - 1).astype(np.int64)

@@ -35,15 +35,6 @@ class Position:
     since_record: dict[str, list[float]] = field(default_factory=dict)
 
 
-def run_identity(run: Setup) -> dict[str, Any]:
-    """What must be equal for two runs to be the same: flags, hparams and data, by name."""
-    return identity(run.args, run.hparams) | _data(run)
-
-
-def _data(run: Setup) -> dict[str, Any]:
-    return {"input shape": list(run.dataset.input_shape), "classes": run.dataset.classes, **data_identity(run)}
-
-
 def unlike(run: Setup, theirs: Mapping[str, Any]) -> str | None:
     """Name what differs between an identity that a file keeps and this run's; None where nothing does.
 
@@ -52,11 +43,15 @@ def unlike(run: Setup, theirs: Mapping[str, Any]) -> str | None:
     theirs, data = dict(theirs), {name: value for name, value in _data(run).items() if name in theirs}
     before, now = theirs.pop("fingerprints", []), data.pop("fingerprints", [])
     ours = identity(run.args, run.hparams) | data
-    told = differences(printable_values(theirs), printable_values(ours))
-    if told is None and before != now:
-        names = [name for name, *pair in zip(run.dataset.environments, before, now, strict=True) if len({*pair}) > 1]
-        return f"the images or labels of {', '.join(map(printable, names))} have changed"
-    return told
+    difference = differences(printable_values(theirs), printable_values(ours))
+    if difference is None and before != now:
+        changed = [name for i, name in enumerate(run.dataset.environments) if before[i : i + 1] != now[i : i + 1]]
+        return printable(f"the images or labels of {', '.join(changed)} have changed")
+    return difference
+
+
+def _data(run: Setup) -> dict[str, Any]:
+    return {"input shape": list(run.dataset.input_shape), "classes": run.dataset.classes, **data_identity(run)}
 
 
 def save_position(path: Path, run: Setup, position: Position) -> None:
@@ -66,10 +61,10 @@ def save_position(path: Path, run: Setup, position: Position) -> None:
         UserError: the system refuses; the older one is as it was.
     """
     contents = {
-        "identity": run_identity(run),
+        "identity": identity(run.args, run.hparams) | _data(run),
         "position": asdict(position),
         "algorithm": run.algorithm.state_dict(),
-        "optimizers": {name: optimizer.state_dict() for name, optimizer in _optimizers(run.algorithm).items()},
+        "optimizers": {name: optimizer.state_dict() for name, optimizer in _optimizers(run).items()},
         "random": _random_states(run.device),
     }
     save_model(path, contents)
@@ -88,7 +83,7 @@ def load_position(path: Path, run: Setup) -> Position:
         raise UserError(f"{path} is a checkpoint of another run: {difference}. Give another --output_dir, or --restart")
     try:
         run.algorithm.load_state_dict(contents["algorithm"])
-        for name, optimizer in _optimizers(run.algorithm).items():
+        for name, optimizer in _optimizers(run).items():
             optimizer.load_state_dict(contents["optimizers"][name])
         position = Position(**contents["position"])
         _restore_random(contents["random"], run.device)
@@ -128,5 +123,5 @@ def _restore_random(states: Mapping[str, Any], device: torch.device) -> None:
     np.random.set_state(states["numpy"])
 
 
-def _optimizers(algorithm: Any) -> dict[str, torch.optim.Optimizer]:
-    return {name: value for name, value in vars(algorithm).items() if isinstance(value, torch.optim.Optimizer)}
+def _optimizers(run: Setup) -> dict[str, torch.optim.Optimizer]:
+    return {name: value for name, value in vars(run.algorithm).items() if isinstance(value, torch.optim.Optimizer)}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -71,13 +70,3 @@ def explained(run: Setup, step: int, output_dir: Path) -> Iterator[None]:
             f"{run.args['algorithm']} on {run.args['dataset']}, step {step}: {error} (lr {run.hparams['lr']:g}; "
             f"see {output_dir / DIVERGED})"
         ) from error
-
-
-def check_finite(figures: dict[str, Any]) -> None:
-    """Refuse a loss that is not finite, of an algorithm that does not check it.
-
-    Raises:
-        NonFiniteError: the loss is not finite.
-    """
-    if not math.isfinite(figures.get("loss", 0.0)):
-        raise NonFiniteError(f"not finite: loss {figures['loss']}")

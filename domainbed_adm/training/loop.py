@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from domainbed_adm import hparams_registry, records
+from domainbed_adm.errors import NonFiniteError
 from domainbed_adm.run_files import CHECKPOINT, DIFFICULTY, DONE, MODEL, RESULTS, model_of_step
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.disk import replacing
@@ -53,11 +54,10 @@ def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
         print(f"{output_dir} holds this run, finished; --restart redoes it")
         warn_of_trace(run, output_dir / DIFFICULTY)
         return
-    title = f"{run.args['algorithm']} on {run.args['dataset']}"
     position = find_position(run, output_dir)
     with (
         observing(run, output_dir, position.next_step) as observe,
-        ProgressBar(title, run.n_steps, position.next_step) as bar,
+        ProgressBar(f"{run.args['algorithm']} on {run.args['dataset']}", run.n_steps, position.next_step) as bar,
         teed(output_dir),
     ):
         _print_setup(run, position)
@@ -134,16 +134,15 @@ def _record(
     record |= {f"env{i}_{kind}_acc": None for i in range(len(run.splits)) for kind in ("in", "out")}
     record |= {f"{name}_acc": value for name, value in by_split.items()}
     record["mem_gb"] = torch.cuda.max_memory_allocated() / 2**30 if run.device.type == "cuda" else 0.0
-    progress.line(_line(record, run) + _seconds_left(run, schedule, step, record["step_time"], evaluation_time))
+    progress.line(_summary(run, schedule, record, evaluation_time))
     return record | {"hparams": run.hparams, "args": run.args}
 
 
 def _shown(batches: Iterator[Batch], run: Setup, schedule: Schedule, step: int, progress: _Progress) -> Iterator[Batch]:
     """The batches of one evaluation, while people see how far it is."""
-    total = sum(len(task.keys) for task in schedule.evaluation)
+    total, done = sum(len(task.keys) for task in schedule.evaluation), 0
     if step == schedule.start:
         progress.line(f"evaluating {total:,} images of {len(run.splits)} environments")
-    done = 0
     for batch in islice(batches, len(schedule.evaluation)):
         yield batch
         done += len(batch.y)
@@ -154,8 +153,8 @@ def _shown(batches: Iterator[Batch], run: Setup, schedule: Schedule, step: int, 
 
 def _mean(values: list[float]) -> float:
     """Mean of what is a number: the rank correlation of equal scores is none."""
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
+    numbers = [value for value in values if not math.isnan(value)]
+    return float(np.mean(numbers)) if numbers else math.nan
 
 
 def _write_done(output_dir: Path) -> None:
@@ -170,31 +169,27 @@ def _step(run: Setup, batches: Iterator[Batch]) -> dict[str, float]:
     batch = next(batches)
     unlabeled = batch.unlabeled_inputs(run.device) if run.args["task"] == "domain_adaptation" else None
     figures = run.algorithm.update(batch.minibatches(run.device), unlabeled)
-    failures.check_finite(figures)
+    if not math.isfinite(figures.get("loss", 0.0)):  # not every algorithm checks it itself
+        raise NonFiniteError(f"not finite: loss {figures['loss']}")
     return {**figures, "step_time": time.perf_counter() - start}
 
 
-def _line(record: dict[str, Any], run: Setup) -> str:
-    """One line for people: where the run is, and mean accuracies."""
-    test_envs = run.args["test_envs"]
+def _summary(run: Setup, schedule: Schedule, record: records.Record, evaluation_time: float) -> str:
+    """One line for people: where the run is, mean accuracies, and when it may end, evaluations included."""
+    step, step_time, test_envs = record["step"], record["step_time"], run.args["test_envs"]
     sources = [i for i in range(len(run.splits)) if i not in test_envs]
 
     def mean(environments: list[int], kind: str) -> str:
-        found = [record[f"env{i}_{kind}_acc"] for i in environments if record[f"env{i}_{kind}_acc"] is not None]
-        return f"{np.mean(found):.3f}" if found else "-"
+        values = [record[f"env{i}_{kind}_acc"] for i in environments if record[f"env{i}_{kind}_acc"] is not None]
+        return f"{np.mean(values):.3f}" if values else "-"
 
-    return (
-        f"step {record['step']:>5}/{run.n_steps - 1}  loss {record['loss']:.4f}  source in {mean(sources, 'in')} "
-        f"out {mean(sources, 'out')}  test in {mean(test_envs, 'in')}  {record['step_time']:.3f} s/step"
-    )
-
-
-def _seconds_left(run: Setup, schedule: Schedule, step: int, step_time: float, evaluation_time: float) -> str:
-    """When the run may end, evaluations included; nothing after its first step, whose time tells little."""
-    if step == 0 and run.n_steps > 1:
-        return ""
     evaluations = sum(schedule.is_checkpoint(later) for later in range(step + 1, run.n_steps))
-    return f"  {(run.n_steps - 1 - step) * step_time + evaluations * evaluation_time:.0f} s left"
+    left = (run.n_steps - 1 - step) * step_time + evaluations * evaluation_time
+    return (
+        f"step {step:>5}/{run.n_steps - 1}  loss {record['loss']:.4f}  source in {mean(sources, 'in')} "
+        f"out {mean(sources, 'out')}  test in {mean(test_envs, 'in')}  {step_time:.3f} s/step"
+        + ("" if step == 0 and run.n_steps > 1 else f"  {left:.0f} s left")  # the time of a first step tells little
+    )
 
 
 def _model_contents(run: Setup) -> dict[str, Any]:
@@ -203,7 +198,7 @@ def _model_contents(run: Setup) -> dict[str, Any]:
         "args": run.args,
         "model_input_shape": run.dataset.input_shape,
         "model_num_classes": run.dataset.num_classes,
-        "model_num_domains": len(run.dataset) - len(run.args["test_envs"]),
+        "model_num_domains": run.n_sources,
         "model_hparams": run.hparams,
         "model_dict": run.algorithm.state_dict(),
         "classes": run.dataset.classes,
@@ -219,9 +214,8 @@ def _print_setup(run: Setup, position: Position) -> None:
     chosen = {name: value for name, value in run.hparams.items() if value != defaults[name]}
     for title, values in (("args", run.args), ("hparams that are not the default", chosen)):
         print(f"{title}: " + (", ".join(f"{name}={value}" for name, value in sorted(values.items())) or "none"))
-    held_out = run.args["test_envs"]
-    sizes = (
-        f"{i} {name} {len(split.in_)}+{len(split.out)}{' (test)' if i in held_out else ''}"
-        for i, (name, split) in enumerate(zip(run.dataset.environments, run.splits, strict=True))
-    )
+    sizes = []
+    for i, (name, split) in enumerate(zip(run.dataset.environments, run.splits, strict=True)):
+        test = " (test)" if i in run.args["test_envs"] else ""
+        sizes.append(f"{i} {name} {len(split.in_)}+{len(split.out)}{test}")
     print(f"samples in+out: {', '.join(sizes)}", flush=True)

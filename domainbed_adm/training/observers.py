@@ -1,16 +1,26 @@
-"""What is looked at beside training, at each checkpoint, where a flag asks for it; none of it changes the run."""
+"""What is looked at beside training, at each checkpoint, where a flag asks for it; none of it changes the run.
+
+``tensorboard/`` has the figures of each record as scalars, and histograms of the traced difficulties. Its tags are
+those of DomainBed's forks: ``te_<held-out environments>/summary/<figure>`` and ``.../all/env0_in_acc``; histograms are
+``.../difficulty/<measure>``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.records import Record
 from domainbed_adm.run_files import DIFFICULTY, TENSORBOARD
 from domainbed_adm.system.console import warn
-from domainbed_adm.training import tensorboard
+from domainbed_adm.system.disk import writing
 from domainbed_adm.training.difficulty_trace import DifficultyTracer, choose_sample, load_trace
 from domainbed_adm.training.folder import checkpoints_before
 from domainbed_adm.training.setup import Setup
@@ -25,7 +35,10 @@ def check_observers(run: Setup) -> None:
         UserError: there are not so many images, or a library is missing.
     """
     if run.tensorboard:
-        tensorboard.check_available()
+        try:
+            import tensorboard  # noqa: F401
+        except ImportError as error:
+            raise UserError("--tensorboard needs tensorboard: pip install tensorboard") from error
     if _traces(run):
         choose_sample(run, _size(run))
 
@@ -53,7 +66,7 @@ def observing(run: Setup, output_dir: Path, next_step: int) -> Iterator[Callable
     """Within the block, a function to call with each record once it is written; a run that goes on is traced further.
 
     Raises:
-        UserError: a library or the images for it are missing, the trace there is another's, or the disk is full.
+        UserError: the images for it are missing, the trace there is another's, or the disk is full.
     """
     tracer = None
     path = output_dir / DIFFICULTY
@@ -63,7 +76,7 @@ def observing(run: Setup, output_dir: Path, next_step: int) -> Iterator[Callable
             warn(f"{path} lacks checkpoints before step {next_step}, {_LEFT_OUT}; --restart traces all")
     elif path.exists():
         warn(f"{path} ends, as the run goes on without --trace_difficulty, {_LEFT_OUT}: give the flag to go on with it")
-    with tensorboard.opened(run, output_dir / TENSORBOARD, next_step) if run.tensorboard else nullcontext() as write:
+    with tensorboard_events(run, output_dir / TENSORBOARD, next_step) if run.tensorboard else nullcontext() as write:
 
         def observe(record: Record) -> None:
             scores = tracer.observe(record["step"]) if tracer else {}
@@ -81,3 +94,60 @@ def _traces(run: Setup) -> bool:
 def _size(run: Setup) -> int | None:
     """The number of images asked for; None for the default."""
     return None if run.trace_difficulty is True else run.trace_difficulty
+
+
+@contextmanager
+def tensorboard_events(
+    run: Setup, folder: Path, next_step: int
+) -> Iterator[Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], None]]:
+    """Within the block, a function that adds a record's numbers, and a histogram of each measure's finite scores.
+
+    Args:
+        run: the run.
+        folder: where; made where absent.
+        next_step: where the run goes on; TensorBoard shows nothing that was written for later steps.
+
+    Raises:
+        UserError: the system refuses to write; an error of the block goes first.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    prefix = "te_" + "_".join(run.dataset.environments[env] for env in run.args["test_envs"])
+
+    def write(record: Mapping[str, Any], scores: Mapping[str, np.ndarray]) -> None:
+        with writing(folder):
+            for name, value in record.items():
+                if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+                    group = "all" if name.endswith("_acc") else "summary"
+                    events.add_scalar(f"{prefix}/{group}/{name}", value, record["step"])
+            for name, values in scores.items():
+                events.add_histogram(f"{prefix}/difficulty/{name}", values[np.isfinite(values)], record["step"])
+            events.flush()
+
+    with _no_traceback_of_the_writing_thread():
+        with writing(folder):
+            events: Any = SummaryWriter(str(folder), purge_step=next_step)
+        try:
+            yield write
+        except BaseException:
+            with suppress(Exception):
+                events.close()
+            raise
+        with writing(folder):
+            events.close()
+
+
+@contextmanager
+def _no_traceback_of_the_writing_thread() -> Iterator[None]:
+    """What the thread meets that writes events is raised again by the next call: it need not print it as well."""
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
+            before(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before

@@ -29,19 +29,9 @@ from domainbed_adm.training.splits import Splits, split_environments
 class Setup:
     """A run, checked and built, that has written nothing yet.
 
-    Attributes:
-        args: the flags that its records keep.
-        hparams: what it trains with.
-        dataset: its environments.
-        splits: of each environment.
-        algorithm: on ``device``, in training mode; None until it is built.
-        device: where it trains.
-        n_steps: number of training steps.
-        checkpoint_freq: steps from one evaluation to the next.
-        workers: number of loading processes.
-        trace_difficulty: training images to score at each checkpoint, True for the default number, None for no trace.
-        tensorboard: whether to write events for TensorBoard, with histograms of the trace (which it turns on).
-        start_time: when building began, of ``time.monotonic``.
+    ``args`` are the flags that its records keep; ``algorithm`` is on ``device``; ``trace_difficulty`` is the number of
+    training images to score at each checkpoint, True for the default number, None for no trace; ``tensorboard`` asks
+    for events, with histograms of the trace, which it turns on; ``start_time`` is of ``time.monotonic``.
     """
 
     args: dict[str, Any]
@@ -138,8 +128,8 @@ def choose_hparams(args: RunArgs) -> dict[str, Any]:
     else:
         seed = seed_hash(args.hparams_seed, args.trial_seed)
         hparams = hparams_registry.random_hparams(args.algorithm, args.dataset, seed)
-    given = hparams_registry.parse(args.hparams) if args.hparams else {}
-    unused = hparams_registry.override(hparams, given, args.algorithm, args.dataset)
+    chosen = hparams_registry.parse(args.hparams) if args.hparams else {}
+    unused = hparams_registry.override(hparams, chosen, args.algorithm, args.dataset)
     if unused:
         warn(f"{args.algorithm} does not read the hparams {', '.join(unused)}: left out")
     return hparams

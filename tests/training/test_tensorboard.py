@@ -10,7 +10,7 @@ pytest.importorskip("tensorboard")
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.scripts import train
-from domainbed_adm.training.tensorboard import opened
+from domainbed_adm.training.observers import tensorboard_events
 from tests.training.test_full_disk import no_file_larger_than
 
 FLAGS = ["--dataset", "RotatedDigits", "--checkpoint_freq", "2", "--steps", "3", "--test_envs", "0", "2"]
@@ -21,7 +21,7 @@ RECORD = {"step": 0} | {f"env{i}_in_acc": 0.5 for i in range(9)}
 
 def watched(folder):
     """What is written of a run, without the training."""
-    with opened(RUN, folder / "tensorboard", 0) as write:
+    with tensorboard_events(RUN, folder / "tensorboard", 0) as write:
         write(RECORD, {"ADM": np.arange(9.0)})
 
 
@@ -64,5 +64,5 @@ def test_closing_hides_no_error_and_tells_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.close", full)
     with pytest.raises(UserError, match="^cannot write .*/tensorboard: No space left on device"):
         watched(tmp_path)
-    with pytest.raises(KeyError, match="of the block"), opened(RUN, tmp_path / "tensorboard", 0):
+    with pytest.raises(KeyError, match="of the block"), tensorboard_events(RUN, tmp_path / "tensorboard", 0):
         raise KeyError("of the block")
