@@ -224,7 +224,7 @@ BAD = {
     "hparams": (["--hparams", "{rho: 1}"], "--hparams is not JSON"),
     "hparams list": (["--hparams", "[1]"], "--hparams must be a JSON object"),
     "hparam name": (["--hparams", '{"roh": 1}'], "Did you mean rho"),
-    "hparam value": (["--hparams", '{"lr": NaN}'], "hparam lr must be a number in (0, 1000], not nan"),
+    "hparam value": (["--hparams", '{"lr": NaN}'], "hparam lr must be a number in (0, 1000], not NaN"),
     "adaptation": (["--task", "domain_adaptation"], "give --uda_holdout_fraction above 0"),
     "seed": (["--seed", "9" * 30], "--seed must be an integer in [0, 9.22337e+18], not 999"),
     "negative seed": (["--trial_seed", "-1"], "--trial_seed must be an integer in [0, 9.22337e+18], not -1"),
