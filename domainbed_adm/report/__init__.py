@@ -1,10 +1,10 @@
-"""A sweep as one HTML file: ``page`` puts it together by the template ``report.html.j2``.
+"""A sweep as one HTML file: ``page`` fills the template ``report.html.j2`` with what ``read_sweep`` found.
 
-``reading`` finds runs; ``tables``, ``cost``, ``curves``, ``making`` count; ``looks``, ``charts``, ``learning`` draw;
-``analyses``, ``flatness``, ``landscape``, ``difficulty`` show what was left in the runs.
+``section_*`` make its sections: ``tables`` and ``charts`` in ``method_styles``. ``analysis_block`` is what the sections
+on flatness, landscapes and difficulty are made of.
 """
 
 from domainbed_adm.report.page import page
-from domainbed_adm.report.reading import read
+from domainbed_adm.report.sweep_folder import read_sweep
 
-__all__ = ["page", "read"]
+__all__ = ["page", "read_sweep"]

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup
 
-from domainbed_adm.report.curves import Curve
-from domainbed_adm.report.looks import Looks
+from domainbed_adm.report.method_styles import MethodStyles
 from domainbed_adm.system.figures import inline, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+#: (step, mean over trials), by step
+Curve = list[tuple[float, float]]
 #: Inches: the whole is 346 px wide; height of one panel, and of those that stand two in a row.
 _WIDTH, _HEIGHT = 3.6, (1.65, 1.25)
 #: Inches around and between panels: for numbers, titles and the label of the horizontal axis.
@@ -25,8 +25,7 @@ _LEFT, _RIGHT, _TITLE, _BOTTOM, _GAP = 0.42, 0.1, 0.2, 0.4, 0.2
 _LOG_FROM = 30
 
 
-@dataclass(frozen=True)
-class Chart:
+class Chart(NamedTuple):
     """One chart: its caption, what it shows in words for those who do not see it, its ``<svg>``."""
 
     caption: str
@@ -34,29 +33,33 @@ class Chart:
     svg: Markup
 
 
-def limits(curves: Sequence[Curve]) -> tuple[float, float] | None:
-    """Lowest and highest value, for charts that are compared; None where there is no value."""
-    values = [value for curve in curves for _, value in curve]
-    return (min(values), max(values)) if values else None
-
-
-def draw(curves: Mapping[str, Curve], of: Looks, span: tuple[float, float], logarithmic: bool) -> Markup:
+def draw(
+    curves: Mapping[str, Curve],
+    styles: MethodStyles,
+    span: tuple[float, float],
+    logarithmic: bool,
+    chance: float | None = None,
+) -> Markup:
     """One chart as an ``<svg>`` element without ids.
 
     Args:
         curves: by the method's name; each line's ``<g>`` gets the classes ``curve`` and ``m<entry of the legend>``.
-        of: the looks of all methods.
+        styles: of all methods.
         span: lowest and highest value of the vertical axis.
         logarithmic: whether that axis may be logarithmic.
+        chance: a value to mark by a dotted line; None for no line.
     """
     last = max(1.0, *(step for curve in curves.values() for step, _ in curve))
     with style():
-        figure, panels = _panels(of.panels)
+        figure, panels = _panels(styles.panels)
         for axes in panels:
             _scale(axes, span, logarithmic, last)
+            if chance is not None and axes.get_ylim()[0] <= chance <= axes.get_ylim()[1]:
+                axes.axhline(chance, color="gray", linewidth=0.8, linestyle=":")
+                axes.text(last, chance, "chance", color="gray", fontsize=8, ha="right", va="bottom")
         for name, curve in curves.items():
-            panel, entry = of.places[name]
-            look = of.legend[entry]
+            panel, entry = styles.places[name]
+            look = styles.legend[entry]
             steps, values = zip(*(curve if len(curve) > 1 else _dash(*curve[0], last)), strict=True)
             line = panels[panel].plot(steps, values, color=look.colour, linewidth=look.width, clip_on=False)[0]
             line.set_gid(f"m{entry}")

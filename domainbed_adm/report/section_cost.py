@@ -8,8 +8,8 @@ import numpy as np
 
 from domainbed_adm.leaderboard import Board
 from domainbed_adm.recorded_run import Column, Run
-from domainbed_adm.report.baseline import baseline
-from domainbed_adm.report.section_leaderboard import Row, Table, number
+from domainbed_adm.report.section_comparison import baseline
+from domainbed_adm.report.tables import Row, Table, number
 
 _NO_DEVICE = "a device that was not recorded"
 
@@ -34,15 +34,14 @@ def _device(run: Run) -> str:
 def _table(dataset: str, device: str, runs: list[Run], algorithms: Sequence[str]) -> Table:
     own = {name: [run for run in runs if run.algorithm == name] for name in algorithms}
     seconds = {name: time for name in own if (time := _step_time(own[name])) is not None}
-    base = baseline(seconds)
-    longest = max(seconds.values(), default=0.0)
+    peaks = {name: _peak(own[name]) for name in seconds}
+    base, longest = baseline(seconds), max(seconds.values(), default=0.0)
+    columns = [*([f"× {base}"] if base else []), "ms a step", *(["peak GiB"] if any(peaks.values()) else [])]
     rows = []
     for name, value in seconds.items():
-        ratio = value / seconds[base] if base and seconds[base] else None
-        share = value / longest if longest else None
-        cells = [number(1000 * value, ".1f", share=share), number(_peak(own[name]), ".2f")]
-        rows.append(Row([name], [*([number(ratio, ".2f")] if base else []), *cells]))
-    columns = [*([f"× {base}"] if base else []), "ms a step", "peak GiB"]
+        ratio = [number(value / seconds[base] if seconds[base] else None, ".2f")] if base else []
+        milliseconds = number(1000 * value, ".1f", share=value / longest if longest else None)
+        rows.append(Row([name], [*ratio, milliseconds, number(peaks[name], ".2f")][: len(columns)]))
     return Table(f"{dataset}, on {device}", ["Method"], columns, rows)
 
 

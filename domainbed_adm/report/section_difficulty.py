@@ -9,8 +9,8 @@ from typing import Any
 
 from domainbed_adm.analysis.runs import find_runs
 from domainbed_adm.errors import UserError
-from domainbed_adm.report.analyses import Analysis, charts, datasets, drawn, ordered, pair
-from domainbed_adm.report.section_leaderboard import Row, Table, number
+from domainbed_adm.report.analysis_block import AnalysisBlock, charts, datasets, drawn, ordered, pair
+from domainbed_adm.report.tables import Row, Table, number
 from domainbed_adm.run_files import DIFFICULTY
 from domainbed_adm.system.console import warn
 
@@ -25,7 +25,7 @@ _TRACED = {
 }
 
 
-def difficulty(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
+def difficulty(root: Path, algorithms: Sequence[str]) -> list[AnalysisBlock]:
     """The difficulty traces below ``root``, by dataset; none where no run has one."""
     folders = [folder for folder in (root, *sorted(root.iterdir())) if (folder / DIFFICULTY).is_file()]
     if not folders:
@@ -42,7 +42,7 @@ def difficulty(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
     return [_traced(dataset, [one for one in methods if one.dataset == dataset]) for dataset in datasets(methods)]
 
 
-def _traced(dataset: str, methods: list[Any]) -> Analysis:
+def _traced(dataset: str, methods: list[Any]) -> AnalysisBlock:
     from domainbed_adm.analysis.difficulty import backwards, rows
     from domainbed_adm.analysis.difficulty_figures import difficulty_panels
 
@@ -56,4 +56,4 @@ def _traced(dataset: str, methods: list[Any]) -> Analysis:
     caption, note = f"{dataset}, last checkpoint", " ".join(backwards(last))
     table = Table(caption, ["Difficulty", "Method"], headings, lines, note)
     shown = pair(methods)
-    return Analysis(dataset, drawn(shown), charts(dataset, partial(difficulty_panels, shown)), table)
+    return AnalysisBlock(dataset, drawn(shown), charts(dataset, partial(difficulty_panels, shown)), table)

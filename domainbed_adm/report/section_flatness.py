@@ -12,8 +12,8 @@ from statistics import mean
 
 from domainbed_adm.analysis.hessian_figures import flatness_panels
 from domainbed_adm.analysis.result_files import DomainFlatness, Flatness, load_flatness
-from domainbed_adm.report.analyses import Analysis, charts, ordered, parts
-from domainbed_adm.report.section_leaderboard import Cell, Row, Table, number
+from domainbed_adm.report.analysis_block import AnalysisBlock, charts, ordered, parts
+from domainbed_adm.report.tables import Cell, Row, Table, number
 
 #: Attribute of ``DomainFlatness``, heading.
 _FLATNESS = {
@@ -26,7 +26,7 @@ _FLATNESS = {
 _ROLES = {"pooled": "source", "test": "test"}
 
 
-def flatness(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
+def flatness(root: Path, algorithms: Sequence[str]) -> list[AnalysisBlock]:
     """What ``analyze hessian`` measured of the runs below ``root``; none where it measured nothing.
 
     By dataset, and where they differ by the settings that change the numbers.
@@ -34,7 +34,7 @@ def flatness(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
     measured = ordered(load_flatness(root), algorithms)
     alike = parts(measured, lambda one: (one.rho, one.seed, one.samples, one.batch_size, one.dtype))
     return [
-        Analysis(title, _how(found), charts(title, partial(flatness_panels, found)), _means(title, found))
+        AnalysisBlock(title, _how(found), charts(title, partial(flatness_panels, found)), _means(title, found))
         for title, found in alike
     ]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from domainbed_adm.analysis.landscape_figures import landscape_panels
 from domainbed_adm.analysis.result_files import Landscape, load_landscapes
-from domainbed_adm.report.analyses import Analysis, charts, datasets, drawn, ordered, pair, parts
+from domainbed_adm.report.analysis_block import AnalysisBlock, charts, datasets, drawn, ordered, pair, parts
 
 #: Of a landscape's origin, what must be equal where landscapes are compared, and how it is told.
 _SETTINGS = {"seed": "seed", "samples": "images of each environment", "batch_size": "batch size", "dtype": "precision"}
 
 
-def landscape(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
+def landscape(root: Path, algorithms: Sequence[str]) -> list[AnalysisBlock]:
     """The loss around two models of each dataset; none where ``analyze landscape`` went round no model.
 
     Where settings differ, of each; of several test environments and trials, the first with most methods is drawn.
@@ -30,7 +30,7 @@ def landscape(root: Path, algorithms: Sequence[str]) -> list[Analysis]:
         place, there = max(places.items(), key=lambda group: len({one.algorithm for one in group[1]}))
         shown = pair(there)
         note = f"{drawn(shown)} With {place}.{f' {_how(shown[0])}' if several else ''}"
-        analyses.append(Analysis(title, note, charts(title, partial(landscape_panels, shown))))
+        analyses.append(AnalysisBlock(title, note, charts(title, partial(landscape_panels, shown))))
     return analyses
 
 

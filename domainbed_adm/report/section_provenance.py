@@ -8,12 +8,13 @@ from typing import Any
 
 from domainbed_adm.leaderboard.origins import seeds, spoken, versions
 from domainbed_adm.recorded_run import Run
-from domainbed_adm.report.section_leaderboard import Row, Table, number, text
+from domainbed_adm.report.tables import Row, Table, number, text
 
 #: Flags that tell runs apart, or say where one lies.
 _IDENTITY = {"dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed", "seed", "output_dir"}
 #: A setting with more values is told by their number and, where they are numbers, the lowest and highest.
 _MOST_LISTED = 5
+_OFF = ("null", "false", "0", "0.0")
 
 
 def origin(runs: Sequence[Run]) -> list[tuple[str, str]]:
@@ -41,8 +42,12 @@ def _few(numbers: list[int]) -> str:
 
 
 def shared_settings(runs: Iterable[Run], kind: str) -> list[str]:
-    """``name = value`` of each flag ("args") or hyperparameter ("hparams") with one value in all runs that have it."""
-    return [f"{name} = {next(iter(values))}" for name, values in _settings(runs, kind).items() if len(values) == 1]
+    """``name = value`` of each flag ("args") or hyperparameter ("hparams") with one value in all runs that have it.
+
+    Those that are off (null, false, 0) are left out.
+    """
+    shared = {name: next(iter(values)) for name, values in _settings(runs, kind).items() if len(values) == 1}
+    return [f"{name} = {value}" for name, value in shared.items() if value not in _OFF]
 
 
 def differing_settings(runs: Iterable[Run]) -> Table | None:

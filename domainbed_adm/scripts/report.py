@@ -46,13 +46,13 @@ def main(argv: Sequence[str]) -> int:
     """
     args = build_parser().parse_args(argv)
     figures.check_available()
-    from domainbed_adm.report import page, read
+    from domainbed_adm.report import page, read_sweep
 
     selections = [SELECTION_METHODS[args.selection]] if args.selection else list(SELECTION_METHODS.values())
-    reading = read(args.sweep_dir)
+    sweep = read_sweep(args.sweep_dir)
     title = args.title or f"Sweep {args.sweep_dir.resolve().name}"
     command = shlex.join(["domainbed-adm", "report", *argv])
-    html = page(reading, selections, title, command, datetime.now(timezone.utc))
+    html = page(sweep, selections, title, command, datetime.now(timezone.utc))
     output = args.output or args.sweep_dir / "report.html"
     with replacing(output) as file:
         file.write(html.encode(errors="backslashreplace"))

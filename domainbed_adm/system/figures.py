@@ -29,7 +29,7 @@ Panel: TypeAlias = "Callable[[Axes], None]"
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D31", "#7F7F7F")
 FORMATS = ("svg", "png", "pdf")
 #: Ratio of the ends of an axis beyond which labels at 2 and 5 would run into each other.
-_FAR = 300
+_FAR = 60
 
 _INK = "#102030"
 #: Of an SVG: nothing that says when or by what it was drawn, so that the same data give the same file.

@@ -18,7 +18,7 @@ from selenium import webdriver
 
 from domainbed_adm.method.cards import METHODS
 from domainbed_adm.model_selection import SELECTION_METHODS
-from domainbed_adm.report import page, read
+from domainbed_adm.report import page, read_sweep
 from tests.report.sweeps import HOSTILE, write_sweep
 
 _FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
@@ -59,7 +59,7 @@ def _written(folder: Path) -> str:
     now = datetime(2025, 1, 2, tzinfo=timezone.utc)
     path = folder / "report.html"
     path.write_text(
-        page(read(folder), list(SELECTION_METHODS.values()), f"On {HOSTILE}", "domainbed-adm report x", now)
+        page(read_sweep(folder), list(SELECTION_METHODS.values()), f"On {HOSTILE}", "domainbed-adm report x", now)
     )
     return path.as_uri()
 

@@ -11,27 +11,27 @@ pytest.importorskip("matplotlib")
 
 from domainbed_adm.method.cards import DOMAINBED_ALGORITHMS, METHODS
 from domainbed_adm.report.charts import draw
-from domainbed_adm.report.looks import Looks, looks
+from domainbed_adm.report.method_styles import MethodStyles, method_styles
 from tests.report.sweeps import HOSTILE
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def differ(found: Looks) -> bool:
+def differ(found: MethodStyles) -> bool:
     drawn = [(panel, found.legend[entry].colour, found.legend[entry].dashes) for panel, entry in found.places.values()]
     return len(set(drawn)) == len(drawn) == len(found.places)
 
 
 def test_up_to_eight_methods_have_a_colour_each_in_one_panel() -> None:
-    found = looks(["ERM", "SAM", HOSTILE])
+    found = method_styles(["ERM", "SAM", HOSTILE])
     assert found.panels == [""]
     assert [look.label for look in found.legend] == ["ERM", "SAM", HOSTILE]
     assert differ(found)
-    assert differ(looks([str(i) for i in range(8)]))
+    assert differ(method_styles([str(i) for i in range(8)]))
 
 
 def test_the_grid_has_a_panel_for_each_optimizer_and_one_short_legend() -> None:
-    found = looks(list(METHODS))
+    found = method_styles(list(METHODS))
     assert found.panels == ["Adam", "SAM", "SAGM", "F-SAM"]
     assert len(found.legend) == 7
     assert differ(found)
@@ -39,7 +39,7 @@ def test_the_grid_has_a_panel_for_each_optimizer_and_one_short_legend() -> None:
 
 def test_many_methods_outside_the_grid_share_panels() -> None:
     names = list(dict.fromkeys([*DOMAINBED_ALGORITHMS, *METHODS]))
-    found = looks(names)
+    found = method_styles(names)
     assert set(found.places) == set(names)
     assert found.panels[4:] == [f"Other methods {i}" for i in range(1, 6)]
     assert differ(found)
@@ -48,7 +48,7 @@ def test_many_methods_outside_the_grid_share_panels() -> None:
 
 def chart(*names: str, values: tuple[float, ...] = (1.0, 2.0), logarithmic: bool = False) -> ElementTree.Element:
     curves = {name: list(enumerate(values)) for name in names}
-    return ElementTree.fromstring(draw(curves, looks(names), (min(values), max(values)), logarithmic))
+    return ElementTree.fromstring(draw(curves, method_styles(names), (min(values), max(values)), logarithmic))
 
 
 def texts(svg: ElementTree.Element) -> list[str]:
@@ -91,4 +91,4 @@ def test_a_loss_that_falls_far_has_a_logarithmic_axis(values: tuple, logarithmic
 
 def test_the_same_curves_are_the_same_text() -> None:
     curves = {"ERM": [(0.0, 1.0), (1.0, 0.5)]}
-    assert draw(curves, looks(["ERM"]), (0, 1), False) == draw(curves, looks(["ERM"]), (0, 1), False)
+    assert draw(curves, method_styles(["ERM"]), (0, 1), False) == draw(curves, method_styles(["ERM"]), (0, 1), False)

@@ -50,3 +50,8 @@ def test_facts_of_records_with_and_without_provenance() -> None:
         assert dict(origin(as_runs(*seeded)))["Training seeds"] == told
     bare = dict(origin(runs({})))
     assert (bare["Versions"], bare["Devices"], bare["Training seeds"]) == ("not recorded",) * 3
+
+
+def test_what_is_off_in_all_runs_is_left_out() -> None:
+    records = runs({"lr": 0.1, "vit": False, "backbone": None, "weight_decay": 0.0, "cnn_width": 8})
+    assert shared_settings(records, "hparams") == ["cnn_width = 8", "lr = 0.1"]

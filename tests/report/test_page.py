@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib")
 
 from domainbed_adm.method.cards import METHODS
 from domainbed_adm.model_selection import SELECTION_METHODS
-from domainbed_adm.report import page, read
+from domainbed_adm.report import page, read_sweep
 from domainbed_adm.sweeping import failures
 from tests.report.sweeps import HOSTILE, write_sweep
 from tests.runs import DATA
@@ -26,7 +26,7 @@ SELECTIONS = list(SELECTION_METHODS.values())
 
 
 def html(folder: Path, title: str = "A sweep", command: str = "domainbed-adm report x", now: datetime = NOW) -> str:
-    return page(read(folder), SELECTIONS, title, command, now)
+    return page(read_sweep(folder), SELECTIONS, title, command, now)
 
 
 class Outline(HTMLParser):
@@ -189,3 +189,14 @@ def test_records_of_domainbed_itself(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_sweep_of_all_methods_stays_small(tmp_path: Path) -> None:
     write_sweep(tmp_path, list(METHODS), {"Mine": ["ink", "oil"]}, 1, range(0, 1500, 300))
     assert len(html(tmp_path)) < 500_000
+
+
+def test_runs_at_chance_are_told_at_the_top_and_chance_is_a_line_in_the_charts(tmp_path: Path) -> None:
+    write_sweep(tmp_path, ["ERM"], {"RotatedDigits": ["0", "15", "30", "45", "60", "75"]}, 1, (0, 300))
+    good = html(tmp_path)
+    assert good.count(">chance<") == 2 * 6  # measures, test environments
+    assert "exploded or at chance" not in good
+    assert "of one trial (n = 1): no standard error" in good.replace("\n", " ")
+    for path in list(tmp_path.glob("*/results.jsonl"))[:2]:
+        path.write_text(re.sub(r"_acc\": [0-9.]+", '_acc": 0.1', path.read_text()))
+    assert '<li class="bad"><a href="#missing"><strong>2</strong> exploded or at chance</a></li>' in html(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 from domainbed_adm.leaderboard import Board, domainbed_sheets
 from domainbed_adm.leaderboard.sheets import Listing
 from domainbed_adm.model_selection import SELECTION_METHODS
-from domainbed_adm.report.section_leaderboard import Cell, of_listing, of_sheet
+from domainbed_adm.report.tables import Cell, of_listing, of_sheet
 from tests.runs import as_runs, record
 
 ORACLE = SELECTION_METHODS["oracle"]

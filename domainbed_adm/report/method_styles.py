@@ -8,7 +8,7 @@ seven to a panel.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from domainbed_adm.leaderboard.sheets import OPTIMIZERS
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, METHODS, Method, OwnMethod
@@ -18,10 +18,10 @@ from domainbed_adm.system.figures import COLOURS
 _DASHES: tuple[tuple[float, ...], ...] = ((2.5, 1), (), (1, 1), (6, 1.5, 1, 1.5))
 #: The last colour, grey, is that of a method without a curriculum.
 _COLOURED = len(COLOURS) - 1
+_OTHER = "Other methods"
 
 
-@dataclass(frozen=True)
-class Look:
+class LineStyle(NamedTuple):
     """One entry of the legend: what it stands for, colour, dashes in widths of the line, width in points."""
 
     label: str
@@ -35,8 +35,7 @@ class Look:
         return " ".join(f"{self.width * length:.1f}" for length in self.dashes) or "none"
 
 
-@dataclass(frozen=True)
-class Looks:
+class MethodStyles(NamedTuple):
     """How a set of methods is drawn.
 
     Attributes:
@@ -46,25 +45,22 @@ class Looks:
     """
 
     panels: list[str]
-    legend: list[Look]
+    legend: list[LineStyle]
     places: dict[str, tuple[int, int]]
 
 
-def looks(algorithms: Sequence[str]) -> Looks:
-    """The looks of these methods, in their order."""
+def method_styles(algorithms: Sequence[str]) -> MethodStyles:
+    """The styles of these methods, in their order."""
     if len(algorithms) <= len(COLOURS):
-        legend = [Look(name, colour) for name, colour in zip(algorithms, COLOURS, strict=False)]
-        return Looks([""], legend, {name: (0, i) for i, name in enumerate(algorithms)})
-    found = Looks([], [], {})
-    others = [name for name in algorithms if _parts(name) is None]
-    for name in algorithms:
-        method = _parts(name)
-        if method:
-            _place(found, name, OPTIMIZERS.get(method.flatness, str(method.flatness)), _grid_look(method))
-    for i, name in enumerate(others):
-        panel = f"Other methods {i // _COLOURED + 1}"
-        _place(found, name, panel, Look(f"{name} ({panel})", COLOURS[i % _COLOURED]))
-    return found
+        styles = {name: ("", LineStyle(name, colour)) for name, colour in zip(algorithms, COLOURS, strict=False)}
+    else:
+        styles = {name: _in_grid(method) for name in algorithms if (method := _parts(name))}
+        others = [name for name in algorithms if name not in styles]
+        styles |= {name: _other(i, name) for i, name in enumerate(others)}
+    panels = list(dict.fromkeys(panel for panel, _ in styles.values()))
+    legend = list(dict.fromkeys(style for _, style in styles.values()))
+    places = {name: (panels.index(panel), legend.index(style)) for name, (panel, style) in styles.items()}
+    return MethodStyles(panels, legend, places)
 
 
 def _parts(name: str) -> Method | None:
@@ -72,17 +68,15 @@ def _parts(name: str) -> Method | None:
     return None if isinstance(method, OwnMethod) else method
 
 
-def _grid_look(method: Method) -> Look:
+def _in_grid(method: Method) -> tuple[str, LineStyle]:
+    panel = OPTIMIZERS.get(method.flatness, str(method.flatness))
     if not (method.curriculum and method.difficulty):
-        return Look("no curriculum", COLOURS[-1], width=2)
+        return panel, LineStyle("no curriculum", COLOURS[-1], width=2)
     colour = COLOURS[list(DIFFICULTIES).index(method.difficulty) % _COLOURED]
     dashes = _DASHES[list(CURRICULA).index(method.curriculum) % len(_DASHES)]
-    return Look(f"{method.curriculum}, {method.difficulty}", colour, dashes)
+    return panel, LineStyle(f"{method.curriculum}, {method.difficulty}", colour, dashes)
 
 
-def _place(found: Looks, name: str, panel: str, look: Look) -> None:
-    if panel not in found.panels:
-        found.panels.append(panel)
-    if look not in found.legend:
-        found.legend.append(look)
-    found.places[name] = found.panels.index(panel), found.legend.index(look)
+def _other(index: int, name: str) -> tuple[str, LineStyle]:
+    panel = f"{_OTHER} {index // _COLOURED + 1}"
+    return panel, LineStyle(f"{name} ({panel})", COLOURS[index % _COLOURED])

@@ -23,8 +23,8 @@ from domainbed_adm.analysis.result_files import (
 from domainbed_adm.report import section_difficulty as difficulty
 from domainbed_adm.report import section_flatness as flatness
 from domainbed_adm.report import section_landscape as landscape
-from domainbed_adm.report.analyses import charts
-from domainbed_adm.report.section_leaderboard import Table
+from domainbed_adm.report.analysis_block import charts
+from domainbed_adm.report.tables import Table
 from domainbed_adm.training.difficulty_trace import Trace
 from tests.report.sweeps import HOSTILE
 from tests.runs import record, write

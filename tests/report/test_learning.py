@@ -9,7 +9,7 @@ import pytest
 
 from domainbed_adm.leaderboard import Board
 from domainbed_adm.model_selection import SELECTION_METHODS
-from domainbed_adm.report.curves import MEASURES, MOST_POINTS, curve, selected_by, selected_runs, undrawn
+from domainbed_adm.report.section_learning import MEASURES, MOST_POINTS, curve, selected_by, selected_runs, undrawn
 from tests.runs import as_runs, record
 
 TRAINING = SELECTION_METHODS["training-domain"]

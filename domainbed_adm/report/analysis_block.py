@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from domainbed_adm.report.charts import Chart
-from domainbed_adm.report.section_leaderboard import UNKNOWN, Table
+from domainbed_adm.report.tables import UNKNOWN, Table
 from domainbed_adm.system.console import warn
 from domainbed_adm.system.figures import inline
 
@@ -27,7 +27,7 @@ _COMPARED = ("ERM", "SAM")
 
 
 @dataclass(frozen=True)
-class Analysis:
+class AnalysisBlock:
     """One part of a section, of a dataset: ``note`` says what is drawn, ``table`` may be None."""
 
     title: str

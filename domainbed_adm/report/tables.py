@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from domainbed_adm.leaderboard.sheets import Listing, Sheet
 from domainbed_adm.leaderboard.text import written
@@ -12,8 +13,8 @@ from domainbed_adm.leaderboard.text import written
 UNKNOWN = "–"
 #: As tables of text write what is not known.
 _NOT_KNOWN = ("X", "-")
-#: "1.2", "1.2±0.3", "-0.1 to +0.2", "<0.001".
-_NUMBER = re.compile(r"<?([+-]?\d+(?:\.\d+)?)(?:±[\d.]+| to [+-]?[\d.]+)?$")
+#: "1.2", "1.2±0.3", "-0.1 to +0.2", "<0.001", "89 to 96 %".
+_NUMBER = re.compile(r"<?([+-]?\d+(?:\.\d+)?)(?:±[\d.]+| to [+-]?[\d.]+)?(?: %)?$")
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class Cell:
     share: float | None = None
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """One line: what it is of, then its cells."""
 
     labels: Sequence[str]
@@ -76,22 +76,12 @@ def text(value: str) -> Cell:
 
 def of_sheet(sheet: Sheet, caption: str, note: str = "") -> Table:
     """A leaderboard's table; the best of each column is marked, and one trial has no error."""
-    best = sheet.best()
-    several = [[entry if entry.n > 1 else replace(entry, sem=None) for entry in row.entries] for row in sheet.rows]
-    rows = [
-        Row(
-            row.labels,
-            [
-                Cell(
-                    UNKNOWN if entry.mean is None else written(entry, sheet.digits, " ± "),
-                    entry.mean,
-                    best=(i, j) in best,
-                )
-                for j, entry in enumerate(several[i])
-            ],
-        )
-        for i, row in enumerate(sheet.rows)
-    ]
+    best, rows = sheet.best(), []
+    for i, row in enumerate(sheet.rows):
+        entries = [entry if entry.n > 1 else replace(entry, sem=None) for entry in row.entries]
+        texts = [UNKNOWN if entry.mean is None else written(entry, sheet.digits, " ± ") for entry in entries]
+        cells = [Cell(texts[j], entry.mean, best=(i, j) in best) for j, entry in enumerate(entries)]
+        rows.append(Row(row.labels, cells))
     return Table(caption, sheet.label_columns, sheet.columns, rows, note, highest_first=True)
 
 
@@ -112,9 +102,7 @@ def of_listing(listing: Listing, without: Collection[str] = ()) -> Table:
 
 
 def _column(written: Sequence[str]) -> list[Cell]:
-    found = [_NUMBER.match(one) for one in written]
-    if all(match or one in _NOT_KNOWN for match, one in zip(found, written, strict=True)):
-        return [
-            Cell(one, float(match[1])) if match else Cell(UNKNOWN) for match, one in zip(found, written, strict=True)
-        ]
-    return [text(one) for one in written]
+    matches = [_NUMBER.match(cell) for cell in written]
+    if all(match or cell in _NOT_KNOWN for match, cell in zip(matches, written, strict=True)):
+        return [Cell(match.string, float(match[1])) if match else Cell(UNKNOWN) for match in matches]
+    return [text(cell) for cell in written]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.report.reading import read
+from domainbed_adm.report.sweep_folder import read_sweep
 from domainbed_adm.sweeping import failures
 from domainbed_adm.system.lock import run_lock
 from tests.runs import DATA, record, write
@@ -20,7 +20,7 @@ def run(folder: Path, step: int, *, done: bool = False, **more: object) -> Path:
     return folder
 
 
-def test_states_labels_and_reasons(tmp_path: Path) -> None:
+def test_states_and_labels(tmp_path: Path) -> None:
     run(tmp_path / "a", 9, done=True)
     run(tmp_path / "b", 4, algorithm="SAM")
     failures.write(run(tmp_path / "c", 4, algorithm="SAGM"), 1, ["ValueError: no luck"], 1)
@@ -28,14 +28,14 @@ def test_states_labels_and_reasons(tmp_path: Path) -> None:
     failures.write(tmp_path / "e", 2, [], 1)
     (tmp_path / "figures").mkdir()
     with run_lock(run(tmp_path / "f", 4, algorithm="SPL_ADM")):
-        found = read(tmp_path)
-    assert [(one.folder.name, one.state, one.label, one.reason) for one in found.runs] == [
-        ("a", "done", "", ""),
-        ("b", "incomplete", "SAM on PACS, test_envs 0", ""),
-        ("c", "failed", "SAGM on PACS, test_envs 0", "exit code 1: ValueError: no luck"),
-        ("d", "failed", "FSAM on PACS", "exit code 2: no data"),
-        ("e", "failed", "e", "exit code 2"),
-        ("f", "running", "SPL_ADM on PACS, test_envs 0", ""),
+        found = read_sweep(tmp_path)
+    assert [(one.folder.name, one.state, one.label) for one in found.runs] == [
+        ("a", "done", "ERM on PACS, test_envs 0"),
+        ("b", "incomplete", "SAM on PACS, test_envs 0"),
+        ("c", "failed", "SAGM on PACS, test_envs 0"),
+        ("d", "failed", "FSAM on PACS"),
+        ("e", "failed", "e"),
+        ("f", "running", "SPL_ADM on PACS, test_envs 0"),
     ]
     assert found.counts() == {"done": 1, "failed": 3, "running": 1, "incomplete": 1}
 
@@ -43,26 +43,26 @@ def test_states_labels_and_reasons(tmp_path: Path) -> None:
 def test_runs_whose_records_reach_the_end_are_done_without_the_file(tmp_path: Path) -> None:
     run(tmp_path / "a", 9)
     run(tmp_path / "b", 8)
-    assert [one.state for one in read(tmp_path).runs] == ["done", "incomplete"]
-    assert read(DATA / "domainbed_sweep").counts() == {"done": 40, "failed": 0, "running": 0}
+    assert [one.state for one in read_sweep(tmp_path).runs] == ["done", "incomplete"]
+    assert read_sweep(DATA / "domainbed_sweep").counts() == {"done": 40, "failed": 0, "running": 0}
 
 
 def test_names_that_no_terminal_takes_are_the_same_in_the_records_and_the_labels(tmp_path: Path) -> None:
     run(tmp_path / "a", 8, dataset="M\x00")
     run(tmp_path / "b", 9, dataset="M\x00", algorithm="\ud800")
-    found = read(tmp_path)
+    found = read_sweep(tmp_path)
     assert [one.label for one in found.runs if one.state != "done"] == [r"ERM on M\x00, test_envs 0"]
     assert found.recorded[1].algorithm == r"\ud800"
 
 
 def test_one_run_is_a_sweep_of_one(tmp_path: Path) -> None:
-    assert [one.folder for one in read(run(tmp_path, 9, done=True)).runs] == [tmp_path]
+    assert [one.folder for one in read_sweep(run(tmp_path, 9, done=True)).runs] == [tmp_path]
 
 
 def test_warnings_are_kept_and_still_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = run(tmp_path / "a", 9) / "results.jsonl"
     path.write_text(path.read_text() + '{"torn')
-    (line,) = read(tmp_path).warnings
+    (line,) = read_sweep(tmp_path).warnings
     assert line.startswith(f"{path} line 2 left out")
     assert capsys.readouterr().err == f"warning: {line}\n"
 
@@ -70,4 +70,4 @@ def test_warnings_are_kept_and_still_told(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(("name", "message"), [("none", "no folder .*none: give the output_dir"), (".", "found no")])
 def test_nothing_to_read_is_one_line(tmp_path: Path, name: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        read(tmp_path / name)
+        read_sweep(tmp_path / name)

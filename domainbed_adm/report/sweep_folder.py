@@ -1,4 +1,4 @@
-"""What a sweep's folder holds: its recorded runs, all its runs and their states, and what reading them warned of."""
+"""What a sweep's folder holds: its recorded runs, the state of all its runs, and what reading them warned of."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from pathlib import Path
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard.missing import end_step, reached_steps
-from domainbed_adm.recorded_run import Run as RecordedRun
-from domainbed_adm.recorded_run import Runs
+from domainbed_adm.recorded_run import Run, Runs
 from domainbed_adm.records import load_runs
 from domainbed_adm.run_files import RESULTS, RUN_MARKS
 from domainbed_adm.sweeping import failures
@@ -30,17 +29,15 @@ class RunFolder:
         folder: where it is.
         state: one of ``sweeping.jobs.STATES``.
         label: what it trains; the folder's name where nothing in it says so.
-        reason: why it failed; "" where it did not.
     """
 
     folder: Path
     state: str
     label: str
-    reason: str = ""
 
 
 @dataclass(frozen=True)
-class Reading:
+class SweepFolder:
     """A sweep as its folder has it.
 
     Attributes:
@@ -60,35 +57,34 @@ class Reading:
         return {DONE: 0, FAILED: 0, RUNNING: 0} | Counter(run.state for run in self.runs)
 
 
-def read(sweep_dir: Path) -> Reading:
+def read_sweep(root: Path) -> SweepFolder:
     """Read a sweep's folder, or one run's.
 
     Raises:
         UserError: there is no such folder, or neither a record nor a run in it.
     """
-    if not sweep_dir.is_dir():
-        raise UserError(f"no folder {sweep_dir}: give the output_dir of a sweep or of one run")
+    if not root.is_dir():
+        raise UserError(f"no folder {root}: give the output_dir of a sweep or of one run")
     warnings: list[str] = []
-    folders = [folder for folder in (sweep_dir, *sorted(sweep_dir.iterdir())) if _is_run(folder)]
-    with heard(warnings):
+    folders = [folder for folder in (root, *sorted(root.iterdir())) if _is_run(folder)]
+    with kept_warnings(warnings):
         unrecorded = bool(folders) and not any((folder / RESULTS).exists() for folder in folders)
-        recorded = Runs() if unrecorded else load_runs(sweep_dir)  # all failed, or have just begun
+        recorded = Runs() if unrecorded else load_runs(root)  # all failed, or have just begun
     reached = reached_steps(recorded)
-    first: dict[Path, RecordedRun] = {}
-    for run in recorded:
-        first.setdefault(run.folder, run)
-    return Reading(sweep_dir, recorded, [_run(folder, first.get(folder), reached) for folder in folders], warnings)
+    by_folder = {run.folder: run for run in reversed(recorded)}  # of several in one folder, the first
+    runs = [_run_folder(folder, by_folder.get(folder), reached) for folder in folders]
+    return SweepFolder(root, recorded, runs, warnings)
 
 
 @contextlib.contextmanager
-def heard(warnings: list[str]) -> Iterator[None]:
+def kept_warnings(warnings: list[str]) -> Iterator[None]:
     """Add what the block warns of to ``warnings``; what they do not have yet is also told on standard error."""
-    said = io.StringIO()
+    stderr = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(stderr):
             yield
     finally:
-        for line in said.getvalue().splitlines():
+        for line in stderr.getvalue().splitlines():
             if line.removeprefix(_WARNING) not in warnings:
                 print(line, file=sys.stderr)
                 warnings.append(line.removeprefix(_WARNING))
@@ -98,12 +94,10 @@ def _is_run(folder: Path) -> bool:
     return folder.is_dir() and any((folder / name).exists() for name in RUN_MARKS)
 
 
-def _run(folder: Path, recorded: RecordedRun | None, reached: dict[str, int]) -> RunFolder:
+def _run_folder(folder: Path, recorded: Run | None, reached: dict[str, int]) -> RunFolder:
     state = state_of(folder)
-    if state == DONE:
-        return RunFolder(folder, state, "")
     failure = failures.read(folder) if state == FAILED else None
     label = Job(recorded.args, folder.parent).label if recorded else (failure and failure.job) or folder.name
     if state == INCOMPLETE and recorded and recorded.last_step >= end_step(recorded, reached):
         state = DONE  # records that were copied without the file ``done``
-    return RunFolder(folder, state, label, failure.reason if failure else "")
+    return RunFolder(folder, state, label)
