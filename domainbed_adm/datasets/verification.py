@@ -12,7 +12,7 @@ from typing import Any
 
 from domainbed_adm.datasets.cards import DatasetCard
 from domainbed_adm.datasets.images import load_image
-from domainbed_adm.datasets.inventory import Problem, take_inventory
+from domainbed_adm.datasets.inventory import Inventory, Problem, take_inventory
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.console import ProgressBar
 
@@ -26,41 +26,41 @@ _PLURALS = {
 }
 
 
-@dataclass
-class Report:
-    """The state of one dataset folder.
+@dataclass(kw_only=True)
+class Report(Inventory):
+    """The state of one dataset folder: its inventory, with what is wrong inside the files, sorted by path.
 
     Attributes:
         dataset: its name.
         root: its folder.
-        counts: number of image files by domain and class, broken ones included.
         published: images of each domain as published, one tuple for each version; empty where nothing is.
-        problems: what is wrong, by path.
-        notes: what is worth knowing and not wrong.
-        hidden: number of hidden files and folders, which are ignored.
     """
 
     dataset: str
     root: Path
-    counts: dict[str, dict[str, int]]
     published: tuple[tuple[int, ...], ...]
-    problems: list[Problem]
-    notes: list[str]
-    hidden: int
+
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Number of image files by domain and class, broken ones included."""
+        return {domain: {name: len(paths) for name, paths in of.items()} for domain, of in self.images.items()}
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Number of images of each domain."""
-        return tuple(sum(classes.values()) for classes in self.counts.values())
+        return tuple(sum(map(len, classes.values())) for classes in self.images.values())
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON holds it."""
         return {
-            **asdict(self),
+            "dataset": self.dataset,
             "root": str(self.root),
-            "images": sum(self.sizes),
+            "counts": self.counts,
             "published": [sum(sizes) for sizes in self.published],
             "problems": [{**asdict(problem), "path": str(problem.path)} for problem in self.problems],
+            "notes": self.notes,
+            "hidden": self.hidden,
+            "images": sum(self.sizes),
         }
 
     def verdict(self) -> str:
@@ -86,8 +86,7 @@ def verify(card: DatasetCard, root: Path, workers: int = 1) -> Report:
     inventory = take_inventory(root)
     if not inventory.images:
         raise UserError(f"dataset folder {root} holds no domain folder (<domain>/<class>/<image>)")
-    counts = {domain: {name: len(paths) for name, paths in of.items()} for domain, of in inventory.images.items()}
-    report = Report(card.name, root, counts, card.sizes, inventory.problems, inventory.notes, inventory.hidden)
+    report = Report(**vars(inventory), dataset=card.name, root=root, published=card.sizes)
     paths = [path for classes in inventory.images.values() for images in classes.values() for path in images]
     first: dict[str, Path] = {}
     duplicates: list[Problem] = []
@@ -116,22 +115,21 @@ def verify(card: DatasetCard, root: Path, workers: int = 1) -> Report:
 
 def _count(report: Report, card: DatasetCard) -> None:
     """Compare the number of domains with what training needs, and the sizes with the published ones."""
-    domains, known = len(report.counts), card.environments
-    if known is not None and domains != len(known):
-        wrong = f"{domains} domain folders, {card.name} has {len(known)}: {', '.join(known)}"
-        report.problems.append(Problem(report.root, "count", wrong))
-    elif domains < 2:
-        report.problems.append(Problem(report.root, "count", f"{domains} domain folder, training needs two or more"))
-    if not card.sizes or report.sizes in card.sizes:
+    sizes, names = report.sizes, card.environments
+    if names is not None and len(sizes) != len(names):
+        wrong = f"{len(sizes)} domain folders, {card.name} has {len(names)}: {', '.join(names)}"
+        report.add(report.root, "count", wrong)
+    elif len(sizes) < 2:
+        report.add(report.root, "count", f"{len(sizes)} domain folder, training needs two or more")
+    if not card.sizes or sizes in card.sizes:
         return
-    totals = " or ".join(f"{sum(sizes):,}" for sizes in card.sizes)
-    report.problems.append(Problem(report.root, "count", f"{sum(report.sizes):,} images, {totals} are published"))
-    nearest = min(card.sizes, key=lambda sizes: abs(sum(sizes) - sum(report.sizes)))
-    if domains == len(nearest):
-        for domain, size, expected in zip(report.counts, report.sizes, nearest, strict=True):
+    totals = " or ".join(f"{sum(published):,}" for published in card.sizes)
+    report.add(report.root, "count", f"{sum(sizes):,} images, {totals} are published")
+    nearest = min(card.sizes, key=lambda published: abs(sum(published) - sum(sizes)))
+    if len(sizes) == len(nearest):
+        for domain, size, expected in zip(report.images, sizes, nearest, strict=True):
             if size != expected:
-                wrong = f"{size:,} images, {expected:,} are published"
-                report.problems.append(Problem(report.root / domain, "count", wrong))
+                report.add(report.root / domain, "count", f"{size:,} images, {expected:,} are published")
 
 
 def inspect_image(path: Path) -> tuple[str, Problem | None]:

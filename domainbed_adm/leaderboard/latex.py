@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from jinja2 import Environment, StrictUndefined
-
 from domainbed_adm import __version__
 from domainbed_adm.leaderboard.sheets import Listing, Sheet
 from domainbed_adm.leaderboard.text import written
@@ -20,35 +18,11 @@ _SPECIAL = {
     **{mark: "\\" + mark for mark in "&%$#_{}"},
 }
 
-#: Blocks are ((* ... *)) and values ((( ... ))), since braces are LaTeX's own.
-_TEMPLATE = r"""\documentclass{article}
+_START = r"""\documentclass{article}
 \usepackage{booktabs}
 \usepackage{adjustbox}
 \begin{document}
 \section{Results}
-% domainbed_adm ((( version ))), total records: ((( total )))
-((* for sheet in sheets *))
-
-\subsection{((( sheet.title | tex )))}
-((* if sheet.has_numbers *))
-\begin{center}
-\adjustbox{max width=\textwidth}{%
-\begin{tabular}{((( 'l' * sheet.label_columns | length )))((( 'c' * sheet.columns | length )))}
-\toprule
-((( headings(sheet) | join(" & ") ))) \\
-\midrule
-((* for row in rows(sheet) *))
-((( row | join(" & ") ))) \\
-((* endfor *))
-\bottomrule
-\end{tabular}}
-\end{center}
-
-((* endif *))
-\noindent ((( sheet.note | tex )))
-((* endfor *))
-
-\end{document}
 """
 
 
@@ -60,23 +34,32 @@ def escape(text: str) -> str:
 
 
 def document(sheets: Sequence[Sheet | Listing], total: int) -> str:
-    """A whole LaTeX document with one table for each sheet.
+    """A whole LaTeX document with one table for each sheet, or its note alone where it has no number.
 
     Args:
         sheets: the tables.
         total: number of records they were made from.
     """
-    marks = {"block_start_string": "((*", "block_end_string": "*))"}
-    marks |= {"variable_start_string": "(((", "variable_end_string": ")))"}
-    environment = Environment(**marks, trim_blocks=True, undefined=StrictUndefined, keep_trailing_newline=True)  # type: ignore[arg-type]
-    environment.filters["tex"] = escape
-    return environment.from_string(_TEMPLATE).render(
-        sheets=sheets, rows=_rows, headings=_headings, total=total, version=__version__
-    )
+    about = f"% domainbed_adm {__version__}, total records: {total}\n"
+    return "".join([_START, about, *map(_section, sheets), "\n\\end{document}\n"])
 
 
-def _headings(sheet: Sheet | Listing) -> list[str]:
-    return [rf"\textbf{{{escape(name)}}}" for name in (*sheet.label_columns, *sheet.columns)]
+def _section(sheet: Sheet | Listing) -> str:
+    headings = [rf"\textbf{{{escape(name)}}}" for name in (*sheet.label_columns, *sheet.columns)]
+    table = [
+        r"\begin{center}",
+        r"\adjustbox{max width=\textwidth}{%",
+        rf"\begin{{tabular}}{{{'l' * len(sheet.label_columns)}{'c' * len(sheet.columns)}}}",
+        r"\toprule",
+        *[rf"{' & '.join(headings)} \\", r"\midrule"],
+        *[rf"{' & '.join(row)} \\" for row in _rows(sheet)],
+        r"\bottomrule",
+        r"\end{tabular}}",
+        r"\end{center}",
+        "",
+    ]
+    title, note = rf"\subsection{{{escape(sheet.title)}}}", rf"\noindent {escape(sheet.note)}"
+    return "\n".join(["", title, *(table if sheet.has_numbers else []), note, ""])
 
 
 def _rows(sheet: Sheet | Listing) -> list[list[str]]:
