@@ -43,9 +43,17 @@ def download(
         tell: called with one line for each address, and before each wait.
 
     Raises:
-        UserError: an archive cannot be fetched or unpacked, or is not what the table says; the disk is full; or another
-            process fetches the same dataset. What has been fetched stays for the next try; at ``target`` is nothing.
+        UserError: an archive cannot be fetched or unpacked, is not what the table says, or is not given; the disk is
+            full; or another process fetches the same dataset. What has been fetched stays for the next try; at
+            ``target`` is nothing.
     """
+    if archives and len(archives) != len(source.archives):
+        names = " ".join(archive.file for archive in source.archives)
+        raise UserError(f"the dataset comes in {len(source.archives)} archives: give --archive {names}")
+    given = dict(zip(source.archives, archives, strict=False))
+    for archive, file in given.items():
+        if not file.is_file():
+            raise UserError(f"no file {file}: --archive is the archive {archive.file}")
     stage = target.parent / STAGE / target.name
     try:
         stage.mkdir(parents=True, exist_ok=True)
@@ -55,10 +63,11 @@ def download(
             with TemporaryDirectory(dir=stage, prefix=_UNPACKED) as private:
                 unpacked = Path(private) / "all"
                 unpacked.mkdir()  # the umask's mode, where a temporary folder is its owner's alone
-                if archives:
-                    _unpack_given(source, archives, unpacked)
-                else:
-                    for archive in source.archives:
+                for archive in source.archives:
+                    if given:
+                        check(given[archive], archive)
+                        unpack(given[archive], unpacked)
+                    else:
                         _fetch_and_unpack(archive, stage, unpacked, attempts, tell)
                 folder = _arranged(source, unpacked)
                 if target.is_dir():
@@ -69,22 +78,6 @@ def download(
         raise UserError(f"another process is fetching {target.name} into {target.parent}") from error
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
-
-
-def _unpack_given(source: Source, archives: Sequence[Path], unpacked: Path) -> None:
-    """Check and unpack the user's archives.
-
-    Raises:
-        UserError: there are more or fewer than the source has, or one is not what the table says.
-    """
-    if len(archives) != len(source.archives):
-        names = " ".join(archive.file for archive in source.archives)
-        raise UserError(f"the dataset comes in {len(source.archives)} archives: give --archive {names}")
-    for file, archive in zip(archives, source.archives, strict=True):
-        if not file.is_file():
-            raise UserError(f"no file {file}: --archive is the archive {archive.file}")
-        check(file, archive)
-        unpack(file, unpacked)
 
 
 def _fetch_and_unpack(
