@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import ResNet, get_model, get_model_weights
 
-from domainbed_adm.errors import UserError
+from domainbed_adm.errors import UserError, one_line
 
 _SCRATCH = "or give --hparams '{\"pretrained\": false}' to train from scratch"
 
@@ -163,8 +163,8 @@ def resnet(name: str, channels: int, pretrained: bool) -> ResNet:
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             folder = Path(torch.hub.get_dir()) / "checkpoints"
             raise UserError(
-                f"no ImageNet weights for {name} ({_one_line(error)}): put {Path(weights.url).name} of {weights.url} "
-                f"in {folder}, {_SCRATCH}"
+                f"no ImageNet weights for {name} ({type(error).__name__}: {one_line(error, 200)}): put "
+                f"{Path(weights.url).name} of {weights.url} in {folder}, {_SCRATCH}"
             ) from error
         network.load_state_dict(state)
     network.fc = nn.Identity()
@@ -209,17 +209,15 @@ def timm_model(name: str, input_shape: Sequence[int], pretrained: bool) -> tuple
             source = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
         cached = f"put {source} of huggingface.co in the Hugging Face cache (HF_HOME), " if source else ""
         advice = f": {cached}{_SCRATCH}" if pretrained else ""
-        raise UserError(f"cannot make backbone {name!r} ({_one_line(error)}){advice}") from error
+        raise UserError(
+            f"cannot make backbone {name!r} ({type(error).__name__}: {one_line(error, 200)}){advice}"
+        ) from error
     try:
         with torch.no_grad():
             features = network.eval()(torch.zeros(1, *input_shape))
     except (RuntimeError, ValueError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"backbone {name!r} cannot read inputs of shape {tuple(input_shape)}: {reason}") from error
+        told = one_line(error, 200)
+        raise UserError(f"backbone {name!r} cannot read inputs of shape {tuple(input_shape)}: {told}") from error
     if features.ndim != 2:
         raise UserError(f"backbone {name!r} gives features of shape {tuple(features.shape[1:])}, not one vector")
     return network, int(features.shape[1])
-
-
-def _one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -7,7 +7,7 @@ counter-based generator keyed by (seed, environment, t), whoever loads them and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ Task = TrainTask | EvaluateTask
 class Batch:
     """What one task yields: all its samples in one tensor each, domain after domain.
 
-    Four tensors, however many domains there are: each that crosses from a loading process costs an open file.
+    Three tensors, however many domains there are: each that crosses from a loading process costs an open file.
 
     Attributes:
         task: whose batch it is.
@@ -55,9 +55,8 @@ class Batch:
         y: class indices, int64 of shape (B,).
         index: int64 of shape (B,), which sample of the training set each is, unique over all environments.
         sizes: samples of each domain, in order; their sum is B.
+        unlabeled: how many of the domains, the last ones, are test domains that domain adaptation sees the inputs of.
         normalization: of pixels.
-        unlabeled: as ``x``, of the test domains for domain adaptation; shape (0,) where none.
-        unlabeled_sizes: how many of each.
     """
 
     task: Task
@@ -65,37 +64,32 @@ class Batch:
     y: Tensor
     index: Tensor
     sizes: list[int]
+    unlabeled: int
     normalization: Normalization | None
-    unlabeled: Tensor = field(default_factory=lambda: torch.empty(0))
-    unlabeled_sizes: list[int] = field(default_factory=list)
 
     @property
     def tensors(self) -> list[Any]:
         """All of them; torch states no types for sharing them."""
-        return [self.x, self.y, self.index, self.unlabeled]
+        return [self.x, self.y, self.index]
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, for transfers beside computation."""
-        return replace(self, x=self.x.pin_memory(), y=self.y.pin_memory(), unlabeled=self.unlabeled.pin_memory())
+        return replace(self, x=self.x.pin_memory(), y=self.y.pin_memory())
 
     def inputs(self, device: torch.device) -> Tensor:
         """What the network reads, float32 of shape (B, *input_shape), on the device."""
         return to_inputs(self.x.to(device, non_blocking=True), self.normalization)
 
-    def targets(self, device: torch.device) -> Tensor:
-        """``y`` on the device."""
-        return self.y.to(device, non_blocking=True)
+    def minibatches(self, device: torch.device) -> tuple[list[Minibatch], list[Tensor]]:
+        """A labelled minibatch of each source domain, and the inputs of each unlabeled one, on the device.
 
-    def minibatches(self, device: torch.device) -> list[Minibatch]:
-        """One labelled minibatch per domain, on the device; the index stays on the CPU."""
-        tensors = (self.inputs(device), self.targets(device), self.index)
+        The index stays on the CPU.
+        """
+        tensors = (self.inputs(device), self.y.to(device, non_blocking=True), self.index)
         parts = zip(*(torch.split(tensor, self.sizes) for tensor in tensors), strict=True)
-        return [Minibatch(x, y, index) for x, y, index in parts]
-
-    def unlabeled_inputs(self, device: torch.device) -> list[Tensor]:
-        """The inputs of each test domain for domain adaptation, on the device."""
-        inputs = to_inputs(self.unlabeled.to(device, non_blocking=True), self.normalization)
-        return list(torch.split(inputs, self.unlabeled_sizes))
+        minibatches = [Minibatch(x, y, index) for x, y, index in parts]
+        labelled = len(minibatches) - self.unlabeled
+        return minibatches[:labelled], [x for x, _ in minibatches[labelled:]]
 
 
 class TaskDataset(Dataset[Batch]):
@@ -120,18 +114,16 @@ class TaskDataset(Dataset[Batch]):
     def __getitem__(self, task: Task) -> Batch:
         if isinstance(task, EvaluateTask):
             return self._load(task, {task.environment: task.keys})
-        batch = self._load(task, {i: self._draw(task, i, self.splits[i].in_) for i in self.sources})
-        if self.adapted:
-            unlabeled = self._load(task, {i: self._draw(task, i, self.splits[i].uda) for i in self.adapted})
-            batch.unlabeled, batch.unlabeled_sizes = unlabeled.x, unlabeled.sizes
-        return batch
+        drawn = {i: self._draw(task, i, self.splits[i].in_) for i in self.sources}
+        drawn |= {i: self._draw(task, i, self.splits[i].uda) for i in self.adapted}
+        return self._load(task, drawn, len(self.adapted))
 
     def _draw(self, task: TrainTask, environment: int, keys: list[int]) -> list[int]:
         """The ``batch_size`` positions of a step among these."""
         weights, key = self.class_weights.get(environment), ("minibatch", self.seed, environment, task.step)
         return [keys[i] for i in draw_indices(self.batch_size, len(keys), weights, *key)]
 
-    def _load(self, task: Task, positions: Mapping[int, Sequence[int]]) -> Batch:
+    def _load(self, task: Task, positions: Mapping[int, Sequence[int]], unlabeled: int = 0) -> Batch:
         """Load these positions of these environments."""
         items = [item for i, keys in positions.items() for item in self._items(task, i, keys)]
         return Batch(
@@ -140,6 +132,7 @@ class TaskDataset(Dataset[Batch]):
             torch.tensor([int(y) for _, y in items]),
             torch.tensor([key + int(self.offsets[i]) for i, keys in positions.items() for key in keys]),
             [len(keys) for keys in positions.values()],
+            unlabeled,
             self.environments[0].normalization,
         )
 
@@ -156,15 +149,11 @@ class TaskDataset(Dataset[Batch]):
 
 def evaluation_tasks(splits: Sequence[Splits]) -> list[EvaluateTask]:
     """The tasks that read every split once, in DomainBed's order: all in-, all out-, all uda-splits."""
-    keys_of = {
-        "in": [split.in_ for split in splits],
-        "out": [split.out for split in splits],
-        "uda": [split.uda for split in splits],
-    }
+    by_kind = {"in": [s.in_ for s in splits], "out": [s.out for s in splits], "uda": [s.uda for s in splits]}
     return [
         EvaluateTask(f"env{i}_{kind}", i, tuple(keys[start : start + EVALUATION_BATCH]))
-        for kind, each in keys_of.items()
-        for i, keys in enumerate(each)
+        for kind, of_environments in by_kind.items()
+        for i, keys in enumerate(of_environments)
         for start in range(0, len(keys), EVALUATION_BATCH)
     ]
 

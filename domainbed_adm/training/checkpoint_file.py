@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from domainbed_adm.errors import UserError
+from domainbed_adm.errors import UserError, one_line
 from domainbed_adm.run_args import differences, identity
 from domainbed_adm.system.console import printable, printable_values
-from domainbed_adm.training.model_file import load_tensors, one_line, save_model
+from domainbed_adm.training.model_file import load_tensors, save_model
 from domainbed_adm.training.provenance import data_identity
 from domainbed_adm.training.setup import Setup
 
@@ -88,8 +88,8 @@ def load_position(path: Path, run: Setup) -> Position:
         position = Position(**contents["position"])
         _restore_random(contents["random"], run.device)
     except (RuntimeError, ValueError, TypeError, LookupError) as error:
-        what = one_line(error) if isinstance(error, (RuntimeError, ValueError)) else one_line(repr(error))
-        raise UserError(f"{path} does not fit this run: {what}; {_ADVICE}") from error
+        kind = "" if isinstance(error, (RuntimeError, ValueError)) else f"{type(error).__name__} "
+        raise UserError(f"{path} does not fit this run: {kind}{one_line(error)}; {_ADVICE}") from error
     return position
 
 

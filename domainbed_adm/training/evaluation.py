@@ -32,7 +32,9 @@ def accuracies(algorithm: Any, batches: Iterable[Batch], device: torch.device) -
             if not isinstance(batch.task, EvaluateTask):
                 raise TypeError(f"not a batch of an evaluation: {batch.task}")
             names.append(batch.task.name)
-            right.append((algorithm.predict(batch.inputs(device)).argmax(1) == batch.targets(device)).sum())
+            right.append(
+                (algorithm.predict(batch.inputs(device)).argmax(1) == batch.y.to(device, non_blocking=True)).sum()
+            )
             seen[batch.task.name] += len(batch.y)
     algorithm.train()
     correct = Counter[str]()

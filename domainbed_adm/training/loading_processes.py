@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from domainbed_adm.errors import LoadingError, UserError
+from domainbed_adm.errors import LoadingError, UserError, one_line
 from domainbed_adm.system.signals import ENDING, held_back
 from domainbed_adm.training.batches import Batch, Schedule, Task, TaskDataset
 
@@ -95,7 +95,7 @@ def _refused(error: RuntimeError | OSError, n_bytes: int = 0) -> str:
     if getattr(error, "errno", None) == errno.EMFILE or "Too many open files" in str(error):
         return _TOO_MANY_FILES
     if not n_bytes or not any(sign in str(error) for sign in ("No space left", "Cannot allocate")):
-        return f"cannot start processes that load data ({' '.join(str(error).split())}): give --workers 0"
+        return f"cannot start processes that load data ({one_line(error)}): give --workers 0"
     disk = shutil.disk_usage(_SHARED)
     return (
         f"a batch of {n_bytes / 2**20:.0f} MiB does not fit into the shared memory, {disk.free / 2**20:.0f} of "

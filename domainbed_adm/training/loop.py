@@ -85,19 +85,20 @@ class _Progress:
 def _steps(
     run: Setup, output_dir: Path, progress: _Progress, position: Position, observe: Callable[[records.Record], None]
 ) -> None:
+    args, hparams = run.args, run.hparams
     tasks = TaskDataset(
         run.dataset.datasets,
         run.splits,
-        run.args["test_envs"],
-        run.hparams["batch_size"],
-        run.args["seed"],
-        run.hparams["class_balanced"],
+        args["test_envs"],
+        hparams["batch_size"],
+        args["seed"],
+        hparams["class_balanced"],
     )
     schedule = Schedule(run.n_steps, run.checkpoint_freq, evaluation_tasks(run.splits), position.next_step)
     batches = open_stream(tasks, schedule, run.workers, pin_memory=run.device.type == "cuda")
     origin = provenance(run)
-    save_models = run.args["save_model_every_checkpoint"] and not run.args["skip_model_save"]
-    save_every = run.args["checkpoint_every"]
+    save_models = args["save_model_every_checkpoint"] and not args["skip_model_save"]
+    save_every = args["checkpoint_every"]
     last_record = run.start_time
     for step in range(position.next_step, run.n_steps):
         with failures.explained(run, step, output_dir):
@@ -166,9 +167,8 @@ def _write_done(output_dir: Path) -> None:
 
 def _step(run: Setup, batches: Iterator[Batch]) -> dict[str, float]:
     start = time.perf_counter()
-    batch = next(batches)
-    unlabeled = batch.unlabeled_inputs(run.device) if run.args["task"] == "domain_adaptation" else None
-    figures = run.algorithm.update(batch.minibatches(run.device), unlabeled)
+    minibatches, unlabeled = next(batches).minibatches(run.device)
+    figures = run.algorithm.update(minibatches, unlabeled if run.args["task"] == "domain_adaptation" else None)
     if not math.isfinite(figures.get("loss", 0.0)):  # not every algorithm checks it itself
         raise NonFiniteError(f"not finite: loss {figures['loss']}")
     return {**figures, "step_time": time.perf_counter() - start}

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from domainbed_adm.algorithms import get_algorithm_class
-from domainbed_adm.errors import UserError
+from domainbed_adm.errors import UserError, one_line
 from domainbed_adm.hparams_registry import every_hparam
 from domainbed_adm.system.disk import replacing
 from domainbed_adm.training import domainbed_model
@@ -74,18 +74,16 @@ def load_tensors(path: Path, needed: Sequence[str], advice: str = "", mapped: bo
     Raises:
         UserError: the file is damaged, wants to run code, or lacks a key.
     """
-    end = f"; {advice}" if advice else ""
+    fault = None
     try:
         with torch.serialization.safe_globals(_NUMPY_NUMBERS):
             contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zipfile(path))
-    except Exception as error:  # torch raises many types for damaged bytes, and its text advises to run the code
-        raise UserError(
-            f"{path} is no file that domainbed-adm saved: it is damaged, or holds more than tensors and plain values"
-            + end
-        ) from error
+    except Exception:  # torch raises many types for damaged bytes, and its text advises to run the code
+        contents, fault = {}, "is damaged, or holds more than tensors and plain values"
     missing = [key for key in needed if not isinstance(contents, dict) or key not in contents]
-    if missing:
-        raise UserError(f"{path} is no file that domainbed-adm saved: it lacks {', '.join(missing)}{end}")
+    if fault or missing:
+        fault = fault or f"lacks {', '.join(missing)}"
+        raise UserError(f"{path} is no file that domainbed-adm saved: it {fault}{f'; {advice}' if advice else ''}")
     return dict(contents)
 
 
@@ -114,8 +112,3 @@ def restore_algorithm(contents: dict[str, Any]) -> Any:
     except RuntimeError as error:
         raise UserError(f"{path}: the weights do not fit {name}: {one_line(error)}") from error
     return algorithm.eval()
-
-
-def one_line(error: object) -> str:
-    """The text of an error, or other text, on one line of at most 300 characters."""
-    return " ".join(str(error).split())[:300]

@@ -57,13 +57,13 @@ def stream(workers=0, start=0, **options):
 
 
 def equal(a, b):
-    same = all(torch.equal(getattr(a, name), getattr(b, name)) for name in ("x", "y", "index", "unlabeled"))
-    return same and (a.task, a.sizes, a.unlabeled_sizes) == (b.task, b.sizes, b.unlabeled_sizes)
+    same = all(torch.equal(x, y) for x, y in zip(a.tensors, b.tensors, strict=True))
+    return same and (a.task, a.sizes, a.unlabeled) == (b.task, b.sizes, b.unlabeled)
 
 
 def pieces(batch):
     """Inputs, targets and indices of each domain."""
-    return [(x, y, m.sample_index) for m in batch.minibatches(torch.device("cpu")) for x, y in [m]]
+    return [(x, y, m.sample_index) for m in batch.minibatches(torch.device("cpu"))[0] for x, y in [m]]
 
 
 def test_the_schedule_is_domainbeds():
@@ -135,10 +135,15 @@ def test_class_balanced_batches_draw_classes_alike():
 
 def test_unlabeled_samples_come_from_the_uda_split():
     data = tasks(uda=0.5)
-    assert data[TrainTask(0)].unlabeled_inputs(torch.device("cpu"))[0].shape == (6, 1, 1, 1)
-    keys = [int(x) - 2000 for x in data[TrainTask(0)].unlabeled.flatten()]
+    minibatches, unlabeled = data[TrainTask(0)].minibatches(torch.device("cpu"))
+    assert [x.shape for x in unlabeled] == [(6, 1, 1, 1)]
+    keys = [int(x) - 2000 for x in unlabeled[0].flatten()]
     assert set(keys) <= set(data.splits[2].uda)
-    assert tasks()[TrainTask(0)].unlabeled_sizes == []
+    labelled, none = tasks()[TrainTask(0)].minibatches(torch.device("cpu"))
+    assert none == []
+    assert all(
+        torch.equal(x, y) for pair in zip(minibatches, labelled, strict=True) for x, y in zip(*pair, strict=True)
+    )
 
 
 def test_evaluation_reads_every_sample_once_and_not_augmented():

@@ -94,7 +94,7 @@ CHECKPOINTS = [
     (("algorithm", "classifier.weight"), GONE, 'Missing key(s) in state_dict: "classifier.weight"'),
     (("algorithm", "step_state.update_count"), GONE, 'Missing key(s) in state_dict: "step_state.update_count"'),
     (("algorithm", "more"), torch.ones(3), 'Unexpected key(s) in state_dict: "more"'),
-    (("optimizers",), {}, "KeyError('optimizer')"),
+    (("optimizers",), {}, "KeyError 'optimizer'"),
     (("optimizers", "optimizer", "param_groups"), [], "different number of parameter groups"),
     (("random", "torch"), torch.ones(3), "RNG state must be a torch.ByteTensor"),
 ]

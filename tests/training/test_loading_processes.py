@@ -118,7 +118,7 @@ def test_many_domains_cost_no_more_open_files():
     environments = [TensorEnvironment(torch.full((3, 1), float(i)), [0] * 3) for i in range(150)]
     batches = list(open_stream(tasks(environments), Schedule(20, 20, []), 2, pin_memory=False))
     assert [batch.task.step for batch in batches] == list(range(20))
-    minibatches = batches[-1].minibatches(torch.device("cpu"))
+    minibatches, _ = batches[-1].minibatches(torch.device("cpu"))
     assert [x.flatten().tolist() for x, _ in minibatches] == [[float(i)] * 2 for i in range(1, 150)]
 
 

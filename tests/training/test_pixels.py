@@ -56,7 +56,7 @@ def test_every_input_is_torchvisions_to_the_bit(image_folder, augmentation, chan
         assert (batch.x.dtype, batch.inputs(CPU).dtype) == (torch.uint8, torch.float32)
         training = isinstance(batch.task, TrainTask)
         numbers = data.sources if training else [batch.task.environment]
-        for number, minibatch in zip(numbers, batch.minibatches(CPU), strict=True):
+        for number, minibatch in zip(numbers, batch.minibatches(CPU)[0], strict=True):
             keys = [index - offsets[number] for index in minibatch.sample_index.tolist()]
             step = batch.task.step if training else 0
             want = expected(data, number, keys, augmentation and training, channels, step)
@@ -64,15 +64,14 @@ def test_every_input_is_torchvisions_to_the_bit(image_folder, augmentation, chan
             assert minibatch[1].tolist() == data.environments[number].targets[keys].tolist()
             if not training:
                 assert torch.equal(minibatch[0], torch.stack([data.environments[number][key][0] for key in keys]))
-    assert batches[0].unlabeled.dtype == torch.uint8
     pixels = {tuple(x.flatten().tolist()) for i in data.splits[0].uda for x in [data.environments[0][i][0]]}
-    assert {tuple(x.flatten().tolist()) for x in batches[0].unlabeled_inputs(CPU)[0]} <= pixels
+    assert {tuple(x.flatten().tolist()) for x in batches[0].minibatches(CPU)[1][0]} <= pixels
 
 
 def test_a_batch_takes_a_quarter_of_the_bytes(image_folder):
     batch = tasks(image_folder)[TrainTask(0)]
     assert batch.x.nbytes * 4 == batch.inputs(CPU).nbytes
-    assert sum(tensor.nbytes for tensor in batch.tensors) == (12 + 6) * 3 * SIZE**2 + 2 * 8 * 12
+    assert sum(tensor.nbytes for tensor in batch.tensors) == (12 + 6) * (3 * SIZE**2 + 2 * 8)
 
 
 @pytest.mark.parametrize("normalization", [None, IMAGENET])
