@@ -20,22 +20,19 @@ def filter_normalised(params: Sequence[Tensor], seed: int, number: int) -> list[
     normalisations) have direction zero. The entries are standard normal before, drawn on the CPU by the parameter's
     position and shape alone: networks of equal shapes get the same direction, up to their own filters' norms.
     """
-    return [_scaled(param, _gaussian(param, seed, number, i)) for i, param in enumerate(params)]
+    return [
+        _direction(param, seed_hash("landscape", seed, number, i, tuple(param.shape))) for i, param in enumerate(params)
+    ]
 
 
-def _gaussian(param: Tensor, *key: int) -> Tensor:
-    random = torch.Generator().manual_seed(seed_hash("landscape", *key, tuple(param.shape)))
-    return torch.randn(param.shape, generator=random).to(param)
-
-
-def _scaled(param: Tensor, direction: Tensor) -> Tensor:
+def _direction(param: Tensor, seed: int) -> Tensor:
     if param.ndim <= 1:
         return torch.zeros_like(param)
+    direction = torch.randn(param.shape, generator=torch.Generator().manual_seed(seed)).to(param)
     axes = tuple(range(1, param.ndim))
-    with torch.no_grad():
-        lengths = torch.linalg.vector_norm(direction, dim=axes, keepdim=True)
-        scale: Tensor = torch.linalg.vector_norm(param, dim=axes, keepdim=True) / lengths
-        return direction * scale
+    lengths, own = (torch.linalg.vector_norm(x.detach(), dim=axes, keepdim=True) for x in (direction, param))
+    scaled: Tensor = direction * (own / lengths)
+    return scaled
 
 
 def symmetric_grid(points: int, radius: float) -> np.ndarray:

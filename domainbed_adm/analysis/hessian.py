@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +29,8 @@ class HessianOperator(LinearOperator):  # type: ignore[misc, unused-ignore]  # S
 
     def __init__(self, loss: MeanLoss, on_product: Callable[[], None] = lambda: None) -> None:
         dtype = torch.empty(0, dtype=loss.params[0].dtype).numpy().dtype
-        super().__init__(dtype, (loss.n_params, loss.n_params))
+        size = sum(param.numel() for param in loss.params)
+        super().__init__(dtype, (size, size))
         self._loss, self._on_product = loss, on_product
 
     def _matvec(self, x: np.ndarray) -> np.ndarray:
@@ -47,8 +48,7 @@ class HessianOperator(LinearOperator):  # type: ignore[misc, unused-ignore]  # S
         return [part.view(param.shape) for part, param in zip(parts, params, strict=True)]
 
 
-@dataclass(frozen=True)
-class Eigenpairs:
+class Eigenpairs(NamedTuple):
     """The largest eigenvalues, largest first, and their vectors as columns, shape (P, count).
 
     They are fewer than asked where Lanczos had not ``converged`` when it was stopped.
@@ -96,8 +96,7 @@ def largest_eigenvalues(
     return Eigenpairs([float(values[i]) for i in order], vectors[:, order], converged)
 
 
-@dataclass(frozen=True)
-class Trace:
+class Trace(NamedTuple):
     """An estimate, its standard error, and how many vectors it is the mean over."""
 
     value: float

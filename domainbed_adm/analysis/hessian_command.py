@@ -6,7 +6,8 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -127,13 +128,13 @@ def _domain(
     value, accuracy = loss.value_and_accuracy()
     if not math.isfinite(value):
         raise NonFiniteError(f"the loss of {model.folder} on {sample.name} is {value}")
-    operator = HessianOperator(loss, _Counter(bar, f"{sample.name}: Hessian-vector products"))
+    operator = HessianOperator(loss, _counting(bar, f"{sample.name}: Hessian-vector products"))
     pairs = largest_eigenvalues(operator, of_hessian.eigenvalues, of_hessian.tolerance, of_hessian.max_restarts, seed)
     bar.advance()
     trace = hutchinson_trace(operator, pairs, of_hessian.trace_tolerance, of_hessian.max_vectors, seed)
     bar.advance()
     sharpness = sam_rise(loss, value, rho)
-    around = random_rise(loss, value, rho, of_hessian.directions, seed, _Counter(bar, f"{sample.name}: directions"))
+    around = random_rise(loss, value, rho, of_hessian.directions, seed, _counting(bar, f"{sample.name}: directions"))
     bar.advance()
     return DomainFlatness(
         name=sample.name, role=sample.role, n=len(sample), loss=value, accuracy=accuracy, eigenvalues=pairs.values,
@@ -142,15 +143,10 @@ def _domain(
     )  # fmt: skip
 
 
-class _Counter:
-    """Counts calls behind a progress bar."""
-
-    def __init__(self, bar: ProgressBar, what: str) -> None:
-        self._bar, self._what, self._count = bar, what, 0
-
-    def __call__(self) -> None:
-        self._count += 1
-        self._bar.advance(0, f"{self._what} {self._count}")
+def _counting(bar: ProgressBar, what: str) -> Callable[[], None]:
+    """A function that counts its calls behind a progress bar."""
+    numbers = count(1)
+    return lambda: bar.advance(0, f"{what} {next(numbers)}")
 
 
 def _show(results: Sequence[Flatness], names: Sequence[str]) -> None:

@@ -6,9 +6,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from domainbed_adm.analysis.directions import filter_normalised, loss_along, loss_over_plane, symmetric_grid
-from domainbed_adm.analysis.result_files import Landscape, LandscapeOrigin, save_landscape
+from domainbed_adm.analysis.result_files import Landscape, save_landscape
 from domainbed_adm.analysis.runs import labels, with_checkpoint
 from domainbed_adm.analysis.settings import LandscapeSettings, Settings
 from domainbed_adm.analysis.trained_model import TrainedModel, TrainedModels
@@ -63,11 +64,10 @@ def measure_landscape(model: TrainedModel, where: LandscapeSettings, seed: int, 
     alphas, alphas_2d = symmetric_grid(where.points, where.radius), symmetric_grid(where.plane_points, where.radius)
     samples = {"source": model.samples.pooled, "test": model.samples.test}
     first, second = (filter_normalised(model.params, seed, number) for number in range(2))
-    arrays = {}
+    arrays: dict[str, Any] = {}
     with ProgressBar(title, len(samples) * (where.points + where.plane_points**2)) as bar:
         for name, sample in samples.items():
             loss = model.loss(sample)
             arrays[f"{name}_1d"] = loss_along(loss, first, alphas, bar.advance)
             arrays[f"{name}_2d"] = loss_over_plane(loss, first, second, alphas_2d, bar.advance)
-    origin = LandscapeOrigin(**model.about, test_name=samples["test"].name)
-    return Landscape(alphas=alphas, alphas_2d=alphas_2d, origin=origin, **arrays)
+    return Landscape(**model.about, test_name=model.samples.test.name, alphas=alphas, alphas_2d=alphas_2d, **arrays)

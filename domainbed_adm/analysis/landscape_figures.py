@@ -52,7 +52,7 @@ def _names(landscapes: Sequence[Landscape]) -> list[str]:
     """Of each run; the method alone where that tells them apart."""
     algorithms = [landscape.algorithm for landscape in landscapes]
     alone = len(set(algorithms)) == len(landscapes)
-    return algorithms if alone else labels([msgspec.structs.asdict(landscape.origin) for landscape in landscapes])
+    return algorithms if alone else labels([msgspec.structs.asdict(landscape) for landscape in landscapes])
 
 
 def _lines(axes: Axes, landscapes: Sequence[Landscape], kind: str) -> None:
@@ -115,5 +115,5 @@ def _span(landscapes: Sequence[Landscape], over: str) -> tuple[float, float]:
 def _title(landscapes: Sequence[Landscape], kind: str) -> str:
     if kind == "source":
         return "source domains"
-    names = {landscape.origin.test_name for landscape in landscapes}
+    names = {landscape.test_name for landscape in landscapes}
     return f"test domain {names.pop()}" if len(names) == 1 else "test domains"

@@ -47,25 +47,18 @@ class MeanLoss:
         self.predict, self.params, self.size = predict, list(params), size
         self._batches = batches
 
-    @property
-    def n_params(self) -> int:
-        """Number of entries of all parameters."""
-        return sum(param.numel() for param in self.params)
-
     def value(self) -> float:
         """L(theta); may be infinite or NaN. Cost: 1 forward pass."""
         return self.value_and_accuracy()[0]
 
     def value_and_accuracy(self) -> tuple[float, float]:
         """L(theta), and the fraction of right predictions in the mode the model is in. Cost: 1 forward pass."""
-        sums = None
+        sums = torch.zeros(2, dtype=torch.float64, device=self.params[0].device)
         with torch.no_grad():
             for x, y in self._on_device():
                 logits = self.predict(x)
                 losses = F.cross_entropy(logits, y, reduction="none").double()
-                batch = torch.stack([losses.sum(), (logits.argmax(1) == y).double().sum()])
-                sums = batch if sums is None else sums + batch
-        assert sums is not None
+                sums += torch.stack([losses.sum(), (logits.argmax(1) == y).double().sum()])
         loss, accuracy = (sums / self.size).tolist()
         return loss, accuracy
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from domainbed_adm.run_files import HESSIAN, LANDSCAPE, MODEL, model_suffix
 from domainbed_adm.system.console import warn
@@ -120,43 +118,33 @@ class Flatness(Origin, kw_only=True):
         return [domain for domain in self.domains if domain.role == role]
 
 
-class LandscapeOrigin(Origin, kw_only=True):
-    """An :class:`Origin`, and ``test_name``: the names of the test environments."""
-
-    test_name: str
-
-
-@dataclass(frozen=True)
-class Landscape:
+class Landscape(Origin, kw_only=True):
     """What ``landscape.npz`` holds: mean losses in nats along one random direction and over two (see ``directions``).
 
+    Attributes are those of :class:`Origin`, and
+
     Attributes:
+        test_name: names of the test environments.
         alphas: positions along the first direction, float64 of shape (A,).
         source_1d: loss of all source domains there, shape (A,).
         test_1d: of all test domains.
         alphas_2d: positions along the first and along the second direction, shape (B,).
         source_2d: shape (B, B), the first axis along the first direction.
         test_2d: of all test domains.
-        origin: which model, and how.
     """
 
-    alphas: NDArray[np.float64]
-    source_1d: NDArray[np.float64]
-    test_1d: NDArray[np.float64]
-    alphas_2d: NDArray[np.float64]
-    source_2d: NDArray[np.float64]
-    test_2d: NDArray[np.float64]
-    origin: LandscapeOrigin
+    test_name: str
+    alphas: np.ndarray
+    source_1d: np.ndarray
+    test_1d: np.ndarray
+    alphas_2d: np.ndarray
+    source_2d: np.ndarray
+    test_2d: np.ndarray
 
-    @property
-    def dataset(self) -> str:
-        """Name of the dataset."""
-        return self.origin.dataset
-
-    @property
-    def algorithm(self) -> str:
-        """Name of the method."""
-        return self.origin.algorithm
+    def __post_init__(self) -> None:
+        line, plane = (len(self.alphas),), (len(self.alphas_2d),)
+        if [getattr(self, name).shape for name in _ARRAYS] != [line, line, line, plane, plane * 2, plane * 2]:
+            raise ValueError("the arrays do not fit each other")
 
 
 def save_flatness(flatness: Flatness, folder: Path) -> Path:
@@ -177,10 +165,10 @@ def save_landscape(landscape: Landscape, folder: Path) -> Path:
     Raises:
         UserError: the system refuses.
     """
-    path = result_path(folder, landscape.origin.model, *LANDSCAPE)
-    arrays = {name: getattr(landscape, name) for name in _ARRAYS}
+    path, about = result_path(folder, landscape.model, *LANDSCAPE), msgspec.structs.asdict(landscape)
+    arrays = {name: about.pop(name) for name in _ARRAYS}
     with replacing(path) as file:
-        np.savez_compressed(file, about=np.array(msgspec.json.encode(landscape.origin).decode()), **arrays)
+        np.savez_compressed(file, about=np.array(json.dumps(about)), **arrays)
     return path
 
 
@@ -220,8 +208,4 @@ def _load(folder: Path, checkpoint: str, name: tuple[str, str], read: Callable[[
 def _landscape(file: Path) -> Landscape:
     with np.load(file, allow_pickle=False) as contents:
         arrays = {name: contents[name].astype(np.float64) for name in _ARRAYS}
-        origin = msgspec.json.decode(str(contents["about"]), type=LandscapeOrigin)
-    line, plane = (len(arrays[name]) for name in ("alphas", "alphas_2d"))
-    if [array.shape for array in arrays.values()] != [(line,)] * 3 + [(plane,)] + [(plane, plane)] * 2:
-        raise ValueError("the arrays do not fit each other")
-    return Landscape(**arrays, origin=origin)
+        return msgspec.convert(json.loads(str(contents["about"])) | arrays, Landscape)

@@ -76,11 +76,6 @@ def labels(args: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _runs_of(path: Path) -> list[Run]:
-    """The runs of one folder.
-
-    Raises:
-        UserError: there is none.
-    """
     if not path.is_dir():
         kind = "is a file" if path.exists() else "does not exist"
         raise UserError(f"{path} {kind}: give the output_dir of a run or of a sweep")
@@ -88,13 +83,13 @@ def _runs_of(path: Path) -> list[Run]:
     runs = [run for file in files if file.is_file() for run in read_runs(file)[:1]]
     if not runs:
         raise UserError(f"no run in {path}: give the output_dir of a run, which holds {RESULTS}, or of a sweep")
-    return sorted(runs, key=_place)
+    places = {name: i for i, name in enumerate(METHODS)}
 
+    def place(run: Run) -> tuple[Any, ...]:
+        position = places.get(run.algorithm, len(places))
+        return (run.dataset, position, run.algorithm, run.test_envs, run.hparams_seed, run.trial_seed)
 
-def _place(run: Run) -> tuple[Any, ...]:
-    names, args = list(METHODS), run.args
-    position = names.index(args["algorithm"]) if args["algorithm"] in names else len(names)
-    return (args["dataset"], position, args["algorithm"], args["test_envs"], args["hparams_seed"], args["trial_seed"])
+    return sorted(runs, key=place)
 
 
 def _is_asked_for(args: Mapping[str, Any], filters: argparse.Namespace | None) -> bool:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,74 +28,45 @@ DEFAULT_SIZE = 256
 SOURCE, POOLED, TEST = "source", "pooled", "test"
 
 
-@dataclass(frozen=True)
-class Stored:
-    """Images of one environment in a file: inputs of shape (n, *input_shape), targets of shape (n,)."""
-
-    inputs: np.ndarray
-    targets: np.ndarray
-
-
-@dataclass(frozen=True)
 class Sample:
     """Images of one domain or of several together; iterating yields its mini-batches (x, y), the same every time.
 
     Several domains have an equal share in each mini-batch, as in training: as many images of each as the smallest has.
     Mini-batches are as equal in size as they can be.
 
-    Attributes:
+    Args:
         name: of the environment or environments.
         role: ``SOURCE``, ``POOLED`` (all source domains) or ``TEST``.
-        parts: one for each domain.
+        parts: of each domain, inputs of shape (n, *input_shape) and targets of shape (n,).
         batch_size: most images of each domain in a mini-batch.
+
+    Attributes:
+        smallest_batch: images in the smallest mini-batch.
     """
 
-    name: str
-    role: str
-    parts: Sequence[Stored]
-    batch_size: int
+    def __init__(self, name: str, role: str, parts: Sequence[tuple[np.ndarray, np.ndarray]], batch_size: int) -> None:
+        self.name, self.role, self.parts, self.batch_size = name, role, parts, batch_size
+        share = min(len(targets) for _, targets in parts)
+        batches = -(-share // batch_size)
+        self._edges = [share * i // batches for i in range(batches + 1)]
+        self.smallest_batch = min(end - start for start, end in pairwise(self._edges)) * len(parts)
 
     def __len__(self) -> int:
-        return self._share * len(self.parts)
-
-    @property
-    def _share(self) -> int:
-        return min(len(part.targets) for part in self.parts)
-
-    @property
-    def _edges(self) -> np.ndarray:
-        batches = -(-self._share // self.batch_size)
-        return np.arange(batches + 1) * self._share // batches
-
-    @property
-    def smallest_batch(self) -> int:
-        """Images in the smallest mini-batch."""
-        return int(np.diff(self._edges).min()) * len(self.parts)
+        return self._edges[-1] * len(self.parts)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        edges = self._edges
-        for start, end in zip(edges[:-1], edges[1:], strict=True):
-            x = np.concatenate([part.inputs[start:end] for part in self.parts])
-            y = np.concatenate([part.targets[start:end] for part in self.parts])
+        for start, end in pairwise(self._edges):
+            x, y = (np.concatenate([part[i][start:end] for part in self.parts]) for i in range(2))
             yield torch.from_numpy(x), torch.from_numpy(y)
 
 
-@dataclass(frozen=True)
-class Samples:
+class Samples(NamedTuple):
     """The samples of a run: one for each source and each test environment; all of each kind together."""
 
     sources: list[Sample]
     tests: list[Sample]
-
-    @property
-    def pooled(self) -> Sample:
-        """All source domains."""
-        return _together(self.sources, "pooled", POOLED)
-
-    @property
-    def test(self) -> Sample:
-        """All test domains."""
-        return _together(self.tests, " + ".join(sample.name for sample in self.tests), TEST)
+    pooled: Sample
+    test: Sample
 
 
 @contextmanager
@@ -129,22 +101,23 @@ def draw_samples(
         for i, environment in enumerate(dataset.datasets):
             keys = np.array(splits[i].in_)
             order = np.random.RandomState(seed_hash("analysis sample", seed, i)).permutation(len(keys))
-            stored = _store(environment, keys[order[: size or DEFAULT_SIZE]], Path(folder) / str(i))
+            part = _stored(environment, keys[order[: size or DEFAULT_SIZE]], Path(folder) / str(i))
             role = TEST if i in test_envs else SOURCE
-            samples.append(Sample(dataset.environments[i], role, [stored], batch_size))
-        tests = [samples[i] for i in test_envs]
-        yield Samples([sample for sample in samples if sample.role == SOURCE], tests)
+            samples.append(Sample(dataset.environments[i], role, [part], batch_size))
+        sources, tests = [sample for sample in samples if sample.role == SOURCE], [samples[i] for i in test_envs]
+        names = {POOLED: "pooled", TEST: " + ".join(sample.name for sample in tests)}
+        pooled, test = (
+            Sample(names[role], role, [part for sample in several for part in sample.parts], batch_size)
+            for role, several in ((POOLED, sources), (TEST, tests))
+        )
+        yield Samples(sources, tests, pooled, test)
 
 
-def _store(environment: Environment, keys: np.ndarray, path: Path) -> Stored:
-    """Decode these images into a file, one after the other."""
+def _stored(environment: Environment, keys: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Decode these images into a file, one after the other; their inputs, read from there, and their targets."""
     with writing(path), path.open("wb") as file:
         for key in keys:
             x = environment[int(key)][0].numpy()
             file.write(np.ascontiguousarray(x).tobytes())
     inputs = np.memmap(path, x.dtype, "r", shape=(len(keys), *x.shape))
-    return Stored(inputs, np.asarray(environment.targets)[keys].astype(np.int64))
-
-
-def _together(samples: Sequence[Sample], name: str, role: str) -> Sample:
-    return Sample(name, role, [part for sample in samples for part in sample.parts], samples[0].batch_size)
+    return inputs, np.asarray(environment.targets)[keys].astype(np.int64)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from domainbed_adm.analysis.mean_loss import MeanLoss
 from domainbed_adm.errors import NonFiniteError
@@ -36,8 +35,7 @@ def sam_rise(loss: MeanLoss, value: float, rho: float) -> float:
     return _rise(loss, value, [part * scale for part in gradient])
 
 
-@dataclass(frozen=True)
-class RandomRise:
+class RandomRise(NamedTuple):
     """Mean over directions, and its standard error."""
 
     mean: float
@@ -71,18 +69,15 @@ def random_rise(
     """
     rises = []
     for i in range(directions):
-        direction = _gaussian(loss.params, seed, i)
+        random = torch.Generator().manual_seed(
+            seed_hash("random rise", seed, i)
+        )  # of the CPU: all devices have the same
+        direction = [torch.randn(param.shape, generator=random).to(param) for param in loss.params]
         scale = rho / joint_norm(direction)
         both = [_rise(loss, value, [part * sign * scale for part in direction]) for sign in (1, -1)]
         rises.append(sum(both) / 2)
         on_direction()
     return RandomRise(float(np.mean(rises)), float(np.std(rises, ddof=1) / math.sqrt(directions)))
-
-
-def _gaussian(params: Sequence[Tensor], seed: int, number: int) -> list[Tensor]:
-    """Standard normal entries, drawn on the CPU so that every device has the same."""
-    random = torch.Generator().manual_seed(seed_hash("random rise", seed, number))
-    return [torch.randn(param.shape, generator=random).to(param) for param in params]
 
 
 def _rise(loss: MeanLoss, value: float, offset: Gradients) -> float:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
@@ -31,8 +30,7 @@ from domainbed_adm.training.splits import split_environments
 _READ = ("image_size", "image_channels")
 
 
-@dataclass(frozen=True)
-class TrainedModel:
+class TrainedModel(NamedTuple):
     """A model on the device, beside a sample of its data.
 
     Attributes:
@@ -79,7 +77,11 @@ class TrainedModels:
         self._contents = [load_model(run.folder / settings.checkpoint, mapped=True) for run in runs]
         self._datasets: dict[str, MultipleDomainDataset] = {}
         for run, contents in zip(runs, self._contents, strict=True):
-            _check_same_run(run, contents)
+            own = contents["args"]
+            unlike = [name for name in IDENTITY if own.get(name) != run.args.get(name)]
+            if unlike:
+                told = [f"{name} {own.get(name)} in the model, {run.args.get(name)} in the records" for name in unlike]
+                raise UserError(f"{contents['path']} is another run's: {'; '.join(told)}")
 
     def check_same_shapes(self) -> None:
         """Refuse to compare models that have no common directions.
@@ -110,13 +112,8 @@ class TrainedModels:
         args, hparams = contents["args"], contents["model_hparams"]
         dataset = self._dataset(args, hparams)
         _check_same_data(run, contents, dataset)
-        splits = split_environments(
-            [len(environment) for environment in dataset.datasets],
-            args["test_envs"],
-            args["trial_seed"],
-            args["holdout_fraction"],
-            args["uda_holdout_fraction"],
-        )
+        split_flags = [args[name] for name in ("test_envs", "trial_seed", "holdout_fraction", "uda_holdout_fraction")]
+        splits = split_environments([len(environment) for environment in dataset.datasets], *split_flags)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         algorithm = restore_algorithm(contents).to(device, torch.float64 if settings.double else torch.float32)
         with as_trained(algorithm), exact_arithmetic():
@@ -138,21 +135,6 @@ class TrainedModels:
             self._datasets[key] = get_dataset_class(name)(place, args["test_envs"], hparams)
         check_test_envs(args["test_envs"], self._datasets[key].environments)
         return self._datasets[key]
-
-
-def _check_same_run(run: Run, contents: Mapping[str, Any]) -> None:
-    """Refuse a model that another run has made.
-
-    Raises:
-        UserError: the message names what differs.
-    """
-    unlike = [
-        f"{name} {contents['args'].get(name)} in the model, {run.args.get(name)} in the records"
-        for name in IDENTITY
-        if contents["args"].get(name) != run.args.get(name)
-    ]
-    if unlike:
-        raise UserError(f"{contents['path']} is another run's: {'; '.join(unlike)}")
 
 
 def _check_same_data(run: Run, contents: Mapping[str, Any], dataset: MultipleDomainDataset) -> None:
@@ -188,24 +170,17 @@ def _about(
         "dtype": "float64" if settings.double else "float32",
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "mode": _mode(algorithm),
-        "versions": {
-            "domainbed_adm": domainbed_adm.__version__,
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-        },
+        "versions": {module.__name__: str(module.__version__) for module in (domainbed_adm, torch, np, scipy)},
     }
 
 
 def _mode(algorithm: nn.Module) -> str:
     """In words, of an algorithm within ``as_trained``."""
-    norms = [module.training for module in algorithm.modules() if isinstance(module, _BatchNorm)]
-    if not norms:
-        batch_norm = "the network has no BatchNorm"
-    elif all(norms):
-        batch_norm = "BatchNorm by the statistics of each mini-batch, as in training"
-    elif any(norms):
-        batch_norm = "BatchNorm as in training: by the statistics of each mini-batch, where frozen by the stored ones"
-    else:
-        batch_norm = "BatchNorm frozen, by its stored statistics, as in training"
-    return f"{batch_norm}; no dropout, no augmentation"
+    in_training = {module.training for module in algorithm.modules() if isinstance(module, _BatchNorm)}
+    batch_norm = {
+        frozenset(): "the network has no BatchNorm",
+        frozenset({True}): "BatchNorm by the statistics of each mini-batch, as in training",
+        frozenset({False}): "BatchNorm frozen, by its stored statistics, as in training",
+    }
+    mixed = "BatchNorm as in training: by the statistics of each mini-batch, where frozen by the stored ones"
+    return f"{batch_norm.get(frozenset(in_training), mixed)}; no dropout, no augmentation"

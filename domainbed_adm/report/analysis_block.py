@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Results of ``--checkpoint``; those of model.pkl have no suffix.
 _OF_CHECKPOINT = re.compile(r"hessian_\w+\.json|landscape_\w+\.npz")
-#: The poster compares Adam with SAM.
+#: The ADM paper compares Adam with SAM.
 _COMPARED = ("ERM", "SAM")
 
 
@@ -36,27 +36,27 @@ class AnalysisBlock:
     table: Table | None = None
 
 
-def ordered(found: Sequence[Any], algorithms: Sequence[str]) -> list[Any]:
+def ordered(results: Sequence[Any], algorithms: Sequence[str]) -> list[Any]:
     """In the order of the tables, what they do not have last."""
     places = {name: i for i, name in enumerate(algorithms)}
-    return sorted(found, key=lambda one: places.get(one.algorithm, len(places)))
+    return sorted(results, key=lambda result: places.get(result.algorithm, len(places)))
 
 
-def datasets(found: Sequence[Any]) -> list[str]:
+def datasets(results: Sequence[Any]) -> list[str]:
     """The datasets of these results, as they appear."""
-    return list(dict.fromkeys(one.dataset for one in found))
+    return list(dict.fromkeys(result.dataset for result in results))
 
 
-def parts(found: Sequence[Any], settings: Callable[[Any], Hashable]) -> list[tuple[str, list[Any]]]:
+def parts(results: Sequence[Any], settings: Callable[[Any], Hashable]) -> list[tuple[str, list[Any]]]:
     """The results of each dataset under its name; where their settings differ, those with equal ones, numbered."""
     named = []
-    for dataset in datasets(found):
-        alike: dict[Hashable, list[Any]] = {}
-        for one in found:
-            if one.dataset == dataset:
-                alike.setdefault(settings(one), []).append(one)
-        for i, group in enumerate(alike.values(), 1):
-            named.append((dataset if len(alike) == 1 else f"{dataset}, settings {i} of {len(alike)}", group))
+    for dataset in datasets(results):
+        groups: dict[Hashable, list[Any]] = {}
+        for result in results:
+            if result.dataset == dataset:
+                groups.setdefault(settings(result), []).append(result)
+        for i, alike in enumerate(groups.values(), 1):
+            named.append((dataset if len(groups) == 1 else f"{dataset}, settings {i} of {len(groups)}", alike))
     return named
 
 
@@ -68,18 +68,16 @@ def of_checkpoints(root: Path) -> str:
     return ", ".join(f"{name} ({count} {'run' if count == 1 else 'runs'})" for name, count in by_step)
 
 
-def pair(found: Sequence[Any]) -> list[Any]:
+def pair(results: Sequence[Any]) -> list[Any]:
     """The first of each of the two that are compared; where one is not there, the first two methods."""
-    first = {one.algorithm: one for one in reversed(found)}
-    names = [name for name in _COMPARED if name in first]
-    if len(names) < len(_COMPARED):
-        names = list(dict.fromkeys(one.algorithm for one in found))[: len(_COMPARED)]
-    return [first[name] for name in names]
+    first = {result.algorithm: result for result in reversed(results)}
+    names = _COMPARED if first.keys() >= set(_COMPARED) else dict.fromkeys(result.algorithm for result in results)
+    return [first[name] for name in list(names)[:2]]
 
 
 def drawn(pair: Sequence[Any]) -> str:
     """Which methods are drawn, in a sentence."""
-    return f"Drawn: {' and '.join(one.algorithm for one in pair)}."
+    return f"Drawn: {' and '.join(result.algorithm for result in pair)}."
 
 
 def charts(title: str, panels: Callable[[], Sequence[Figure]]) -> list[Chart]:
@@ -88,15 +86,17 @@ def charts(title: str, panels: Callable[[], Sequence[Figure]]) -> list[Chart]:
         for kind in (RuntimeWarning, UserWarning):  # of overflow, and of what is then done
             warnings.simplefilter("ignore", kind)
         try:
-            return [_chart(figure) for figure in panels()]
+            return [Chart("", _spoken(figure), Markup(inline(figure))) for figure in panels()]
         except (ArithmeticError, TypeError, ValueError) as error:
             warn(f"{title}: figures left out, they cannot be drawn ({' '.join(str(error).split())[:100]})")
             return []
 
 
-def _chart(figure: Figure) -> Chart:
-    """A figure with its titles and axis labels as what is said of it."""
-    said = []
-    for axes in figure.axes:
-        said += [axes.get_ylabel(), axes.get_title("left"), axes.get_title(), axes.get_title("right")]
-    return Chart("", ", ".join(dict.fromkeys(filter(None, said))) or UNKNOWN, Markup(inline(figure)))
+def _spoken(figure: Figure) -> str:
+    """A figure's titles and axis labels: what is said of it."""
+    said = [
+        text
+        for axes in figure.axes
+        for text in (axes.get_ylabel(), axes.get_title("left"), axes.get_title(), axes.get_title("right"))
+    ]
+    return ", ".join(dict.fromkeys(filter(None, said))) or UNKNOWN

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 
 from domainbed_adm.analysis.hessian_figures import flatness_panels
-from domainbed_adm.analysis.result_files import DomainFlatness, Flatness, load_flatness
+from domainbed_adm.analysis.result_files import Flatness, load_flatness
 from domainbed_adm.report.analysis_block import AnalysisBlock, charts, ordered, parts
 from domainbed_adm.report.tables import Cell, Row, Table, number
 
@@ -31,44 +31,40 @@ def flatness(root: Path, algorithms: Sequence[str]) -> list[AnalysisBlock]:
 
     By dataset, and where they differ by the settings that change the numbers.
     """
-    measured = ordered(load_flatness(root), algorithms)
-    alike = parts(measured, lambda one: (one.rho, one.seed, one.samples, one.batch_size, one.dtype))
+    results = ordered(load_flatness(root), algorithms)
     return [
-        AnalysisBlock(title, _how(found), charts(title, partial(flatness_panels, found)), _means(title, found))
-        for title, found in alike
+        AnalysisBlock(title, _how(alike), charts(title, partial(flatness_panels, alike)), _means(title, alike))
+        for title, alike in parts(results, lambda one: (one.rho, one.seed, one.samples, one.batch_size, one.dtype))
     ]
 
 
-def _how(found: Sequence[Flatness]) -> str:
+def _how(results: Sequence[Flatness]) -> str:
     """The settings, each value that occurs."""
-    said = {
-        "rho": [f"{one.rho:g}" for one in found],
-        "images of each environment": ["256 at most" if one.samples is None else str(one.samples) for one in found],
-        "batch size": [str(one.batch_size) for one in found],
-        "seed": [str(one.seed) for one in found],
-        "precision": [one.dtype for one in found],
-        "device": [one.device for one in found],
-        "mode": [one.mode for one in found],
-    }
-    return "; ".join(f"{name}: {', '.join(dict.fromkeys(values))}" for name, values in said.items()) + "."
+    names = {"rho": "rho", "samples": "images of each environment", "batch_size": "batch size", "seed": "seed"}
+    names |= {"dtype": "precision", "device": "device", "mode": "mode"}
+    told = []
+    for name, heading in names.items():
+        values = dict.fromkeys(getattr(result, name) for result in results)
+        told.append(f"{heading}: {', '.join('256 at most' if value is None else str(value) for value in values)}")
+    return "; ".join(told) + "."
 
 
-def _means(title: str, found: Sequence[Flatness]) -> Table:
+def _means(title: str, results: Sequence[Flatness]) -> Table:
     """Each method's mean over runs, on the source domains pooled and on the test domains."""
     methods: dict[str, list[Flatness]] = {}
-    for one in found:
-        methods.setdefault(one.algorithm, []).append(one)
+    for result in results:
+        methods.setdefault(result.algorithm, []).append(result)
     held_out = {name: _held_out(runs) for name, runs in methods.items()}
     counted = {name: _counted(counts) for name, counts in held_out.items()}
     shares = [{env: count / len(methods[name]) for env, count in own.items()} for name, own in held_out.items()]
     notes, labels = [], ["Method", "Domains"]
     if len(set(counted.values())) == 1:
-        notes.append(f"Test environments of each method (runs): {counted[found[0].algorithm]}.")
+        notes.append(f"Test environments of each method (runs): {counted[results[0].algorithm]}.")
     else:
         labels.append("Test environments (runs)")
-    if any(one != shares[0] for one in shares):
+    if any(share != shares[0] for share in shares):
         notes.append("The methods hold out test environments in different shares: their means do not compare.")
-    if any(not _is_known(one, role) for one in found for role in _ROLES):
+    if any(not _is_known(result, role) for result in results for role in _ROLES):
         notes.append("* not over the runs whose eigenvalues did not converge; the other columns are over all runs.")
     rows = [
         Row([name, domains, counted[name]][: len(labels)], _cells(runs, role))
@@ -79,20 +75,10 @@ def _means(title: str, found: Sequence[Flatness]) -> Table:
     return Table(f"{title}, means over runs", labels, columns, rows, " ".join(notes))
 
 
-def _held_out(found: Sequence[Flatness]) -> dict[str, int]:
+def _held_out(runs: Sequence[Flatness]) -> dict[str, int]:
     """The test environments, and how many runs hold each out; both of a pair are one."""
-    by_index = sorted(found, key=lambda one: one.test_envs)
-    return dict(Counter(" and ".join(domain.name for domain in one.of("test")) for one in by_index))
-
-
-def _cells(found: Sequence[Flatness], role: str) -> list[Cell]:
-    """One method on the domains of one role."""
-    known = [one for one in found if _is_known(one, role)]
-    largest = number(_mean([domain.largest_eigenvalue for domain in _domains(known, role)]), ".4g")
-    if len(known) < len(found):
-        largest = replace(largest, text=f"{largest.text} *")
-    others = [number(_mean([getattr(domain, name) for domain in _domains(found, role)]), ".4g") for name in _FLATNESS]
-    return [number(len(known), "d"), largest, *others]
+    by_index = sorted(runs, key=lambda run: run.test_envs)
+    return dict(Counter(" and ".join(domain.name for domain in run.of("test")) for run in by_index))
 
 
 def _counted(held_out: dict[str, int]) -> str:
@@ -103,14 +89,18 @@ def _counted(held_out: dict[str, int]) -> str:
     return ", ".join(f"{', '.join(own)} ({n}{' each' if len(own) > 1 else ''})" for n, own in names.items())
 
 
-def _domains(found: Sequence[Flatness], role: str) -> list[DomainFlatness]:
-    return [domain for one in found for domain in one.of(role)]
+def _cells(runs: Sequence[Flatness], role: str) -> list[Cell]:
+    """One method on the domains of one role."""
+    known = [run for run in runs if _is_known(run, role)]
+    eigenvalues = [domain.largest_eigenvalue for run in known for domain in run.of(role)]
+    largest = number(mean(eigenvalues) if eigenvalues else None, ".4g")
+    if len(known) < len(runs):
+        largest = replace(largest, text=f"{largest.text} *")
+    domains = [domain for run in runs for domain in run.of(role)]
+    others = [number(mean(getattr(domain, name) for domain in domains), ".4g") for name in _FLATNESS]
+    return [number(len(known), "d"), largest, *others]
 
 
-def _is_known(one: Flatness, role: str) -> bool:
+def _is_known(run: Flatness, role: str) -> bool:
     """Whether the largest eigenvalue is there: one that is left of several need not be the largest."""
-    return not any(math.isnan(domain.largest_eigenvalue) for domain in one.of(role))
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return mean(values) if values else None
+    return not any(math.isnan(domain.largest_eigenvalue) for domain in run.of(role))

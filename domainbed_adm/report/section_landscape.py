@@ -19,35 +19,35 @@ def landscape(root: Path, algorithms: Sequence[str]) -> list[AnalysisBlock]:
 
     Where settings differ, of each; of several test environments and trials, the first with most methods is drawn.
     """
-    measured = ordered(load_landscapes(root), algorithms)
-    found = parts(measured, _settings)
-    several = len(found) > len(datasets(measured))
-    analyses = []
-    for title, alike in found:
+    results = ordered(load_landscapes(root), algorithms)
+    groups = parts(results, _settings)
+    blocks = []
+    for title, alike in groups:
         places: dict[str, list[Landscape]] = {}
-        for one in alike:
-            places.setdefault(_place(one), []).append(one)
-        place, there = max(places.items(), key=lambda group: len({one.algorithm for one in group[1]}))
+        for result in alike:
+            places.setdefault(_place(result), []).append(result)
+        place, there = max(places.items(), key=lambda group: len({result.algorithm for result in group[1]}))
         shown = pair(there)
-        note = f"{drawn(shown)} With {place}.{f' {_how(shown[0])}' if several else ''}"
-        analyses.append(AnalysisBlock(title, note, charts(title, partial(landscape_panels, shown))))
-    return analyses
+        how = f" {_how(shown[0])}" if len(groups) > len(datasets(results)) else ""
+        blocks.append(
+            AnalysisBlock(title, f"{drawn(shown)} With {place}.{how}", charts(title, partial(landscape_panels, shown)))
+        )
+    return blocks
 
 
-def _settings(one: Landscape) -> tuple[object, ...]:
-    return (*(getattr(one.origin, name) for name in _SETTINGS), one.alphas.tobytes(), one.alphas_2d.tobytes())
+def _settings(result: Landscape) -> tuple[object, ...]:
+    return (*(getattr(result, name) for name in _SETTINGS), result.alphas.tobytes(), result.alphas_2d.tobytes())
 
 
-def _place(one: Landscape) -> str:
+def _place(result: Landscape) -> str:
     """Which models it is compared with: those trained alike."""
-    origin = one.origin
-    hparams = f", hparams {origin.hparams_seed}" if origin.hparams_seed else ""
-    return f"test environment {origin.test_name}, trial {origin.trial_seed}{hparams}"
+    hparams = f", hparams {result.hparams_seed}" if result.hparams_seed else ""
+    return f"test environment {result.test_name}, trial {result.trial_seed}{hparams}"
 
 
-def _how(one: Landscape) -> str:
+def _how(result: Landscape) -> str:
     """The settings, as those of flatness are told."""
-    values = {heading: getattr(one.origin, name) for name, heading in _SETTINGS.items()}
-    said = [f"{name}: {'256 at most' if value is None else value}" for name, value in values.items()]
-    lengths = f"{one.alphas[-1]:g} along the line, {one.alphas_2d[-1]:g} over the plane"
-    return f"{'; '.join(said)}; points: {len(one.alphas)} and {len(one.alphas_2d)} squared; radius: {lengths}."
+    values = {heading: getattr(result, name) for name, heading in _SETTINGS.items()}
+    told = [f"{name}: {'256 at most' if value is None else value}" for name, value in values.items()]
+    lengths = f"{result.alphas[-1]:g} along the line, {result.alphas_2d[-1]:g} over the plane"
+    return f"{'; '.join(told)}; points: {len(result.alphas)} and {len(result.alphas_2d)} squared; radius: {lengths}."

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from domainbed_adm.analysis.landscape_figures import draw_landscape, landscape_panels
-from domainbed_adm.analysis.result_files import Landscape, LandscapeOrigin, load_landscapes, save_landscape
+from domainbed_adm.analysis.result_files import Landscape, load_landscapes, save_landscape
 from domainbed_adm.system.figures import inline
 
 ALPHAS = np.linspace(-1, 1, 5)
@@ -19,13 +19,12 @@ def landscape(algorithm="SAM", scale=1.0, **changes):
     bowl = 1 + scale * ALPHAS**2
     arrays = {"alphas": ALPHAS, "source_1d": bowl, "test_1d": 2 * bowl, "alphas_2d": ALPHAS}
     arrays |= {"source_2d": bowl[:, None] + bowl, "test_2d": bowl[:, None] + 3 * bowl}
-    return Landscape(**arrays | changes, origin=LandscapeOrigin(**ORIGIN, algorithm=algorithm))
+    return Landscape(**ORIGIN | arrays | changes, algorithm=algorithm)
 
 
 def equal(one, other):
-    return one.origin == other.origin and all(
-        np.array_equal(vars(one)[name], vars(other)[name], equal_nan=True) for name in vars(one) if name != "origin"
-    )
+    fields = [(getattr(one, name), getattr(other, name)) for name in one.__struct_fields__]
+    return all(np.array_equal(a, b, equal_nan=isinstance(a, np.ndarray)) for a, b in fields)
 
 
 @pytest.fixture

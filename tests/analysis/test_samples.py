@@ -74,7 +74,7 @@ def test_a_seed_gives_the_same_sample_and_the_files_go():
     for seed in (0, 0, 1):
         with draw_samples(*data(300, 300), None, 64, seed) as samples:
             found.append(images(samples.pooled))
-            folder = Path(samples.pooled.parts[0].inputs.filename).parent
+            folder = Path(samples.pooled.parts[0][0].filename).parent
             assert folder.is_dir()
         assert not folder.exists()
     assert found[0] == found[1] != found[2]

@@ -16,7 +16,6 @@ from domainbed_adm.analysis.result_files import (
     DomainFlatness,
     Flatness,
     Landscape,
-    LandscapeOrigin,
     save_flatness,
     save_landscape,
 )
@@ -147,9 +146,10 @@ def around(folder: Path, algorithm: str, radius: float = 1.0, **more: Any) -> No
     line, plane = np.linspace(-radius, radius, 5), np.ones((3, 3)) * np.arange(3)
     how = {"model": "model.pkl", "hparams_seed": 0, "samples": None, "batch_size": 8, "seed": 0, "dtype": "float32"}
     how |= {"device": "cpu", "mode": "as trained", "versions": {}, "test_name": HOSTILE}
-    origin = LandscapeOrigin(**RUN | how | more, algorithm=algorithm)
+    how |= {"algorithm": algorithm, "alphas": line, "source_1d": line**2, "test_1d": line**2}
+    how |= {"alphas_2d": np.linspace(-1, 1, 3), "source_2d": plane, "test_2d": plane}
     folder.mkdir(parents=True, exist_ok=True)
-    save_landscape(Landscape(line, line**2, line**2, np.linspace(-1, 1, 3), plane, plane, origin), folder)
+    save_landscape(Landscape(**RUN | how | more), folder)
 
 
 def test_landscapes_of_adam_and_sam_on_the_same_environment_are_drawn(tmp_path: Path) -> None:

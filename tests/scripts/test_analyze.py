@@ -107,7 +107,7 @@ def test_landscape_of_two_runs_along_the_same_directions(sweep: Path, capsys: py
         assert landscape.alphas.tolist() == landscape.alphas_2d.tolist() == [-1, 0, 1]
         assert landscape.source_1d[1] == landscape.source_2d[1, 1] == flatness.of("pooled")[0].loss
         assert landscape.test_1d[1] == landscape.test_2d[1, 1] == flatness.of("test")[0].loss
-        assert landscape.origin.test_name == "0"
+        assert landscape.test_name == "0"
         assert landscape.source_2d[:, 1].tolist() == landscape.source_1d.tolist()  # the first direction is the same
         assert landscape.source_2d[1].tolist() != landscape.source_1d.tolist()  # the second is another
     assert main(["analyze", "landscape", str(sweep / "SAM"), *POINTS, "--radius", "0.5"]) == 0
