@@ -1,9 +1,10 @@
 """Our methods inside a real DomainBed checkout, which is not edited. Nothing else in this package imports `domainbed`.
 
 ========================  =====================================================================
-``host``                  finds the checkout and checks that it has the doors we use
-``registration``          puts our algorithms, hparams, datasets and job commands behind those doors
-``run``, ``facts``        what a run of DomainBed knows and does not tell an algorithm
+``host``                  finds the checkout and checks that it has what we use
+``registration``          adds our algorithms, hparams, datasets and job commands to it
+``run``                   what is known of a run of DomainBed, and handed to the algorithm
+``normalisation``         reads how a dataset's inputs are normalised
 ``jobs``                  the commands of jobs, so that they run registered, too
 ``views``                 our datasets as DomainBed's loop wants them
 ``scripts``               runs one of DomainBed's scripts, registered

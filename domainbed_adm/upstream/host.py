@@ -1,4 +1,4 @@
-"""Finds a DomainBed checkout and checks that it has the doors we use."""
+"""Finds a DomainBed checkout and checks that it has what we use of it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from domainbed_adm.errors import UserError
 VARIABLE = "DOMAINBED_DIR"
 KNOWN = "b93c22a"
 INSTALL = "pip install '.[upstream]' in the folder of domainbed_adm"
-#: Modules of DomainBed that we reach into, and the names there.
-DOORS = {
+#: What we use of DomainBed's modules.
+USED = {
     "algorithms": ("ALGORITHMS", "get_algorithm_class", "ERM"),
     "hparams_registry": ("default_hparams", "random_hparams"),
     "datasets": ("DATASETS", "get_dataset_class"),
@@ -26,7 +26,7 @@ DOORS = {
 
 @dataclass(frozen=True)
 class Host:
-    """A DomainBed that has been found: its folder, and the modules of :data:`DOORS`."""
+    """A DomainBed that can be used: its folder, and the modules of :data:`USED`."""
 
     root: Path
     algorithms: ModuleType
@@ -44,24 +44,24 @@ def find(path: str | None = None) -> Path:
     Raises:
         UserError: there is none, or another one is already imported.
     """
-    given = path or os.environ.get(VARIABLE)
-    root = _given(given, "--domainbed" if path else VARIABLE) if given else _importable()
+    asked = path or os.environ.get(VARIABLE)
+    root = _checkout(asked, "--domainbed" if path else VARIABLE) if asked else _importable()
     if "domainbed" in sys.modules:
-        loaded = Path(next(iter(sys.modules["domainbed"].__path__))).resolve().parent
-        if loaded != root:
-            raise UserError(f"the DomainBed at {loaded} is already imported, {root} cannot be")
+        imported = Path(next(iter(sys.modules["domainbed"].__path__))).resolve().parent
+        if imported != root:
+            raise UserError(f"the DomainBed at {imported} is already imported, {root} cannot be")
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
     return root
 
 
-def _given(path: str, source: str) -> Path:
+def _checkout(path: str, source: str) -> Path:
     root = Path(path).expanduser().resolve()
     if not root.is_dir():
         raise UserError(f"{source} {path} is no folder")
     if not (root / "domainbed").is_dir():
-        hint = f"give {root.parent}" if root.name == "domainbed" else "give the folder that git clone made"
-        raise UserError(f"{source} {path} holds no folder domainbed: {hint}")
+        folder = root.parent if root.name == "domainbed" else "the folder that git clone made"
+        raise UserError(f"{source} {path} holds no folder domainbed: give {folder}")
     return root
 
 
@@ -84,32 +84,26 @@ def _importable() -> Path:
 
 
 def open_host(root: Path) -> Host:
-    """Import the modules of :data:`DOORS`.
+    """Import the modules of :data:`USED`.
 
     Raises:
-        UserError: a door is missing, or something that DomainBed imports is not installed.
+        UserError: something that we use is not there, or something that DomainBed imports is not installed.
     """
-    modules = {name: _import(root, name) for name in DOORS}
-    for name, doors in DOORS.items():
-        for door in doors:
-            if not hasattr(modules[name], door):
-                raise UserError(missing_door(root, f"domainbed.{name}.{door}"))
+    modules = {}
+    for module, names in USED.items():
+        try:
+            modules[module] = importlib.import_module(f"domainbed.{module}")
+        except ImportError as error:
+            raise UserError(missing_import(root, error)) from error
+        for name in names:
+            if not hasattr(modules[module], name):
+                raise UserError(lacks(root, f"domainbed.{module}.{name}"))
     return Host(root, **modules)
 
 
-def check_script(root: Path, name: str) -> None:
-    """Check that DomainBed has the script.
-
-    Raises:
-        UserError: it does not.
-    """
-    if not (root / "domainbed" / "scripts" / f"{name}.py").is_file():
-        raise UserError(missing_door(root, f"domainbed.scripts.{name}"))
-
-
-def missing_door(root: Path, door: str) -> str:
-    """The message for a checkout without one of the doors."""
-    return f"the DomainBed at {root} has no {door}: it is too old or changed; known to work is commit {KNOWN}"
+def lacks(root: Path, name: str) -> str:
+    """The message for a checkout that lacks something that we use."""
+    return f"the DomainBed at {root} has no {name}: it is too old or changed; known to work is commit {KNOWN}"
 
 
 def missing_import(root: Path, error: ImportError) -> str:
@@ -117,12 +111,5 @@ def missing_import(root: Path, error: ImportError) -> str:
     if not isinstance(error, ModuleNotFoundError):
         return f"the DomainBed at {root} cannot be imported ({error}): {INSTALL}"
     if (error.name or "").partition(".")[0] == "domainbed":
-        return missing_door(root, str(error.name))
+        return lacks(root, str(error.name))
     return f"the DomainBed at {root} imports {error.name}, which is not installed: {INSTALL}"
-
-
-def _import(root: Path, name: str) -> ModuleType:
-    try:
-        return importlib.import_module(f"domainbed.{name}")
-    except ImportError as error:
-        raise UserError(missing_import(root, error)) from error

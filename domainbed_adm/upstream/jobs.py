@@ -1,4 +1,4 @@
-"""Jobs that DomainBed launches in new processes are registered, too: their commands run through us."""
+"""Jobs that DomainBed launches in new processes know our methods, too: their commands run through us."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.upstream.host import Host, missing_door
+from domainbed_adm.upstream.host import Host, lacks
 
-Launcher = Callable[[list[str]], Any]
 #: How DomainBed's sweep begins a job's command.
 _COMMAND = re.compile(r"\S*python[\d.]*((?: -[A-Za-z])*) -m domainbed\.scripts\.(\w+)")
 
 
 def redirect(host: Host) -> None:
     """From now on every launcher of DomainBed, its users' own included, gets commands that run through us."""
-    registry = host.command_launchers.REGISTRY
-    for name, launcher in registry.items():
-        registry[name] = _redirected(launcher, host)
+    for name, launcher in host.command_launchers.REGISTRY.items():
+        host.command_launchers.REGISTRY[name] = _redirected(launcher, host)
 
 
-def _redirected(launcher: Launcher, host: Host) -> Launcher:
+def _redirected(launcher: Callable[[list[str]], Any], host: Host) -> Callable[[Sequence[str]], Any]:
     @functools.wraps(launcher)
     def launch(commands: Sequence[str]) -> Any:
         return launcher([through_us(command, host) for command in commands])
@@ -40,7 +38,7 @@ def through_us(command: str, host: Host) -> str:
     """
     match = _COMMAND.match(command)
     if not match:
-        raise UserError(missing_door(host.root, "job command of the form `python -m domainbed.scripts.train ...`"))
+        raise UserError(lacks(host.root, "job command of the form `python -m domainbed.scripts.train ...`"))
     options, script = match.groups()
     words = [sys.executable, *options.split(), "-m", "domainbed_adm.upstream", script, "--domainbed", str(host.root)]
     return shlex.join(words) + command[match.end() :]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from domainbed_adm import hparams_registry as registry
+from domainbed_adm import hparams_registry
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.cards import Method
-from domainbed_adm.upstream import facts
+from domainbed_adm.upstream.normalisation import NotStatedError, Std, input_std
 
 Hparams = dict[str, Any]
 
@@ -23,19 +23,15 @@ class Run:
     def __init__(self) -> None:
         self.total_steps: int | None = None
         self.as_dataset = False
-        self._stated: tuple[Hparams, facts.Std | facts.Unknown, str] | None = None
+        self._dataset: Any = None
+        self._hparams: Hparams | None = None
 
     def note_dataset(self, dataset: Any, hparams: Hparams) -> None:
         """Learn from a dataset that was built with these hparams."""
+        self._dataset, self._hparams = dataset, hparams
         if self.as_dataset:
             self.total_steps = dataset.N_STEPS
             hparams.update({name: dataset.N_STEPS for name in hparams if name == "total_steps"})
-        stated: facts.Std | facts.Unknown
-        try:
-            stated = facts.input_std(dataset)
-        except facts.Unknown as unknown:
-            stated = unknown
-        self._stated = (hparams, stated, type(dataset).__name__)
 
     def complete(self, method: Method, hparams: Hparams) -> None:
         """Put into ``hparams`` what the run knows, and check what the method reads.
@@ -43,10 +39,8 @@ class Run:
         Raises:
             UserError: something is not known, or cannot work here.
         """
-        given = {
-            name: hparams[name] for name, spec in method.hparams.items() if name in hparams and not spec.set_by_run
-        }
-        registry.override({}, given, method.name, "Debug28")
+        read = {name: hparams[name] for name, spec in method.hparams.items() if name in hparams and not spec.set_by_run}
+        hparams_registry.override({}, read, method.name, "Debug28")
         check_weighting(hparams, method)
         if "total_steps" in method.hparams and "total_steps" not in hparams:
             if self.total_steps is None:
@@ -56,19 +50,24 @@ class Run:
                 )
             hparams["total_steps"] = self.total_steps
         if "input_std" in method.hparams and "input_std" not in hparams:
-            hparams["input_std"] = self._std_stated_to(hparams, method)
+            hparams["input_std"] = self._input_std(hparams, method)
 
-    def _std_stated_to(self, hparams: Hparams, method: Method) -> facts.Std:
-        if self._stated and self._stated[0] is hparams:
-            _, stated, name = self._stated
-        else:
-            stated, name = facts.Unknown("no dataset was built with the hparams that it got"), "the dataset"
-        if isinstance(stated, facts.Unknown):
-            raise UserError(
-                f"{method.name} needs to know how the inputs of {name} are normalised, but {stated}: give --hparams "
-                """'{"input_std": [0.229, 0.224, 0.225]}', one std per channel, or null for pixels in [0, 1]"""
-            )
-        return stated
+    def _input_std(self, hparams: Hparams, method: Method) -> Std:
+        """What the dataset states that was built with the very dict ``hparams``, as DomainBed's scripts do.
+
+        Raises:
+            UserError: there is none, or it does not state it.
+        """
+        name, reason = "the dataset", "no dataset was built with the hparams that it got"
+        if self._hparams is hparams:
+            try:
+                return input_std(self._dataset)
+            except NotStatedError as error:
+                name, reason = type(self._dataset).__name__, str(error)
+        raise UserError(
+            f"{method.name} needs to know how the inputs of {name} are normalised, but {reason}: give --hparams "
+            """'{"input_std": [0.229, 0.224, 0.225]}', one std per channel, or null for pixels in [0, 1]"""
+        )
 
 
 def check_weighting(hparams: Hparams, method: Method) -> None:

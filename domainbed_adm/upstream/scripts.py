@@ -14,7 +14,7 @@ from domainbed_adm import hparams_registry
 from domainbed_adm.errors import UserError, unknown_name
 from domainbed_adm.method.cards import METHODS
 from domainbed_adm.system.lock import run_lock_if_any
-from domainbed_adm.upstream.host import check_script, missing_import
+from domainbed_adm.upstream.host import lacks, missing_import
 from domainbed_adm.upstream.registration import Registration
 from domainbed_adm.upstream.run import check_weighting
 
@@ -31,9 +31,10 @@ def run_script(registration: Registration, name: str, flags: Sequence[str]) -> N
         LockedError: another process trains in its ``--output_dir``.
         UserError: there is no such script, or a flag of it cannot work.
     """
-    root = registration.host.root
-    check_script(root, name)
-    sys.argv = [f"domainbed.scripts.{name}", *flags]
+    root, module = registration.host.root, f"domainbed.scripts.{name}"
+    if not (root / "domainbed" / "scripts" / f"{name}.py").is_file():
+        raise UserError(lacks(root, module))
+    sys.argv = [module, *flags]
     lock = ExitStack()
 
     def note(args: argparse.Namespace) -> None:
@@ -42,9 +43,9 @@ def run_script(registration: Registration, name: str, flags: Sequence[str]) -> N
             lock.close()  # where the script reads its flags twice
             lock.enter_context(run_lock_if_any(Path(args.output_dir)))
 
-    with lock, _flags_seen(note):
+    with lock, _flags_noted(note):
         try:
-            runpy.run_module(f"domainbed.scripts.{name}", run_name="__main__", alter_sys=True)
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
         except ModuleNotFoundError as error:
             raise UserError(missing_import(root, error)) from error
 
@@ -60,38 +61,35 @@ def check_flags(registration: Registration, args: argparse.Namespace) -> None:
         UserError: an algorithm is unknown, ``--hparams`` is no JSON object, sets ``total_steps``, or asks for a
             weighting that DomainBed cannot serve.
     """
-    given = vars(args)
-    algorithms = given.get("algorithms") or [given.get("algorithm") or "ERM"]
-    known = registration.host.algorithms
-    for name in algorithms:
-        if name not in known.ALGORITHMS and not isinstance(getattr(known, name, None), type):
-            raise UserError(unknown_name(known.ALGORITHMS, name, "algorithm"))
-    hparams = hparams_registry.parse(given["hparams"]) if isinstance(given.get("hparams"), str) else {}
+    flags, algorithms, run = vars(args), registration.host.algorithms, registration.run
+    hparams = hparams_registry.parse(flags["hparams"]) if isinstance(flags.get("hparams"), str) else {}
     if "total_steps" in hparams:
         raise UserError("hparam total_steps is set by the run and cannot be given: use --steps")
-    for name in algorithms:
+    for name in flags.get("algorithms") or [flags.get("algorithm") or "ERM"]:
+        if name not in algorithms.ALGORITHMS and not isinstance(getattr(algorithms, name, None), type):
+            raise UserError(unknown_name(algorithms.ALGORITHMS, name, "algorithm"))
         if name in registration.methods:
             check_weighting(hparams, METHODS[name])
-    dataset = getattr(registration.host.datasets, str(given.get("dataset")), None)
-    if "algorithm" in given and dataset is not None:
-        registration.watch_dataset(given["dataset"])
-        registration.run.as_dataset = not given.get("steps") and hasattr(dataset, "N_STEPS")
-        registration.run.total_steps = dataset.N_STEPS if registration.run.as_dataset else given.get("steps")
+    dataset = getattr(registration.host.datasets, str(flags.get("dataset")), None)
+    if "algorithm" in flags and dataset is not None:
+        registration.watch_dataset(flags["dataset"])
+        run.as_dataset = not flags.get("steps") and hasattr(dataset, "N_STEPS")
+        run.total_steps = dataset.N_STEPS if run.as_dataset else flags.get("steps")
 
 
 @contextmanager
-def _flags_seen(note: Callable[[argparse.Namespace], None]) -> Iterator[None]:
-    """Within the block, ``note`` sees the flags of every parser that reads the command line, as that parser read them.
+def _flags_noted(note: Callable[[argparse.Namespace], None]) -> Iterator[None]:
+    """Within the block, ``note`` gets the flags of every parser that reads the command line, as that parser read them.
 
     So abbreviations, defaults and types are those of DomainBed's script, whatever its version.
     """
     parse = argparse.ArgumentParser.parse_known_args
 
     def parse_known_args(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
-        found, rest = parse(self, args, namespace)
+        read, rest = parse(self, args, namespace)
         if args is None:
-            note(found)
-        return found, rest
+            note(read)
+        return read, rest
 
     argparse.ArgumentParser.parse_known_args = parse_known_args  # type: ignore[method-assign]
     try:

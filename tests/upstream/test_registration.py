@@ -11,7 +11,7 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.extensions import Card, Hparam, add_algorithm, add_dataset, add_difficulty, folder_card
 from domainbed_adm.method.cards import METHODS
 from domainbed_adm.testing import check_algorithm
-from domainbed_adm.upstream import facts
+from domainbed_adm.upstream.normalisation import input_std
 from tests.extending import install
 from tests.upstream.conftest import HOST
 
@@ -131,6 +131,28 @@ def test_progress_is_never_assumed(host):
     assert algorithm.hparams["total_steps"] == 7
 
 
+def test_only_the_class_itself_is_watched_and_once(host, monkeypatch):
+    class Base:
+        def __init__(self, root, test_envs, hparams):
+            self.root = root
+
+    class Below(Base):
+        pass
+
+    noted = []
+    monkeypatch.setattr(host.run, "note_dataset", lambda dataset, hparams: noted.append(hparams))
+    monkeypatch.setattr(host.host.datasets, "Base", Base, raising=False)
+    monkeypatch.setattr(host.host.datasets, "Below", Below, raising=False)
+    for _ in range(2):
+        host.watch_dataset("Base")
+    Below("a", [], {"of": "below"})
+    Base("a", [], hparams={"of": "base"})
+    assert noted == [{"of": "base"}]
+    host.watch_dataset("Below")
+    Below("a", [], {"of": "below"})
+    assert noted == [{"of": "base"}, {"of": "below"}]
+
+
 @pytest.mark.parametrize(("dataset", "std"), [("Debug28", None), ("Pixels", None), ("Photos", [0.2, 0.3, 0.4])])
 def test_the_normalisation_is_the_datasets(host, dataset, std):
     host.run.total_steps = 5
@@ -209,4 +231,4 @@ def test_our_folders_are_augmented_in_the_host(host, image_folder):
     assert torch.equal(dataset[0][1][0], dataset[0][1][0])
     assert not torch.equal(dataset[1][1][0], dataset[1][1][0])
     assert dataset[1][1][1] == dataset[1].targets[1]
-    assert facts.input_std(dataset) == [0.229, 0.224, 0.225]
+    assert input_std(dataset) == [0.229, 0.224, 0.225]
