@@ -143,7 +143,7 @@ class Registration:
         """The method on top of DomainBed's ERM, which sees to it that it knows what it needs."""
         run, root = self.run, self.host.root
 
-        class HostERM(self.host.algorithms.ERM):  # type: ignore[name-defined, misc]
+        class HostERM(self.host.algorithms.ERM):  # type: ignore[name-defined, misc, unused-ignore]
             def __init__(self, input_shape: Any, num_classes: int, num_domains: int, hparams: Hparams) -> None:
                 run.complete(method, hparams)
                 super().__init__(input_shape, num_classes, num_domains, hparams)
