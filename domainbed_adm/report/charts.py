@@ -77,18 +77,16 @@ def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
     top = _TITLE if len(titles) > 1 else _RIGHT
     panel = _HEIGHT[columns - 1]
     height = rows * (top + panel) + (rows - 1) * _GAP + _BOTTOM
-    figure = Figure(figsize=(_WIDTH, height))
-    figure.set_layout_engine("none")
+    figure = Figure(figsize=(_WIDTH, height), layout="none")  # type: ignore[arg-type]  # which its types lack
     width = (_WIDTH - _LEFT - _RIGHT - (columns - 1) * _GAP) / columns
-    panels = []
+    around = {"left": _LEFT / _WIDTH, "right": 1 - _RIGHT / _WIDTH, "bottom": _BOTTOM / height, "top": 1 - top / height}
+    figure.subplots_adjust(**around, wspace=_GAP / width, hspace=(top + _GAP) / panel)
+    panels: list[Axes] = []
     for i, title in enumerate(titles):
-        row, column = divmod(i, columns)
-        left = _LEFT + column * (width + _GAP)
-        bottom = _BOTTOM + (rows - 1 - row) * (top + panel + _GAP)
-        axes = figure.add_axes((left / _WIDTH, bottom / height, width / _WIDTH, panel / height))
+        axes = figure.add_subplot(rows, columns, i + 1)
         axes.set_title(title, loc="left", pad=3, fontsize=9)
         is_lowest = i + columns >= len(titles)
-        axes.tick_params(which="both", length=0, labelbottom=is_lowest, labelleft=column == 0)
+        axes.tick_params(which="both", length=0, labelbottom=is_lowest, labelleft=i % columns == 0)
         axes.set_xlabel("training step" if is_lowest else "")
         axes.grid(which="major", clip_on=False)
         panels.append(axes)
@@ -101,7 +99,7 @@ def _dash(step: float, value: float, last: float) -> Curve:
 
 
 def _scale(axes: Axes, span: tuple[float, float], logarithmic: bool, last: float) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     low, high = span
     if logarithmic and low > 0 and high >= _LOG_FROM * low:
@@ -113,7 +111,7 @@ def _scale(axes: Axes, span: tuple[float, float], logarithmic: bool, last: float
         room = 0.05 * (high - low) or 0.1 * abs(high) or 0.5
         axes.set_ylim(low - room, high + room)
         axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlim(0, last)
     axes.xaxis.set_major_locator(MaxNLocator(3 if axes.figure.axes[1:] else 6, integer=True))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,7 @@ MOST_POINTS, FEW_POINTS = 100, 4
 HIGHEST_LOSS = 1e6
 
 
-@dataclass(frozen=True)
-class Measure:
+class Measure(NamedTuple):
     """What a curve shows: name and unit, values over the checkpoints of (run, test environment), whether accuracies."""
 
     name: str
@@ -43,12 +42,8 @@ MEASURES = (
 )
 
 
-@dataclass(frozen=True)
-class LearningCurves:
-    """The section: whose curves, the legend, and the charts of each dataset by the name of the test environment.
-
-    ``note`` tells of losses that are not drawn; "" where all are.
-    """
+class LearningCurves(NamedTuple):
+    """The section: whose curves, losses not drawn or "", the legend, each dataset's charts by test environment."""
 
     selected_by: str
     note: str
@@ -121,22 +116,20 @@ def curve(runs: Iterable[Run], measure: Measure, env: int) -> Curve:
 
 def undrawn(board: Board) -> str:
     """A sentence on the losses that no chart shows; "" where there is none."""
-    high = [(run, int(np.sum(np.abs(run.column("loss")) > HIGHEST_LOSS))) for run in board.runs]
-    runs = [f"{run.algorithm} on {run.dataset}" for run, count in high if count]
-    count = sum(count for _, count in high)
-    if not count:
-        return ""
-    names = ", ".join(dict.fromkeys(runs))
-    return f"Not drawn: {count} losses above {HIGHEST_LOSS:g}, of {len(runs)} runs that diverged ({names})."
+    high = [
+        (f"{run.algorithm} on {run.dataset}", int(np.sum(np.abs(run.column("loss")) > HIGHEST_LOSS)))
+        for run in board.runs
+    ]
+    counts = [count for _, count in high if count]
+    names = ", ".join(dict.fromkeys(name for name, count in high if count))
+    told = f"Not drawn: {sum(counts)} losses above {HIGHEST_LOSS:g}, of {len(counts)} runs that diverged ({names})."
+    return told if counts else ""
 
 
 def selected_by(board: Board, selection: SelectionMethod) -> str:
     """Whose curves they are, in a sentence."""
     seeds = sorted({run.hparams_seed for run in board.runs})
     trials = len({run.trial_seed for run in board.runs})
-    runs = (
-        f"the runs with hparams seed {seeds[0]}"
-        if len(seeds) == 1
-        else f"the run of {len(seeds)} hparams seeds that {selection.name} selects"
-    )
-    return f"Mean over {trials} {'trial' if trials == 1 else 'trials'} of {runs}."
+    alone = f"runs with hparams seed {', '.join(map(str, seeds))}"
+    several = f"run of {len(seeds)} hparams seeds that {selection.name} selects"
+    return f"Mean over {trials} {'trial' if trials == 1 else 'trials'} of the {several if seeds[1:] else alone}."

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from domainbed_adm.leaderboard.origins import seeds, spoken, versions
 from domainbed_adm.recorded_run import Run
 from domainbed_adm.report.tables import Row, Table, number, text
 
 #: Flags that tell runs apart, or say where one lies.
-_IDENTITY = {"dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed", "seed", "output_dir"}
+_OF_ONE_RUN = {"dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed", "seed", "output_dir"}
 #: A setting with more values is told by their number and, where they are numbers, the lowest and highest.
 _MOST_LISTED = 5
 _OFF = ("null", "false", "0", "0.0")
@@ -19,26 +19,21 @@ _OFF = ("null", "false", "0", "0.0")
 
 def origin(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """What made the sweep, as (term, what is known of it)."""
-    training = {seed for run in runs if isinstance(seed := run.args.get("seed"), int)}
+    training = sorted({seed for run in runs if isinstance(seed := run.args.get("seed"), int)})
+    many = f"{len(training)} different; each record names its run's"
     return [
         ("Versions", versions(runs)),
-        ("Devices", ", ".join(_known(runs, "device")) or "not recorded"),
-        ("Threads", ", ".join(_known(runs, "threads")) or "not recorded"),
+        ("Devices", _recorded(runs, "device")),
+        ("Threads", _recorded(runs, "threads")),
         ("Trial seeds", spoken(seeds(runs, "trial_seed"))),
         ("Hyperparameter seeds", f"{spoken(seeds(runs, 'hparams_seed'))} (0 means the defaults)"),
-        ("Training seeds", _few(sorted(training))),
+        ("Training seeds", many if len(training) > _MOST_LISTED else spoken(training) or "not recorded"),
     ]
 
 
-def _known(runs: Sequence[Run], name: str) -> list[str]:
-    return sorted({str(made_by[name]) for run in runs for made_by in run.provenances if made_by.get(name)})
-
-
-def _few(numbers: list[int]) -> str:
-    """The numbers, or how many they are."""
-    if len(numbers) > _MOST_LISTED:
-        return f"{len(numbers)} different; each record names its run's"
-    return spoken(numbers) if numbers else "not recorded"
+def _recorded(runs: Sequence[Run], name: str) -> str:
+    values = {str(made_by[name]) for run in runs for made_by in run.provenances if made_by.get(name)}
+    return ", ".join(sorted(values)) or "not recorded"
 
 
 def shared_settings(runs: Iterable[Run], kind: str) -> list[str]:
@@ -62,28 +57,21 @@ def differing_settings(runs: Iterable[Run]) -> Table | None:
     return Table("Settings that differ between runs", ["Setting"], ["Values", "Runs"], rows) if rows else None
 
 
-def _settings(runs: Iterable[Run], kind: str) -> dict[str, dict[str, int]]:
+def _settings(runs: Iterable[Run], kind: str) -> dict[str, Counter[str]]:
     """Of each setting, the number of runs with each value."""
-    settings: dict[str, dict[str, int]] = {}
+    settings: dict[str, Counter[str]] = {}
     for run in runs:
         for name, value in (run.args if kind == "args" else run.hparams).items():
-            if not (kind == "args" and name in _IDENTITY):
-                written = value if isinstance(value, str) else json.dumps(value)
-                counts = settings.setdefault(name, {})
-                counts[written] = counts.get(written, 0) + 1
+            if not (kind == "args" and name in _OF_ONE_RUN):
+                settings.setdefault(name, Counter())[value if isinstance(value, str) else json.dumps(value)] += 1
     return dict(sorted(settings.items()))
 
 
-def _told(values: dict[str, int]) -> str:
+def _told(values: Counter[str]) -> str:
     if len(values) <= _MOST_LISTED:
         return ", ".join(f"{value} ({count})" for value, count in sorted(values.items()))
-    numbers = [value for value in map(_number, values) if value is not None]
-    between = f", {min(numbers):.3g} to {max(numbers):.3g}" if len(numbers) == len(values) else ""
-    return f"{len(values)} values{between}"
-
-
-def _number(value: Any) -> float | None:
     try:
-        return float(value)
+        numbers = [float(value) for value in values]
     except ValueError:
-        return None
+        return f"{len(values)} values"
+    return f"{len(values)} values, {min(numbers):.3g} to {max(numbers):.3g}"

@@ -7,8 +7,8 @@ import io
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard.missing import end_step, reached_steps
@@ -18,26 +18,16 @@ from domainbed_adm.run_files import RESULTS, RUN_MARKS
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, state_of
 
-_WARNING = "warning: "
 
-
-@dataclass(frozen=True)
-class RunFolder:
-    """One run's folder.
-
-    Attributes:
-        folder: where it is.
-        state: one of ``sweeping.jobs.STATES``.
-        label: what it trains; the folder's name where nothing in it says so.
-    """
+class RunFolder(NamedTuple):
+    """A run's folder, its state (of ``sweeping.jobs.STATES``), what it trains (the folder's name where unknown)."""
 
     folder: Path
     state: str
     label: str
 
 
-@dataclass(frozen=True)
-class SweepFolder:
+class SweepFolder(NamedTuple):
     """A sweep as its folder has it.
 
     Attributes:
@@ -85,9 +75,10 @@ def kept_warnings(warnings: list[str]) -> Iterator[None]:
             yield
     finally:
         for line in stderr.getvalue().splitlines():
-            if line.removeprefix(_WARNING) not in warnings:
+            message = line.removeprefix("warning: ")
+            if message not in warnings:
                 print(line, file=sys.stderr)
-                warnings.append(line.removeprefix(_WARNING))
+                warnings.append(message)
 
 
 def _is_run(folder: Path) -> bool:

@@ -32,22 +32,18 @@ def build_parser() -> Parser:
     """One subcommand for each analysis; each sets ``do``, the function that does it."""
     parser = Parser("domainbed-adm analyze", description="Look at finished runs.", examples=EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    add_hessian(commands)
-    add_landscape(commands)
-    add_difficulty(commands)
+    for add_command in (add_hessian, add_landscape, add_difficulty):
+        command = add_command(commands)
+        add = command.add_argument
+        add("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a run, or of a sweep")
+        add("--algorithms", nargs="+", metavar="NAME", help="only runs of these")
+        add("--dataset", metavar="NAME", help="only runs on this one")
+        add("--test_envs", type=int, nargs="+", metavar="N", help="only runs that held out just these")
+        add("--trial_seed", type=int, metavar="N", help="only runs of this trial")
     return parser
 
 
-def add_run_flags(parser: argparse.ArgumentParser) -> None:
-    """The runs to analyse; ``analysis.runs.find_runs`` takes the parsed flags as its filters."""
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a run, or of a sweep")
-    parser.add_argument("--algorithms", nargs="+", metavar="NAME", help="only runs of these")
-    parser.add_argument("--dataset", metavar="NAME", help="only runs on this one")
-    parser.add_argument("--test_envs", type=int, nargs="+", metavar="N", help="only runs that held out just these")
-    parser.add_argument("--trial_seed", type=int, metavar="N", help="only runs of this trial")
-
-
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
+def add_model_flags(parser: Parser) -> None:
     """Which model of each run, and which sample of its data."""
     add, checkpoint = parser.add_argument, "in each run (default model.pkl; model_step<step>.pkl)"
     add("--checkpoint", default=Settings.checkpoint, metavar="FILE", help=checkpoint)
@@ -60,7 +56,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     add("--double", action="store_true", help="compute in float64")
 
 
-def add_numbers(parser: argparse.ArgumentParser, kind: type, **helps: str) -> None:
+def add_numbers(parser: Parser, kind: type, **helps: str) -> None:
     """A flag for each of these settings, with its default."""
     for name, text in helps.items():
         default = getattr(kind, name)
@@ -69,9 +65,9 @@ def add_numbers(parser: argparse.ArgumentParser, kind: type, **helps: str) -> No
         parser.add_argument(f"--{name}", type=type(default), default=default, metavar=metavar, help=text)
 
 
-def add_hessian(commands: Any) -> None:
+def add_hessian(commands: Any) -> Parser:
     """``hessian``: eigenvalues, trace and sharpness."""
-    parser = commands.add_parser(
+    parser: Parser = commands.add_parser(
         "hessian",
         help="curvature and sharpness of the loss at a checkpoint",
         description="Largest eigenvalues (Lanczos) and trace (Hutchinson) of the Hessian of the loss, and the rise of\n"
@@ -84,7 +80,6 @@ def add_hessian(commands: Any) -> None:
         "  domainbed-adm analyze hessian results/smoke --algorithms ERM SAM --output flatness.png\n"
         "  domainbed-adm analyze hessian results/one --checkpoint model_step100.pkl --double --json",
     )
-    add_run_flags(parser)
     add_model_flags(parser)
     add_numbers(
         parser,
@@ -101,11 +96,12 @@ def add_hessian(commands: Any) -> None:
     add("--output", type=Path, help="figure to draw, .svg, .png or .pdf (default: none)")
     add("--json", action="store_true", help="print what the files hold as a JSON list")
     parser.set_defaults(do=_hessian)
+    return parser
 
 
-def add_landscape(commands: Any) -> None:
+def add_landscape(commands: Any) -> Parser:
     """``landscape``: the loss along random directions."""
-    parser = commands.add_parser(
+    parser: Parser = commands.add_parser(
         "landscape",
         help="the loss around a checkpoint, along random directions",
         description="The loss of all source domains and of the test domain along one and over two random directions,\n"
@@ -114,7 +110,6 @@ def add_landscape(commands: Any) -> None:
         examples="  domainbed-adm analyze landscape results/one\n"
         "  domainbed-adm analyze landscape results/smoke --algorithms ERM SAM --test_envs 0 --output landscape.png",
     )
-    add_run_flags(parser)
     add_model_flags(parser)
     add_numbers(
         parser,
@@ -126,11 +121,12 @@ def add_landscape(commands: Any) -> None:
     output = "figure, .svg, .png or .pdf (default: landscape.svg in the first RUN)"
     parser.add_argument("--output", type=Path, help=output)
     parser.set_defaults(do=_landscape)
+    return parser
 
 
-def add_difficulty(commands: Any) -> None:
+def add_difficulty(commands: Any) -> Parser:
     """``difficulty``: what ``train --trace_difficulty`` kept, drawn and counted."""
-    parser = commands.add_parser(
+    parser: Parser = commands.add_parser(
         "difficulty",
         help="each difficulty over training: its distribution, and how well it tells samples apart",
         description="Draw what train --trace_difficulty kept: the distribution of each difficulty over training, a\n"
@@ -139,10 +135,10 @@ def add_difficulty(commands: Any) -> None:
         examples="  domainbed-adm analyze difficulty results/smoke --algorithms ERM SAM\n"
         "  domainbed-adm analyze difficulty results/smoke --test_envs 0 --json > difficulty.json",
     )
-    add_run_flags(parser)
     parser.add_argument("--output", type=Path, help="figure, .svg, .png or .pdf (default: RUN/difficulty.svg)")
     parser.add_argument("--json", action="store_true", help="print every checkpoint's figures as a JSON list")
     parser.set_defaults(do=_difficulty)
+    return parser
 
 
 def main(argv: Sequence[str]) -> int:
