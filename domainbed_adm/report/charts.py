@@ -20,7 +20,7 @@ Curve = list[tuple[float, float]]
 #: Inches: the whole is 346 px wide; height of one panel, and of those that stand two in a row.
 _WIDTH, _HEIGHT = 3.6, (1.65, 1.25)
 #: Inches around and between panels: for numbers, titles and the label of the horizontal axis.
-_LEFT, _RIGHT, _TITLE, _BOTTOM, _GAP = 0.42, 0.1, 0.2, 0.4, 0.2
+_LEFT, _RIGHT, _TITLE, _BOTTOM, _GAP = 0.42, 0.16, 0.2, 0.4, 0.2
 #: Where all values are positive, and the highest is this many times the lowest, a loss has a logarithmic axis.
 _LOG_FROM = 30
 
