@@ -105,8 +105,8 @@ def _at(steps: Column, run: Run, env: int) -> Column:
     """A run's in-accuracy on one environment at these steps; NaN where it has not recorded one."""
     if np.array_equal(steps, run.steps):
         return run.accuracy(env, "in")
-    known = dict(zip(run.steps.tolist(), run.accuracy(env, "in").tolist(), strict=True))
-    return np.array([known.get(step, np.nan) for step in steps.tolist()])
+    by_step = dict(zip(run.steps.tolist(), run.accuracy(env, "in").tolist(), strict=True))
+    return np.array([by_step.get(step, np.nan) for step in steps.tolist()])
 
 
 def _oracle(runs: Sequence[Run], test_env: int) -> RunAccuracy | None:

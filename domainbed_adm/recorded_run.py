@@ -36,8 +36,8 @@ class Columns:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self.place = {name: i for i, name in enumerate(self.names)}
-        known = {int(found[1]) for name in self.names if (found := _ENVIRONMENT.fullmatch(name))}
-        self.n_envs = next(i for i in range(len(known) + 1) if i not in known)
+        envs = {int(match[1]) for name in self.names if (match := _ENVIRONMENT.fullmatch(name))}
+        self.n_envs = next(i for i in range(len(envs) + 1) if i not in envs)
         self._splits: dict[tuple[str, int | None], list[int]] = {}
 
     def of_split(self, split: str, without: int | None) -> list[int]:

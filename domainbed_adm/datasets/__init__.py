@@ -24,7 +24,7 @@ def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
     card = get_card(name)
     base: type[MultipleDomainDataset] = import_object(card.path, card.name)
     class_name = printable(card.name)  # Python refuses classes whose names are not UTF-8
-    facts = {
+    attributes = {
         "__module__": base.__module__,
         "__doc__": f"{class_name}: {card.summary}.",
         "card": card,
@@ -33,7 +33,7 @@ def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
         "CHECKPOINT_FREQ": card.checkpoint_freq,
         "N_WORKERS": card.n_workers,
     }
-    return type(class_name, (base,), facts)
+    return type(class_name, (base,), attributes)
 
 
 def __getattr__(name: str) -> list[str]:

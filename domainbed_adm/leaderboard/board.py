@@ -73,9 +73,9 @@ class Board:
     def _scores(self, selection: SelectionMethod) -> Iterator[tuple[Key, dict[int, float]]]:
         for key, runs in self.runs_of.items():
             selected = {trial: selection.sweep_acc(own, key[2]) for trial, own in sorted(by_trial(runs).items())}
-            known = {trial: accuracy for trial, accuracy in selected.items() if accuracy is not None}
-            if known:
-                yield key, known
+            accuracies = {trial: accuracy for trial, accuracy in selected.items() if accuracy is not None}
+            if accuracies:
+                yield key, accuracies
 
     @cached_property
     def sweep_line(self) -> str:
@@ -103,7 +103,10 @@ class Board:
         """
         count = len(self.environments[dataset])
         by_env = [self.trials(selection, dataset, algorithm, env) for env in range(count)]
-        by_trial = [[one[trial] for one in by_env if trial in one] for trial in sorted(set().union(*by_env))]
+        by_trial = [
+            [accuracies[trial] for accuracies in by_env if trial in accuracies]
+            for trial in sorted(set().union(*by_env))
+        ]
         return Entry.of([float(np.mean(own)) for own in by_trial if len(own) == count or not whole_trials])
 
 

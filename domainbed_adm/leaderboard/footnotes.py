@@ -76,10 +76,10 @@ def missing_line(board: Board, selection: SelectionMethod) -> str | None:
     partial: list[str] = []
     for dataset, names in board.environments.items():
         for algorithm in board.algorithms:
-            known = [len(board.trials(selection, dataset, algorithm, env)) for env in range(len(names))]
+            counts = [len(board.trials(selection, dataset, algorithm, env)) for env in range(len(names))]
             for labels, envs in (
-                (absent, [env for env, n in enumerate(known) if not n]),
-                (partial, [env for env, n in enumerate(known) if 0 < n < most]),
+                (absent, [env for env, n in enumerate(counts) if not n]),
+                (partial, [env for env, n in enumerate(counts) if 0 < n < most]),
             ):
                 some = f" (test environment {', '.join(map(str, envs))})" if len(envs) < len(names) else ""
                 labels += [f"{algorithm} on {dataset}{some}"] if envs else []

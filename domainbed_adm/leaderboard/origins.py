@@ -11,8 +11,8 @@ from domainbed_adm.recorded_run import Run
 
 def versions(runs: Iterable[Run]) -> str:
     """The package versions, commits and torch versions found in the records; DomainBed's records name none."""
-    known = {_version(made_by) for run in runs for made_by in run.provenances or ({},)}
-    return "; ".join(sorted(known)) or "none"
+    written = {_version(made_by) for run in runs for made_by in run.provenances or ({},)}
+    return "; ".join(sorted(written)) or "none"
 
 
 def _version(made_by: dict[str, Any]) -> str:

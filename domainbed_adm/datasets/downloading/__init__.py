@@ -50,8 +50,8 @@ def download(
     if archives and len(archives) != len(source.archives):
         names = " ".join(archive.file for archive in source.archives)
         raise UserError(f"the dataset comes in {len(source.archives)} archives: give --archive {names}")
-    given = dict(zip(source.archives, archives, strict=False))
-    for archive, file in given.items():
+    own_files = dict(zip(source.archives, archives, strict=False))
+    for archive, file in own_files.items():
         if not file.is_file():
             raise UserError(f"no file {file}: --archive is the archive {archive.file}")
     stage = target.parent / STAGE / target.name
@@ -64,9 +64,9 @@ def download(
                 unpacked = Path(private) / "all"
                 unpacked.mkdir()  # the umask's mode, where a temporary folder is its owner's alone
                 for archive in source.archives:
-                    if given:
-                        check(given[archive], archive)
-                        unpack(given[archive], unpacked)
+                    if own_files:
+                        check(own_files[archive], archive)
+                        unpack(own_files[archive], unpacked)
                     else:
                         _fetch_and_unpack(archive, stage, unpacked, attempts, tell)
                 folder = _arranged(source, unpacked)
