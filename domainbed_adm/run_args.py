@@ -19,8 +19,12 @@ from domainbed_adm.system.console import flag
 
 _SHARE, _SEED = Number(0, 1, open_high=True), Number(0, 2**63 - 1, integer=True)
 _TASKS = ("domain_generalization", "domain_adaptation")
-#: How a switch is read: present or absent.
+#: How a switch is read (present or absent), a count, and a count that may be left out.
 _SWITCH: dict[str, Any] = {"action": "store_true"}
+_COUNT: dict[str, Any] = {"type": int, "metavar": "N"}
+_IMAGES: dict[str, Any] = {**_COUNT, "nargs": "?", "const": True, "metavar": "IMAGES"}
+#: What is so of a flag that says how to run.
+_HOW: dict[str, Any] = {"identifies": False, "every_job": True}
 
 
 def _flag(
@@ -65,28 +69,26 @@ class RunArgs:
     hparams_seed: int = _flag(0, "random hparams; 0, the default, means the default hparams", _SEED, type=int)
     trial_seed: int = _flag(0, "seeds the splits and random hparams (default 0)", _SEED, type=int)
     seed: int = _flag(0, "seeds everything else (default 0)", _SEED, type=int)
-    steps: int | None = _flag(None, "default: the dataset's", STEPS, type=int)
+    steps: int | None = _flag(None, "default: the dataset's", STEPS, **_COUNT)
     checkpoint_freq: int | None = _flag(
-        None, "evaluate every so many steps; default: the dataset's", STEPS, every_job=True, type=int, metavar="N"
+        None, "evaluate every so many steps; default: the dataset's", STEPS, every_job=True, **_COUNT
     )
     test_envs: tuple[int, ...] = _flag((0,), "environments held out, by number (default 0)", type=int, nargs="+")
     output_dir: str = _flag(
         "train_output", "folder of the run (default train_output)", identifies=False, type=os.path.expanduser
     )
-    holdout_fraction: float = _flag(0.2, "share of each out-split (default 0.2)", _SHARE, type=float)
+    holdout_fraction: float = _flag(0.2, "share of each out-split (default 0.2)", _SHARE, type=float, metavar="X")
     uda_holdout_fraction: float = _flag(0.0, "unlabeled share of test environments (default 0)", _SHARE, type=float)
-    skip_model_save: bool = _flag(False, "keep no model.pkl", identifies=False, every_job=True, **_SWITCH)
+    skip_model_save: bool = _flag(False, "keep no model.pkl", **_HOW, **_SWITCH)
     save_model_every_checkpoint: bool = _flag(
-        False, "keep a model_step<step>.pkl at each evaluation", identifies=False, every_job=True, **_SWITCH
+        False, "keep a model_step<step>.pkl at each evaluation", **_HOW, **_SWITCH
     )
     workers: int | None = _flag(
         None,
         "loading processes of a run in all, at most one per CPU (default: fitting)",
         Number(0, integer=True),
-        identifies=False,
-        every_job=True,
-        type=int,
-        metavar="N",
+        **_HOW,
+        **_COUNT,
     )
     threads: int = _flag(
         1,
@@ -94,39 +96,26 @@ class RunArgs:
         "is the same on every machine and for every --jobs. More pay off for large networks on an idle CPU: a step of "
         "ResNet-18 at 224 px took 0.86 s with 1, 0.48 s with 2; small networks gain nothing, and lose beside others",
         Number(1, 1024, integer=True),
-        identifies=False,
-        every_job=True,
-        type=int,
-        metavar="N",
+        **_HOW,
+        **_COUNT,
     )
     checkpoint_every: int | None = _flag(
-        None,
-        "save a run every so many steps, to go on from (default: each evaluation)",
-        STEPS,
-        identifies=False,
-        every_job=True,
-        type=int,
-        metavar="N",
+        None, "save a run every so many steps, to go on from (default: each evaluation)", STEPS, **_HOW, **_COUNT
     )
     restart: bool = _flag(False, "begin anew where output_dir holds a run", identifies=False, recorded=False, **_SWITCH)
     trace_difficulty: int | Literal[True] | None = _flag(
         None,
         "score so many training images (256 where no number is given) with every difficulty at each evaluation, "
         "into difficulty.npz; training does not change",
-        identifies=False,
         recorded=False,
-        every_job=True,
-        type=int,
-        nargs="?",
-        const=True,
-        metavar="IMAGES",
+        **_HOW,
+        **_IMAGES,
     )
     tensorboard: bool = _flag(
         False,
         "write scalars, and histograms of the traced difficulties, to output_dir/tensorboard",
-        identifies=False,
         recorded=False,
-        every_job=True,
+        **_HOW,
         **_SWITCH,
     )
 

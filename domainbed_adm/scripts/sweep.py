@@ -53,19 +53,14 @@ def build_parser() -> Parser:
         "--sweep", metavar="NAME", help=f"a named sweep ({', '.join(named.names())}) or a .yaml file; flags override it"
     )
     add("--output_dir", help="folder of the sweep; each job gets a folder in it")
-    add("--data_dir", help="folder that holds the datasets; RotatedDigits, ColoredDigits and Debug* need none")
     add("--datasets", nargs="+", default=default_datasets(), metavar="NAME", help="default: all known ones but Debug*")
     add("--algorithms", nargs="+", default=list(METHODS), metavar="NAME", help="default: all")
-    add("--task", choices=("domain_generalization",), default="domain_generalization")
     add(
         "--n_hparams_from", type=int, default=0, metavar="N", help="first hparams_seed (default 0, the default hparams)"
     )
     add("--n_hparams", type=int, default=20, metavar="N", help="hparams_seeds below this (default 20)")
     add("--n_trials", type=int, default=3, metavar="N", help="trials, each with its own split (default 3)")
     add("--seed", type=int, default=0, help="accepted as in DomainBed, where it changes nothing either")
-    add("--steps", type=int, metavar="N", help="default: the dataset's")
-    add("--hparams", metavar="JSON", help="values that override every job's; names of other methods are skipped")
-    add("--holdout_fraction", type=float, default=0.2, metavar="X", help="validation share of a source (default 0.2)")
     single = argparse.BooleanOptionalAction
     add("--single_test_envs", action=single, default=False, help="hold out single environments only, no pairs")
     add("--command_launcher", default="local", metavar="NAME", help=f"{', '.join(LAUNCHERS)} (default local)")
@@ -73,7 +68,9 @@ def build_parser() -> Parser:
     add("--retries", type=int, default=1, metavar="N", help="how often to try a failed job again (default 1)")
     add("--dry_run", action="store_true", help="count the jobs of each method, and do nothing")
     add("--skip_confirmation", action="store_true", help="do not ask before launching or deleting")
-    add_flags(parser.add_argument_group("flags of train that every job is given"), EVERY_JOB, negatable=True)
+    shared = parser.add_argument_group("flags of train that every job is given")
+    add_flags(shared, ("data_dir", "task", "steps", "hparams", "holdout_fraction"))
+    add_flags(shared, EVERY_JOB, negatable=True)
     return parser
 
 

@@ -10,7 +10,7 @@ from domainbed_adm.cli import run
 from domainbed_adm.run_args import RunArgs, add_flags
 from domainbed_adm.run_files import CHECKPOINT, ExitCode
 from domainbed_adm.system.console import Parser
-from domainbed_adm.system.lock import LockedError, run_lock_if_any
+from domainbed_adm.system.lock import LockedError, run_lock
 from domainbed_adm.system.signals import terminate_as_interrupt
 
 EXAMPLES = """\
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
     args = parse(argv)
     folder = Path(args.output_dir)
     try:
-        with terminate_as_interrupt(), run_lock_if_any(folder):
+        with terminate_as_interrupt(), run_lock(folder, needed=False):
             from domainbed_adm.training.checkpoint_file import saved_step  # after parsing: --help loads no torch
             from domainbed_adm.training.loop import train
             from domainbed_adm.training.setup import set_up

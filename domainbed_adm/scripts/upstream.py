@@ -48,24 +48,17 @@ def build_parser() -> Parser:
 
 def split(argv: Sequence[str]) -> tuple[str, str | None, list[str]]:
     """The script, the path of ``--domainbed``, and DomainBed's flags, in their order."""
-    parser, path, words = build_parser(), None, []
-    rest = iter(argv)
-    for word in rest:
-        if word == "--domainbed":
-            path = next(rest, "")
-        elif word.startswith("--domainbed="):
-            path = word.partition("=")[2]
-        else:
-            words.append(word)
-            continue
-        if not path:
-            parser.error("argument --domainbed: expected one argument")
+    parser, own = build_parser(), Parser("domainbed-adm upstream", add_help=False)
+    own.add_argument("--domainbed", default="")
+    known, words = own.parse_known_args(argv)
+    if known.domainbed == "" and any(word.partition("=")[0] == "--domainbed" for word in argv):
+        parser.error("argument --domainbed: expected one argument")
     if not words or words[0].startswith("-"):
         parser.parse_args(words)
         parser.error("name the script first")
     if not words[0].isidentifier():
         parser.error(f"argument script: {words[0]!r} is no script, use one of {', '.join(SCRIPTS)}")
-    return words[0], path, words[1:]
+    return words[0], known.domainbed or None, words[1:]
 
 
 def main(argv: Sequence[str]) -> int:

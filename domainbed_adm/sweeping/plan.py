@@ -18,7 +18,7 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import PLAN
 from domainbed_adm.sweeping.jobs import Job, Sweep
 from domainbed_adm.system.disk import replacing
-from domainbed_adm.system.lock import run_lock_if_any
+from domainbed_adm.system.lock import run_lock
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def add_to_plan(folder: Path, sweep: Sweep) -> None:
     Raises:
         UserError: the plan there cannot be read, or the system refuses to write it.
     """
-    with run_lock_if_any(folder):
+    with run_lock(folder, needed=False):
         others = [launch for launch in _launches(folder) if launch.sweep != sweep]
         _write(folder, [*others, _Launch(sweep, sweep.environment_counts())])
 
@@ -84,7 +84,7 @@ def drop_from_plan(folder: Path) -> None:
         if there.isdisjoint(job.name for job in launch.sweep.jobs(folder, counts=launch.environments))
     ]
     if empty:
-        with run_lock_if_any(folder):
+        with run_lock(folder, needed=False):
             _write(folder, [launch for launch in _launches(folder) if launch not in empty])
 
 

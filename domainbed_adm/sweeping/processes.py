@@ -95,9 +95,18 @@ class Pool:
         try:
             # A file, no pipe: a child that outlives this process goes on writing.
             with tempfile.TemporaryFile() as stderr:
-                child = self._start(command, slot, stderr)
-                if child is None:
-                    return Outcome(ExitCode.NOT_RUN, ["not started"], 0.0)
+                with self._lock:
+                    if self._stopped:
+                        return Outcome(ExitCode.NOT_RUN, ["not started"], 0.0)
+                    child = subprocess.Popen(
+                        shlex.split(command),
+                        env={**os.environ, **slot},
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=stderr,
+                        start_new_session=True,
+                    )
+                    self._running.add(child)
                 child.wait()
                 _end_group(child.pid)
                 with self._lock:
@@ -107,21 +116,6 @@ class Pool:
             return Outcome(ExitCode.NOT_RUN, [str(error)], time.monotonic() - start)
         finally:
             self._slots.put(slot)
-
-    def _start(self, command: str, slot: Mapping[str, str], stderr: IO[bytes]) -> subprocess.Popen[bytes] | None:
-        with self._lock:
-            if self._stopped:
-                return None
-            child = subprocess.Popen(
-                shlex.split(command),
-                env={**os.environ, **slot},
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                start_new_session=True,
-            )
-            self._running.add(child)
-            return child
 
     def _end_all(self) -> None:
         """End the running children: SIGTERM, then SIGKILL, to what they started as well, after the grace time.

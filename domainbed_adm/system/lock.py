@@ -33,8 +33,12 @@ class NoLocksError(UserError):
 
 
 @contextlib.contextmanager
-def run_lock(output_dir: Path) -> Iterator[None]:
+def run_lock(output_dir: Path, needed: bool = True) -> Iterator[None]:
     """Hold the folder's lock. The folder is made where absent, and removed again where nothing was written to it.
+
+    Args:
+        output_dir: the folder.
+        needed: False warns, and goes on without, where the file system has no locks.
 
     Raises:
         LockedError: another process holds it.
@@ -42,32 +46,23 @@ def run_lock(output_dir: Path) -> Iterator[None]:
         UserError: the folder cannot be written.
     """
     made = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
-    lock = _acquire(output_dir)
+    lock = None
+    try:
+        lock = _acquire(output_dir)
+    except NoLocksError as error:
+        if needed:
+            raise
+        warn(f"{error}: see to it that no other process trains there")
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):
-            Path(lock.lock_file).unlink()  # while it is held: who waits for it sees that it is gone, and starts over
-        lock.release()
+        if lock:
+            with contextlib.suppress(OSError):
+                (output_dir / LOCK).unlink()  # while it is held: who waits for it sees that it is gone, and starts over
+            lock.release()
         with contextlib.suppress(OSError):  # not empty
             for folder in made:
                 folder.rmdir()
-
-
-@contextlib.contextmanager
-def run_lock_if_any(output_dir: Path) -> Iterator[None]:
-    """Hold the folder's lock; warn and go on without on a file system that has none.
-
-    Raises:
-        LockedError: another process holds it.
-        UserError: the folder cannot be written.
-    """
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(run_lock(output_dir))
-        except NoLocksError as error:
-            warn(f"{error}: see to it that no other process trains there")
-        yield
 
 
 def is_locked(output_dir: Path) -> bool:

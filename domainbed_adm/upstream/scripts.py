@@ -13,7 +13,7 @@ from typing import Any
 from domainbed_adm import hparams_registry
 from domainbed_adm.errors import UserError, unknown_name
 from domainbed_adm.method.cards import METHODS
-from domainbed_adm.system.lock import run_lock_if_any
+from domainbed_adm.system.lock import run_lock
 from domainbed_adm.upstream.host import lacks, missing_import
 from domainbed_adm.upstream.registration import Registration
 from domainbed_adm.upstream.run import check_weighting
@@ -41,7 +41,7 @@ def run_script(registration: Registration, name: str, flags: Sequence[str]) -> N
         check_flags(registration, args)
         if name == "train" and getattr(args, "output_dir", None):
             lock.close()  # where the script reads its flags twice
-            lock.enter_context(run_lock_if_any(Path(args.output_dir)))
+            lock.enter_context(run_lock(Path(args.output_dir), needed=False))
 
     with lock, _flags_noted(note):
         try:

@@ -19,7 +19,6 @@ import torch
 
 from domainbed_adm import records
 from domainbed_adm.cli import main as command
-from domainbed_adm.training import checkpoint_file as resume
 from domainbed_adm.training import loop
 from domainbed_adm.training.model_file import load_model
 from tests.runs import read_records
@@ -40,7 +39,7 @@ SAMPLE = [
 ]
 #: Where a kill is aimed: anywhere, or a random instant after the call of this function has begun.
 AIMS: dict[str, tuple[Any, str]] = {
-    "checkpoint": (resume, "save_position"),
+    "checkpoint": (loop, "save_position"),
     "record": (records, "append"),
     "evaluation": (loop, "accuracies"),
 }
