@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,20 +31,14 @@ DEFAULT_RHO = 0.05
 
 
 def analyze_hessian(
-    runs: Sequence[Run],
-    settings: Settings,
-    of_hessian: HessianSettings,
-    rho: float | None,
-    output: Path | None,
-    as_json: bool,
+    runs: Sequence[Run], settings: Settings, how: HessianSettings, output: Path | None, as_json: bool
 ) -> None:
-    """Measure each run's flatness, keep it in the run's folder, and print all.
+    """Measure the flatness of each run that has the checkpoint, keep it in the run's folder, print and draw all.
 
     Args:
         runs: those without the checkpoint are left out.
         settings: which model and sample.
-        of_hessian: how well.
-        rho: radius of the sharpness; None as ``common_rho`` says.
+        how: how well.
         output: figure to draw, or None.
         as_json: whether to print what the files hold instead of a table.
 
@@ -54,12 +49,12 @@ def analyze_hessian(
     if output:
         figures.check_output(output)
     runs = with_checkpoint(runs, settings.checkpoint)
-    radius = common_rho([run.hparams for run in runs], rho)
+    how = replace(how, rho=common_rho([run.hparams for run in runs], how.rho))
     models, names, results = TrainedModels(runs, settings), labels([run.args for run in runs]), []
     for i, (run, name) in enumerate(zip(runs, names, strict=True)):
         start = time.perf_counter()
         with models.open(i) as model:
-            results.append(measure_flatness(model, of_hessian, radius, settings.seed, name))
+            results.append(measure_flatness(model, how, settings.seed, name))
         path = save_flatness(results[-1], run.folder)
         print(
             f"[{i + 1}/{len(runs)}] {name}: {path} ({time.perf_counter() - start:.0f} s)", file=sys.stderr, flush=True
@@ -71,9 +66,8 @@ def analyze_hessian(
     for flatness, name in zip(results, names, strict=True):
         lacking = [domain.name for domain in flatness.domains if not domain.converged]
         if lacking:
-            warn(
-                f"{name}: eigenvalues of {', '.join(lacking)} not all converged: more --max_restarts, or a --tolerance"
-            )
+            domains = ", ".join(lacking)
+            warn(f"{name}: eigenvalues of {domains} not all converged: more --max_restarts, or a --tolerance")
     if output:
         from domainbed_adm.analysis.hessian_figures import draw_flatness
 
@@ -95,13 +89,12 @@ def common_rho(hparams: Sequence[Mapping[str, Any]], given: float | None) -> flo
     return own[0] if len(own) == 1 else DEFAULT_RHO
 
 
-def measure_flatness(model: TrainedModel, of_hessian: HessianSettings, rho: float, seed: int, title: str) -> Flatness:
+def measure_flatness(model: TrainedModel, how: HessianSettings, seed: int, title: str) -> Flatness:
     """Measure at each source domain, all of them pooled, and each test domain.
 
     Args:
         model: whose loss.
-        of_hessian: how well.
-        rho: radius of the sharpness.
+        how: how well, and at which rho.
         seed: of the random vectors.
         title: of the progress bar.
 
@@ -109,32 +102,27 @@ def measure_flatness(model: TrainedModel, of_hessian: HessianSettings, rho: floa
         UserError: BatchNorm has too small a mini-batch.
         NonFiniteError: the loss at the model is not finite.
     """
-    samples = [*model.samples.sources, model.samples.pooled, *model.samples.tests]
+    samples, rho = [*model.samples.sources, model.samples.pooled, *model.samples.tests], how.rho or DEFAULT_RHO
     with ProgressBar(title, 3 * len(samples)) as bar:
-        domains = [_domain(model, sample, of_hessian, rho, seed, bar) for sample in samples]
-    return Flatness(
-        **model.about,
-        rho=rho,
-        tolerance=of_hessian.tolerance,
-        trace_tolerance=of_hessian.trace_tolerance,
-        domains=domains,
-    )
+        domains = [_domain(model, sample, how, rho, seed, bar) for sample in samples]
+    tolerance, of_trace = how.tolerance, how.trace_tolerance
+    return Flatness(**model.about, rho=rho, tolerance=tolerance, trace_tolerance=of_trace, domains=domains)
 
 
 def _domain(
-    model: TrainedModel, sample: Sample, of_hessian: HessianSettings, rho: float, seed: int, bar: ProgressBar
+    model: TrainedModel, sample: Sample, how: HessianSettings, rho: float, seed: int, bar: ProgressBar
 ) -> DomainFlatness:
     loss = model.loss(sample)
     value, accuracy = loss.value_and_accuracy()
     if not math.isfinite(value):
         raise NonFiniteError(f"the loss of {model.folder} on {sample.name} is {value}")
     operator = HessianOperator(loss, _counting(bar, f"{sample.name}: Hessian-vector products"))
-    pairs = largest_eigenvalues(operator, of_hessian.eigenvalues, of_hessian.tolerance, of_hessian.max_restarts, seed)
+    pairs = largest_eigenvalues(operator, how.eigenvalues, how.tolerance, how.max_restarts, seed)
     bar.advance()
-    trace = hutchinson_trace(operator, pairs, of_hessian.trace_tolerance, of_hessian.max_vectors, seed)
+    trace = hutchinson_trace(operator, pairs, how.trace_tolerance, how.max_vectors, seed)
     bar.advance()
     sharpness = sam_rise(loss, value, rho)
-    around = random_rise(loss, value, rho, of_hessian.directions, seed, _counting(bar, f"{sample.name}: directions"))
+    around = random_rise(loss, value, rho, how.directions, seed, _counting(bar, f"{sample.name}: directions"))
     bar.advance()
     return DomainFlatness(
         name=sample.name, role=sample.role, n=len(sample), loss=value, accuracy=accuracy, eigenvalues=pairs.values,

@@ -119,7 +119,7 @@ class Flatness(Origin, kw_only=True):
 
 
 class Landscape(Origin, kw_only=True):
-    """What ``landscape.npz`` holds: mean losses in nats along one random direction and over two (see ``directions``).
+    """What ``landscape.npz`` holds: mean losses in nats along one random direction and over two (see ``landscape``).
 
     Attributes are those of :class:`Origin`, and
 

@@ -31,7 +31,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class HessianSettings:
-    """The arguments of ``largest_eigenvalues``, ``hutchinson_trace`` and ``random_rise`` of these names."""
+    """How well to measure: ``rho``, the radius of the sharpness (None as ``common_rho`` says), and arguments of
+    ``largest_eigenvalues``, ``hutchinson_trace`` and ``random_rise`` of these names.
+    """
 
     eigenvalues: int = 5
     tolerance: float = 1e-3
@@ -39,6 +41,7 @@ class HessianSettings:
     trace_tolerance: float = 0.05
     max_vectors: int = 100
     directions: int = 10
+    rho: float | None = None
 
 
 @dataclass(frozen=True)

@@ -153,14 +153,14 @@ def _hessian(args: argparse.Namespace) -> int:
     runs = find_runs(args.runs, args)
     from domainbed_adm.analysis.hessian_command import analyze_hessian
 
-    analyze_hessian(runs, _taken(Settings, args), _taken(HessianSettings, args), args.rho, args.output, args.json)
+    analyze_hessian(runs, _taken(Settings, args), _taken(HessianSettings, args), args.output, args.json)
     return 0
 
 
 def _landscape(args: argparse.Namespace) -> int:
     _check_ranges(args)
     runs = find_runs(args.runs, args)
-    from domainbed_adm.analysis.landscape_command import analyze_landscape
+    from domainbed_adm.analysis.landscape import analyze_landscape
 
     output = args.output or args.runs[0] / "landscape.svg"
     analyze_landscape(runs, _taken(Settings, args), _taken(LandscapeSettings, args), output)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from domainbed_adm.analysis.directions import filter_normalised, loss_along, loss_over_plane, symmetric_grid
+from domainbed_adm.analysis.landscape import filter_normalised, loss_along, loss_over_plane, symmetric_grid
 from tests.analysis.test_mean_loss import loss_of, split
 from tests.toys import batch, network, parameters_of
 

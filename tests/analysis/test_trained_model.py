@@ -140,7 +140,7 @@ def test_data_that_moved_are_found_by_data_dir(tmp_path, image_folder):
 @pytest.mark.parametrize("command", ["hessian", "landscape"])
 def test_a_command_reads_each_model_once_and_builds_each_dataset_once(trained, tmp_path, monkeypatch, command):
     from domainbed_adm.analysis.hessian_command import analyze_hessian
-    from domainbed_adm.analysis.landscape_command import analyze_landscape
+    from domainbed_adm.analysis.landscape import analyze_landscape
 
     for name in ("ERM", "SAM"):
         shutil.copytree(trained / name, tmp_path / name)
@@ -160,7 +160,7 @@ def test_a_command_reads_each_model_once_and_builds_each_dataset_once(trained, t
     monkeypatch.setattr(trained_model, "restore_algorithm", restore)
     runs, settings = find_runs([tmp_path]), Settings(samples=4)
     if command == "hessian":
-        analyze_hessian(runs, settings, HessianSettings(1, max_vectors=2, directions=2), None, None, True)
+        analyze_hessian(runs, settings, HessianSettings(1, max_vectors=2, directions=2), None, True)
     else:
         analyze_landscape(runs, settings, LandscapeSettings(3, 3), tmp_path / "landscape.svg")
     models = [tmp_path / name / "model.pkl" for name in ("ERM", "SAM", "again")]
