@@ -92,7 +92,8 @@ class ERM(Algorithm):
 
     def predict(self, x: Tensor) -> Tensor:
         """See :meth:`Algorithm.predict`."""
-        return self.network(x)
+        logits: Tensor = self.network(x)
+        return logits
 
 
 class GridMethod:

@@ -21,56 +21,13 @@ from typing import Any
 from domainbed_adm.datasets.cards import CARDS, DatasetCard, Normalization, folder_card
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import every_hparam
-from domainbed_adm.method.cards import (
-    CURRICULA,
-    DIFFICULTIES,
-    FLATNESS,
-    INPUT_STD,
-    METHODS,
-    RHO,
-    TOTAL_STEPS,
-    Card,
-    Cost,
-    Estimate,
-    Method,
-    OwnMethod,
-    grid,
-)
-from domainbed_adm.method.hparams import (
-    Choice,
-    Hparam,
-    Log2Integer,
-    LogUniform,
-    Number,
-    OneOf,
-    Text,
-    Uniform,
-)
+from domainbed_adm.method import cards as methods
+from domainbed_adm.method.cards import INPUT_STD, METHODS, RHO, TOTAL_STEPS, Card, Cost, Estimate, Method, OwnMethod
+from domainbed_adm.method.hparams import Choice, Hparam, Log2Integer, LogUniform, Number, OneOf, Text, Uniform
 
-__all__ = [
-    "INPUT_STD",
-    "RHO",
-    "TOTAL_STEPS",
-    "Card",
-    "Choice",
-    "Cost",
-    "DatasetCard",
-    "Estimate",
-    "Hparam",
-    "Log2Integer",
-    "LogUniform",
-    "Normalization",
-    "Number",
-    "OneOf",
-    "Text",
-    "Uniform",
-    "add_algorithm",
-    "add_curriculum",
-    "add_dataset",
-    "add_difficulty",
-    "add_flatness",
-    "folder_card",
-]
+__all__ = ["add_algorithm", "add_curriculum", "add_dataset", "add_difficulty", "add_flatness", "folder_card"]
+__all__ += ["INPUT_STD", "RHO", "TOTAL_STEPS", "Card", "Cost", "DatasetCard", "Estimate", "Hparam", "Normalization"]
+__all__ += ["Choice", "Log2Integer", "LogUniform", "Number", "OneOf", "Text", "Uniform"]
 
 
 def add_difficulty(card: Card) -> None:
@@ -83,7 +40,7 @@ def add_difficulty(card: Card) -> None:
     Raises:
         UserError: the card is incomplete, or a name is taken.
     """
-    _add_part("difficulty", DIFFICULTIES, card)
+    _add_part("difficulty", methods.DIFFICULTIES, card)
 
 
 def add_curriculum(card: Card) -> None:
@@ -95,7 +52,7 @@ def add_curriculum(card: Card) -> None:
     Raises:
         UserError: the card is incomplete, or a name is taken.
     """
-    _add_part("curriculum", CURRICULA, card)
+    _add_part("curriculum", methods.CURRICULA, card)
 
 
 def add_flatness(card: Card) -> None:
@@ -108,7 +65,7 @@ def add_flatness(card: Card) -> None:
     Raises:
         UserError: the card is incomplete, or a name is taken.
     """
-    _add_part("flatness", FLATNESS, card)
+    _add_part("flatness", methods.FLATNESS, card)
 
 
 def add_algorithm(card: Card) -> None:
@@ -148,12 +105,12 @@ def _add_part(family: str, table: dict[str, Card], card: Card) -> None:
     if card.name in table:
         raise UserError(_taken(family, card.name, card, table[card.name]))
     table[card.name] = card
-    methods = {name: method for name, method in grid().items() if card in method.cards}
-    for name in methods:
+    grown = {name: method for name, method in methods.grid().items() if card in method.cards}
+    for name in grown:
         if name in METHODS:
             del table[card.name]
             raise UserError(_taken("algorithm", name, card, METHODS[name]))
-    METHODS.update(methods)
+    METHODS.update(grown)
 
 
 def _check(kind: str, card: Card, pattern: str) -> None:

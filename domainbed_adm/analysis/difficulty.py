@@ -77,7 +77,8 @@ def _mean(by_run: np.ndarray) -> np.ndarray:
     """Mean over runs, the first axis, of what is a number; NaN where none is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        return np.nanmean(np.where(np.isfinite(by_run), by_run, np.nan), axis=0)
+        mean: np.ndarray = np.nanmean(np.where(np.isfinite(by_run), by_run, np.nan), axis=0)
+    return mean
 
 
 def load_traces(runs: Iterable[Run]) -> list[TracedMethod]:

@@ -66,10 +66,11 @@ def _finite(scores: np.ndarray) -> np.ndarray:
 
 def rank_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Spearman's correlation of the rows of two arrays of shape (T, N), of shape (T,); NaN for constant or NaN rows."""
-    ranks = [rankdata(values, axis=1, nan_policy="propagate") for values in (a, b)]
-    centred = [values - values.mean(axis=1, keepdims=True) for values in ranks]
+    ranks = np.array([rankdata(values, axis=1, nan_policy="propagate") for values in (a, b)])
+    centred = ranks - ranks.mean(axis=2, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (centred[0] * centred[1]).sum(1) / np.sqrt((centred[0] ** 2).sum(1) * (centred[1] ** 2).sum(1))
+        correlations: np.ndarray = (centred[0] * centred[1]).sum(axis=1) / np.linalg.norm(centred, axis=2).prod(axis=0)
+    return correlations
 
 
 def same_order(exact: np.ndarray, estimate: np.ndarray) -> float:

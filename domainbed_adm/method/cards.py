@@ -123,12 +123,7 @@ ADM_ESTIMATOR = Hparam(
     argument="estimator",
 )
 SPL_START = Hparam(
-    "spl_start",
-    0.1,
-    Number(0, 1, open_low=True),
-    "fraction of the batch kept at the start",
-    Uniform(0.1, 0.5),
-    "start",
+    "spl_start", 0.1, Number(0, 1, open_low=True), "fraction of the batch kept at the start", Uniform(0.1, 0.5), "start"
 )
 SPL_MODE = Hparam("spl_mode", "quantile", Choice(("quantile", "threshold")), "what SPL's lambda is", argument="mode")
 SPL_THRESHOLD = Hparam(

@@ -113,5 +113,5 @@ def within_domains(curriculum: Curriculum, scores: Tensor, progress: float, doma
     Returns:
         Weights of shape (B,).
     """
-    parts = scores.split(list(domain_sizes))
+    parts = scores.split_with_sizes(list(domain_sizes))
     return torch.cat([curriculum(part, progress) if len(part) else part for part in parts])

@@ -70,7 +70,8 @@ class GDM:
 
     def __call__(self, probe: Probe) -> Tensor:
         """Scores of shape (B,), in nats per input unit."""
-        return probe.input_gradient().flatten(1).norm(dim=1)
+        norms: Tensor = torch.linalg.vector_norm(probe.input_gradient().flatten(1), dim=1)
+        return norms
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,8 @@ def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
     """Spearman's correlation of two score vectors of shape (B,): Pearson's of their mean ranks. NaN for constants."""
     ranks = torch.stack([mean_ranks(a), mean_ranks(b)])
     centred = ranks - ranks.mean(1, keepdim=True)
-    return (centred[0] * centred[1]).sum() / (centred[0].norm() * centred[1].norm())
+    norms: Tensor = torch.linalg.vector_norm(centred, dim=1)
+    return (centred[0] * centred[1]).sum() / norms.prod()
 
 
 def mean_ranks(scores: Tensor) -> Tensor:

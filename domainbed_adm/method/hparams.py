@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Container
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -64,58 +64,42 @@ class Text:
         return value is None or (isinstance(value, str) and bool(value))
 
 
-class Draw(Protocol):
-    """A random draw of a value."""
-
-    def draw(self, random: np.random.RandomState) -> Any:
-        """One value, by calls that stay the same from version to version."""
-        ...
-
-
 @dataclass(frozen=True)
 class Uniform:
-    """Uniform in [low, high)."""
+    """A draw, uniform in [low, high). Like every draw it makes one call of NumPy that stays the same for ever."""
 
     low: float
     high: float
 
     def draw(self, random: np.random.RandomState) -> float:
-        """One number."""
+        """One value."""
         return random.uniform(self.low, self.high)
 
 
-@dataclass(frozen=True)
-class LogUniform:
-    """10 ** u with u uniform in [low, high)."""
-
-    low: float
-    high: float
+class LogUniform(Uniform):
+    """A draw: 10 ** u, with u uniform in [low, high)."""
 
     def draw(self, random: np.random.RandomState) -> float:
-        """One number."""
-        return float(10 ** random.uniform(self.low, self.high))
+        """One value."""
+        return float(10 ** super().draw(random))
 
 
-@dataclass(frozen=True)
-class Log2Integer:
-    """The integer part of 2 ** u with u uniform in [low, high)."""
-
-    low: float
-    high: float
+class Log2Integer(Uniform):
+    """A draw: the integer part of 2 ** u, with u uniform in [low, high)."""
 
     def draw(self, random: np.random.RandomState) -> int:
-        """One integer."""
-        return int(2 ** random.uniform(self.low, self.high))
+        """One value."""
+        return int(2 ** super().draw(random))
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of some numbers, each as likely."""
+    """A draw: one of some numbers, each as likely."""
 
     values: tuple[float, ...]
 
     def draw(self, random: np.random.RandomState) -> Any:
-        """One of them."""
+        """One value."""
         return random.choice(self.values).item()
 
 
@@ -137,7 +121,7 @@ class Hparam:
     default: Any
     valid: Container[Any] | None
     help: str
-    draw: Draw | None = None
+    draw: Uniform | OneOf | None = None
     argument: str = ""
     set_by_run: bool = False
 

@@ -11,7 +11,9 @@ from domainbed_adm import algorithms
 from domainbed_adm.cli import main
 from domainbed_adm.hparams_registry import default_hparams, random_hparams
 from domainbed_adm.method.cards import METHODS
-from tests.upstream_real.conftest import REAL
+from tests.extending import install
+from tests.upstream.conftest import own_process  # noqa: F401
+from tests.upstream_real.conftest import CHECKOUT, REAL
 
 pytestmark = REAL
 SHAPE = (3, 28, 28)
@@ -26,6 +28,19 @@ def test_three_steps_of_every_method_on_debug28(host, tmp_path, name):
     assert math.isfinite(last["loss"])
     assert last["hparams"].get("total_steps") == (3 if METHODS[name].curriculum else None)
     assert (tmp_path / "done").read_text() == "done"
+
+
+@pytest.mark.parametrize("name", ["Reverse_Capped_Margin", "Centred"])
+def test_an_extensions_parts_train_on_its_dataset(own_process, monkeypatch, tmp_path, name):  # noqa: F811
+    """A difficulty, a curriculum and a flatness rule in one method; an algorithm; both on the extension's dataset."""
+    install(monkeypatch, tmp_path / "site")
+    flags = ["--domainbed", CHECKOUT, "--dataset", "Stripes", "--algorithm", name, "--hparams", '{"batch_size": 4}']
+    assert main(["upstream", "train", *flags, "--output_dir", str(tmp_path / "run")]) == 0
+    last = json.loads((tmp_path / "run/results.jsonl").read_text().splitlines()[-1])
+    assert last["step"] == 5
+    assert math.isfinite(last["loss"])
+    own = {"margin_power", "capped_at", "rho"} if name != "Centred" else {"centring"}
+    assert own <= last["hparams"].keys()
 
 
 def copy_weights(ours, theirs):
