@@ -25,19 +25,16 @@ def accuracies(algorithm: Any, batches: Iterable[Batch], device: torch.device) -
     Raises:
         TypeError: a batch is of a training step.
     """
-    names, right, seen = [], [], Counter[str]()
+    right: dict[str, torch.Tensor] = {}
+    seen = Counter[str]()
     algorithm.eval()
     with torch.no_grad():
         for batch in batches:
             if not isinstance(batch.task, EvaluateTask):
                 raise TypeError(f"not a batch of an evaluation: {batch.task}")
-            names.append(batch.task.name)
-            right.append(
-                (algorithm.predict(batch.inputs(device)).argmax(1) == batch.y.to(device, non_blocking=True)).sum()
-            )
-            seen[batch.task.name] += len(batch.y)
+            name, y = batch.task.name, batch.y.to(device, non_blocking=True)
+            right[name] = right.get(name, 0) + (algorithm.predict(batch.inputs(device)).argmax(1) == y).sum()
+            seen[name] += len(y)
     algorithm.train()
-    correct = Counter[str]()
-    for name, count in zip(names, torch.stack(right).tolist(), strict=True):  # the host waits for the device once
-        correct[name] += count
-    return {name: correct[name] / total for name, total in seen.items()}
+    counts = torch.stack(list(right.values())).tolist()  # the host waits for the device once
+    return {name: count / seen[name] for name, count in zip(right, counts, strict=True)}

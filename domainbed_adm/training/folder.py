@@ -78,17 +78,17 @@ def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> Non
     Raises:
         UserError: the message names what differs, or how many there are.
     """
-    recorded = records.read_runs(path) if path.exists() else []
-    for theirs in recorded:
-        for made_by in theirs.provenances or ({},):
+    runs = records.read_runs(path) if path.exists() else []
+    for other in runs:
+        for made_by in other.provenances or ({},):
             data = {name: made_by[name] for name in ("environments", "samples", "fingerprints") if name in made_by}
-            difference = unlike(run, identity(theirs.args, theirs.hparams) | data)
+            difference = unlike(run, identity(other.args, other.hparams) | data)
             if difference:
                 raise UserError(
                     f"{path.parent} holds another run: {difference}. Give another --output_dir, or --restart"
                 )
     expected = set(checkpoints_before(run, next_step))
-    kept = expected.intersection(step for one in recorded for step in one.steps.tolist())
+    kept = expected.intersection(step for other in runs for step in other.steps.tolist())
     if kept != expected:
         raise UserError(
             f"{path} has {len(kept)} of the {len(expected)} records that {counted}: put the file back, or --restart"

@@ -105,10 +105,7 @@ def restore_algorithm(contents: dict[str, Any]) -> Any:
             contents["model_num_domains"],
             {**contents["model_hparams"], "pretrained": False},
         )
-    except (UserError, RuntimeError, MemoryError) as error:
-        raise UserError(f"{path}: cannot make {name}: {one_line(error)}") from error
-    try:
         algorithm.load_state_dict(contents["model_dict"])
-    except RuntimeError as error:
-        raise UserError(f"{path}: the weights do not fit {name}: {one_line(error)}") from error
+    except (UserError, RuntimeError, MemoryError) as error:
+        raise UserError(f"{path}: cannot make {name} with these weights: {one_line(error)}") from error
     return algorithm.eval()

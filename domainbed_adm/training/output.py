@@ -24,13 +24,11 @@ class _Tee:
 
     def write(self, text: str) -> int:
         with writing(self._path):
-            self._file.write(text.encode("utf-8", "backslashreplace"))
+            self.log(text)
         return self._stream.write(text)
 
     def log(self, text: str) -> None:
-        """Write to the file alone, as far as there is room."""
-        with suppress(OSError):
-            self._file.write(text.encode("utf-8", "backslashreplace"))
+        self._file.write(text.encode("utf-8", "backslashreplace"))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -53,5 +51,6 @@ def teed(output_dir: Path) -> Iterator[None]:
         except BaseException as error:
             expected = isinstance(error, (UserError, NonFiniteError, LoadingError))
             told = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) if expected else ""
-            err.log(f"{told}\n" if told else traceback.format_exc())
+            with suppress(OSError):  # as far as there is room
+                err.log(f"{told}\n" if told else traceback.format_exc())
             raise
