@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +61,11 @@ class Run:
             elsewhere, none in DomainBed's records; the last part's last.
         columns: which numbers it recorded.
         table: float64[checkpoints, columns], in the order of the file; NaN where a number is missing.
+        dataset: its name, as in ``args``.
+        algorithm: its name.
+        test_envs: indices of the environments that it holds out.
+        trial_seed: decides the splits.
+        hparams_seed: decides the hyperparameters; 0 means the defaults.
     """
 
     folder: Path
@@ -69,36 +74,18 @@ class Run:
     provenances: tuple[dict[str, Any], ...]
     columns: Columns
     table: Column
+    dataset: str = field(init=False)
+    algorithm: str = field(init=False)
+    test_envs: list[int] = field(init=False)
+    trial_seed: int = field(init=False)
+    hparams_seed: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        vars(self).update((name, self.args[name]) for name in IDENTITY)
 
     def __len__(self) -> int:
         """Number of checkpoints recorded."""
         return len(self.table)
-
-    @property
-    def dataset(self) -> str:
-        """Name of the dataset."""
-        return str(self.args["dataset"])
-
-    @property
-    def algorithm(self) -> str:
-        """Name of the algorithm."""
-        return str(self.args["algorithm"])
-
-    @property
-    def test_envs(self) -> list[int]:
-        """Indices of the environments that it holds out."""
-        envs: list[int] = self.args["test_envs"]
-        return envs
-
-    @property
-    def trial_seed(self) -> int:
-        """Seed of the trial, which decides the splits."""
-        return int(self.args["trial_seed"])
-
-    @property
-    def hparams_seed(self) -> int:
-        """Seed of the hyperparameters; 0 means the defaults."""
-        return int(self.args["hparams_seed"])
 
     @property
     def label(self) -> str:
@@ -174,7 +161,7 @@ class Runs(list[Run]):
         except ImportError as error:
             raise UserError("to_frame needs pandas: pip install 'domainbed-adm[pandas]'") from error
         about = [
-            {"folder": str(run.folder), **{name: run.args[name] for name in IDENTITY}}
+            {"folder": str(run.folder), **{name: getattr(run, name) for name in IDENTITY}}
             | {"test_envs": " ".join(map(str, run.test_envs))}
             for run in self
         ]
