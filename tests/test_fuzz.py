@@ -130,7 +130,6 @@ def test_status(tmp_path, monkeypatch, lines, note):
     code, printed = check_command(tmp_path, monkeypatch, "sweep", "status", *flags)
     assert code == 0
     assert "6 jobs: 0 done, 0 running, " in printed
-    assert "ETA: " in printed
     assert not re.search(r"-\d+ s|nan|inf ", printed)
 
 
