@@ -182,7 +182,7 @@ def identity(args: Mapping[str, Any], hparams: Mapping[str, Any]) -> dict[str, A
         args: of a record or a model, of any version. What this version does not know counts as identifying.
         hparams: those that the run trains with.
     """
-    flags = {f"--{name}": value for name, value in args.items() if _identifies(name)}
+    flags = {f"--{n}": value for n, value in args.items() if n not in FLAGS or FLAGS[n].metadata["identifies"]}
     return flags | {f"hparam {name}": value for name, value in hparams.items()}
 
 
@@ -200,7 +200,3 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | Non
         if theirs.get(name, absent) != ours.get(name, absent)
     ]
     return " ".join(", ".join(unlike).split()) or None
-
-
-def _identifies(name: str) -> bool:
-    return name not in FLAGS or bool(FLAGS[name].metadata["identifies"])

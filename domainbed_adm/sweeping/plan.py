@@ -7,7 +7,6 @@ a folder.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import msgspec
 import domainbed_adm
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import PLAN
-from domainbed_adm.sweeping.jobs import Job, Sweep
+from domainbed_adm.sweeping.jobs import NOT_LAUNCHED, Job, Sweep, states
 from domainbed_adm.system.disk import replacing
 from domainbed_adm.system.lock import run_lock
 
@@ -54,7 +53,7 @@ def planned_jobs(folder: Path) -> list[Job]:
     """
     jobs: dict[str, Job] = {}
     for launch in _launches(folder):
-        jobs.update((job.name, job) for job in launch.sweep.jobs(folder, counts=launch.environments))
+        jobs.update((job.name, job) for job in _jobs(folder, launch))
     return list(jobs.values())
 
 
@@ -77,15 +76,14 @@ def drop_from_plan(folder: Path) -> None:
     Raises:
         UserError: ``sweep.json`` is no plan, or the system refuses to write it.
     """
-    there = set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208 - names alone
-    empty = [
-        launch
-        for launch in _launches(folder)
-        if there.isdisjoint(job.name for job in launch.sweep.jobs(folder, counts=launch.environments))
-    ]
+    empty = [launch for launch in _launches(folder) if set(states(_jobs(folder, launch))) == {NOT_LAUNCHED}]
     if empty:
         with run_lock(folder, needed=False):
             _write(folder, [launch for launch in _launches(folder) if launch not in empty])
+
+
+def _jobs(folder: Path, launch: _Launch) -> list[Job]:
+    return launch.sweep.jobs(folder, counts=launch.environments)
 
 
 def _launches(folder: Path) -> list[_Launch]:
