@@ -82,8 +82,8 @@ class Pool:
             return outcome
 
         with ThreadPoolExecutor(self._size) as threads, terminate_as_interrupt():
-            futures = [threads.submit(work, index) for index in range(len(commands))]
-            try:
+            try:  # from here on, as a child may run before the last command is submitted
+                futures = [threads.submit(work, index) for index in range(len(commands))]
                 return [future.result() for future in futures]
             except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)

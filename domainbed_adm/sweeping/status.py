@@ -80,13 +80,15 @@ def _times(run: Run) -> tuple[float | None, int, float]:
 
     Records of an older version have ``step_time`` alone, without evaluation and start-up.
     """
-    steps, seconds = np.diff(run.steps, prepend=-1), run.column("wall_time")
-    if np.isnan(seconds).all():
-        seconds = run.column("step_time") * steps
-    timed = (steps > 0) & (seconds >= 0) & (seconds < math.inf)
-    start = float(seconds[0]) if timed[0] else None
-    timed[0] = False
-    return start, int(steps[timed].sum()), float(seconds[timed].sum())
+    steps = np.diff(run.steps, prepend=-1)
+    with np.errstate(over="ignore"):
+        for seconds, first in ((run.column("wall_time"), 1), (run.column("step_time") * steps, 0)):
+            timed = (steps > 0) & (seconds >= 0) & (seconds < math.inf)
+            start = float(seconds[0]) if first and timed[0] else None
+            timed[:first] = False
+            if timed.any():
+                return start, int(steps[timed].sum()), float(seconds[timed].sum())
+    return None, 0, 0.0
 
 
 def eta(jobs: Iterable[Progress]) -> str | None:
