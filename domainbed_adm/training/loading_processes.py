@@ -94,6 +94,8 @@ def _refused(error: RuntimeError | OSError, n_bytes: int = 0) -> str:
     """What to do where the system has no more memory, for a batch of so many bytes, or files to share."""
     if getattr(error, "errno", None) == errno.EMFILE or "Too many open files" in str(error):
         return _TOO_MANY_FILES
+    if "AF_UNIX" in str(error):
+        return "the path of TMPDIR is too long for a socket: set a shorter one, or give --workers 0"
     if not n_bytes or not any(sign in str(error) for sign in ("No space left", "Cannot allocate")):
         return f"cannot start processes that load data ({one_line(error)}): give --workers 0"
     disk = shutil.disk_usage(_SHARED)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import domainbed_adm
 from domainbed_adm.datasets.base import Environment, TensorEnvironment
 from domainbed_adm.errors import LoadingError, UserError
 from domainbed_adm.training import loading_processes
@@ -180,3 +181,16 @@ def test_a_run_that_hung_up_is_no_traceback_of_its_workers(capsys):
     ):
         loading_processes._silent_when_run_is_gone(type(error), error, None)
         assert bool(capsys.readouterr().err) == told
+
+
+def test_a_temporary_folder_of_a_long_name_is_one_line(tmp_path):
+    folder = tmp_path / ("x" * 130)
+    folder.mkdir()
+    flags = ["--dataset", "Debug28", "--steps", "1", "--workers", "1", "--output_dir", str(tmp_path / "run")]
+    environment = os.environ | {"TMPDIR": str(folder), "PYTHONPATH": str(Path(domainbed_adm.__file__).parents[1])}
+    command = [sys.executable, "-m", "domainbed_adm", "train", *flags]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "domainbed-adm: error: the path of TMPDIR is too long for a socket: set a shorter one, or give --workers 0\n"
+    )
