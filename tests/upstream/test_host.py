@@ -76,7 +76,7 @@ def test_a_scripts_own_missing_import(capsys, copy_of_host):
     assert "imports gdown_not_installed, which" in fails(capsys, "--domainbed", str(copy_of_host))
 
 
-DOORS = {
+USED = {
     "domainbed.algorithms.get_algorithm_class": ("algorithms.py", "def get_algorithm_class", "def other"),
     "domainbed.algorithms.ERM": ("algorithms.py", "ERM", "Base"),
     "domainbed.hparams_registry.random_hparams": ("hparams_registry.py", "def random_hparams", "def other"),
@@ -88,9 +88,9 @@ DOORS = {
 }
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_a_missing_door_is_named(capsys, copy_of_host, tmp_path, door):
-    name, old, new = DOORS[door]
+@pytest.mark.parametrize("lacking", USED)
+def test_a_missing_name_is_told(capsys, copy_of_host, tmp_path, lacking):
+    name, old, new = USED[lacking]
     file = copy_of_host / "domainbed" / name
     text = file.read_text()
     file.unlink()
@@ -98,7 +98,7 @@ def test_a_missing_door_is_named(capsys, copy_of_host, tmp_path, door):
         assert old in text
         file.write_text(text.replace(old, new))
     error = fails(capsys, "--domainbed", str(copy_of_host), "--algorithm", "SAM", "--output_dir", str(tmp_path / "run"))
-    assert f"has no {door}: it is too old or changed; known to work is commit b93c22a" in error
+    assert f"has no {lacking}: it is too old or changed; known to work is commit b93c22a" in error
 
 
 def test_an_algorithm_of_the_same_name_is_an_error(capsys, copy_of_host):

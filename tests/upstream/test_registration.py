@@ -30,27 +30,31 @@ def after_five_steps(algorithm):
     return figures, algorithm.state_dict()
 
 
-def test_every_door_knows_every_method(host):
-    doors = host.host
-    assert ["ERM", "Smoothed", *OURS] == doors.algorithms.ALGORITHMS
+def test_every_name_of_the_host_knows_every_method(host):
+    modules = host.host
+    assert ["ERM", "Smoothed", *OURS] == modules.algorithms.ALGORITHMS
     for name in OURS:
-        found = doors.algorithms.get_algorithm_class(name)
-        assert issubclass(found, doors.algorithms.ERM)
+        found = modules.algorithms.get_algorithm_class(name)
+        assert issubclass(found, modules.algorithms.ERM)
         assert found.__name__ == name
-        assert doors.hparams_registry.default_hparams(name, "Debug28")["lr"] == 1e-3
-    assert doors.algorithms.ERM.__module__ == "domainbed.algorithms"
-    assert [name for name in doors.datasets.DATASETS if name not in CARDS] == ["Pixels", "Photos", "Secret"]
-    assert [name for name in doors.datasets.DATASETS if name in CARDS] == list(CARDS)
-    assert doors.datasets.Debug28.__module__ == "domainbed.datasets"
+        assert modules.hparams_registry.default_hparams(name, "Debug28")["lr"] == 1e-3
+    assert modules.algorithms.ERM.__module__ == "domainbed.algorithms"
+    assert [name for name in modules.datasets.DATASETS if name not in CARDS] == ["Pixels", "Photos", "Secret"]
+    assert [name for name in modules.datasets.DATASETS if name in CARDS] == list(CARDS)
+    assert modules.datasets.Debug28.__module__ == "domainbed.datasets"
 
 
 def test_twice_changes_nothing(host):
-    doors = host.host
-    before = [dict(vars(module)) for module in (doors.algorithms, doors.hparams_registry, doors.datasets)]
-    lists = [list(doors.algorithms.ALGORITHMS), list(doors.datasets.DATASETS), dict(doors.command_launchers.REGISTRY)]
+    modules = host.host
+    before = [dict(vars(module)) for module in (modules.algorithms, modules.hparams_registry, modules.datasets)]
+    lists = [
+        list(modules.algorithms.ALGORITHMS),
+        list(modules.datasets.DATASETS),
+        dict(modules.command_launchers.REGISTRY),
+    ]
     assert upstream.register() is host
-    assert [dict(vars(module)) for module in (doors.algorithms, doors.hparams_registry, doors.datasets)] == before
-    assert lists == [doors.algorithms.ALGORITHMS, doors.datasets.DATASETS, doors.command_launchers.REGISTRY]
+    assert [dict(vars(module)) for module in (modules.algorithms, modules.hparams_registry, modules.datasets)] == before
+    assert lists == [modules.algorithms.ALGORITHMS, modules.datasets.DATASETS, modules.command_launchers.REGISTRY]
 
 
 @pytest.mark.parametrize("seed", [None, 1, 7])
@@ -89,13 +93,13 @@ def test_our_small_datasets_have_the_hosts_hparams_of_small_images(host):
 def test_both_hosts_train_the_same(monkeypatch, host, name, weighting):
     """From the same weights and the same minibatches; the host's network, with BatchNorm and dropout, in both."""
     host.run.total_steps = 5
-    doors = host.host
-    given = doors.hparams_registry.default_hparams(name, "Pixels") | {
+    modules = host.host
+    given = modules.hparams_registry.default_hparams(name, "Pixels") | {
         "weighting": weighting,
         "input_std": [0.2, 0.3, 0.4],
     }
     torch.manual_seed(0)
-    theirs = doors.algorithms.get_algorithm_class(name)(SHAPE, 2, 2, given)
+    theirs = modules.algorithms.get_algorithm_class(name)(SHAPE, 2, 2, given)
     monkeypatch.setattr(networks, "Featurizer", theirs.featurizer.__class__)
     ours = algorithms.get_algorithm_class(name)(SHAPE, 2, 2, {**given, "total_steps": 5})
     ours.load_state_dict(theirs.state_dict())
@@ -114,10 +118,10 @@ def test_the_registered_classes_conform(host, name):
 
 
 def built(host, name="SAM_SSPL_ADM", dataset="Photos", **given):
-    doors = host.host
-    hparams = doors.hparams_registry.default_hparams(name, dataset) | given
-    doors.datasets.get_dataset_class(dataset)(None, [0], hparams)
-    return doors.algorithms.get_algorithm_class(name)(SHAPE, 2, 2, hparams)
+    modules = host.host
+    hparams = modules.hparams_registry.default_hparams(name, dataset) | given
+    modules.datasets.get_dataset_class(dataset)(None, [0], hparams)
+    return modules.algorithms.get_algorithm_class(name)(SHAPE, 2, 2, hparams)
 
 
 def test_progress_is_never_assumed(host):
@@ -189,19 +193,19 @@ def test_hparams_that_cannot_work(host, given, message):
 
 def test_extensions_reach_the_host(monkeypatch, tmp_path, host):
     install(monkeypatch, tmp_path)
-    doors, known = upstream.register(total_steps=5).host, list(METHODS)
-    assert doors.algorithms.ALGORITHMS[2:] == known[1:]
+    modules, known = upstream.register(total_steps=5).host, list(METHODS)
+    assert modules.algorithms.ALGORITHMS[2:] == known[1:]
     assert "Centred" in known
     algorithm = built(host, "Reverse_Capped_Margin")
     assert type(algorithm.step.flatness).__module__ == "adm_example.flatness"
     assert (algorithm.step.flatness.rho, algorithm.step.difficulty.power) == (0.05, 2.0)
     assert algorithm.update(minibatches(0))["loss"] > 0
     centred = built(host, "Centred")
-    assert isinstance(centred, doors.algorithms.ERM)
+    assert isinstance(centred, modules.algorithms.ERM)
     assert centred.update(minibatches(0))["loss"] > 0
     assert built(host, "SPL_ADM", "Stripes").step.difficulty.input_std is None
-    assert doors.datasets.num_environments("Stripes") == 2
-    assert "margin_power" not in doors.hparams_registry.default_hparams("SAM", "Pixels")
+    assert modules.datasets.num_environments("Stripes") == 2
+    assert "margin_power" not in modules.hparams_registry.default_hparams("SAM", "Pixels")
 
 
 def test_what_is_added_after_registration_follows(host):

@@ -203,6 +203,6 @@ def test_the_start_of_a_command_is_replaced_and_no_more(host, start):
     assert shlex.split(found) == [*head, "--hparams", '{"python -m domainbed.scripts.train": 1}']
 
 
-def test_a_command_that_is_not_understood_is_a_missing_door(host):
+def test_a_command_that_is_not_understood_is_told(host):
     with pytest.raises(UserError, match="has no job command of the form `python -m domainbed"):
         host.host.command_launchers.REGISTRY["dummy"](["sbatch train.sh"])

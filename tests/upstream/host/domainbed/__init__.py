@@ -1,1 +1,1 @@
-"""A small host with the doors of DomainBed, for tests."""
+"""A small host with the names of DomainBed that we use, for tests."""
