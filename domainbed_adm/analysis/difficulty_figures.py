@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import zip_longest
+from itertools import product, zip_longest
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -45,8 +45,8 @@ def draw_difficulty(methods: Sequence[TracedMethod]) -> Figure:
         for i, measure in enumerate(measures):
             for j, method in enumerate(methods):
                 distribution(grid[i][j], method, methods, measure)
-                grid[i][j].set(title=title(method) if i == 0 else "", ylabel=_label(measure) if j == 0 else "")
-                grid[i][j].set(xlabel="step" if i == len(measures) - 1 else "")
+                grid[i][j].set(title=title(method) if i == 0 else "")
+                grid[i][j].label_outer()
         for axes, what in zip_longest(lowest, panels):
             if what:
                 statistic(axes, methods, what)
@@ -59,20 +59,14 @@ def difficulty_panels(methods: Sequence[TracedMethod]) -> list[Figure]:
     """The same as figures of one panel each, for pages: the distributions by difficulty, then the statistics."""
     from matplotlib.figure import Figure
 
-    found = []
     with figures.style():
-        for measure in _measures(methods):
-            for method in methods:
-                figure = Figure(figsize=_PANEL)
-                axes = figure.subplots()
-                distribution(axes, method, methods, measure)
-                axes.set(title=title(method), ylabel=_label(measure), xlabel="step")
-                found.append(figure)
-        for what in _panels(methods):
-            figure = Figure(figsize=_WITH_LEGEND)
+        upper = [Figure(figsize=_PANEL) for _ in _measures(methods) for _ in methods]
+        lower = [Figure(figsize=_WITH_LEGEND) for _ in _panels(methods)]
+        for figure, (measure, method) in zip(upper, product(_measures(methods), methods), strict=True):
+            distribution(figure.subplots(), method, methods, measure)
+        for figure, what in zip(lower, _panels(methods), strict=True):
             statistic(figure.subplots(), methods, what)
-            found.append(figure)
-    return found
+    return [*upper, *lower]
 
 
 def _measures(methods: Sequence[TracedMethod]) -> list[str]:
@@ -83,15 +77,6 @@ def _measures(methods: Sequence[TracedMethod]) -> list[str]:
 def _panels(methods: Sequence[TracedMethod]) -> list[str]:
     estimated = any(estimate for method in methods for estimate in method.estimates.values())
     return [what for what in STATISTICS if estimated or what != "linear_share"]
-
-
-def _unit(measure: str) -> str:
-    card = DIFFICULTIES.get(measure)
-    return card.unit if card else ""
-
-
-def _label(measure: str) -> str:
-    return f"{measure} ({_unit(measure) or 'logarithmic above 1'})"
 
 
 def _colour(methods: Sequence[TracedMethod], name: str) -> str:
@@ -109,7 +94,9 @@ def distribution(axes: Axes, method: TracedMethod, methods: Sequence[TracedMetho
             band = _percentiles(method, measure, low, high)
             axes.fill_between(method.step, *band, color=colour, alpha=alpha, linewidth=0)
         axes.plot(method.step, *_percentiles(method, measure, 50), color=colour)
-    if not _unit(measure):  # ratios span orders of magnitude
+    unit = DIFFICULTIES[measure].unit if measure in DIFFICULTIES else ""
+    axes.set(title=title(method), ylabel=f"{measure} ({unit or 'logarithmic above 1'})", xlabel="step")
+    if not unit:  # ratios span orders of magnitude
         axes.set_yscale("symlog", linthresh=1)
         axes.yaxis.set_major_formatter("{x:g}")  # the scale's own writes formulas, which the style draws as they are
     ends = np.concatenate([_percentiles(one, measure, 95)[0] for one in methods if measure in one.estimates])

@@ -19,15 +19,11 @@ _COMMAND = re.compile(r"\S*python[\d.]*((?: -[A-Za-z])*) -m domainbed\.scripts\.
 def redirect(host: Host) -> None:
     """From now on every launcher of DomainBed, its users' own included, gets commands that run through us."""
     for name, launcher in host.command_launchers.REGISTRY.items():
-        host.command_launchers.REGISTRY[name] = _redirected(launcher, host)
+        host.command_launchers.REGISTRY[name] = functools.partial(_launch, launcher, host)
 
 
-def _redirected(launcher: Callable[[list[str]], Any], host: Host) -> Callable[[Sequence[str]], Any]:
-    @functools.wraps(launcher)
-    def launch(commands: Sequence[str]) -> Any:
-        return launcher([through_us(command, host) for command in commands])
-
-    return launch
+def _launch(launcher: Callable[[list[str]], Any], host: Host, commands: Sequence[str]) -> Any:
+    return launcher([through_us(command, host) for command in commands])
 
 
 def through_us(command: str, host: Host) -> str:
