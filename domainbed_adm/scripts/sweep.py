@@ -18,7 +18,7 @@ from domainbed_adm.run_files import PLAN, ExitCode
 from domainbed_adm.sweeping import named
 from domainbed_adm.sweeping.checks import check_sweep
 from domainbed_adm.sweeping.deletion import delete_incomplete
-from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, Sweep, states
+from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, Sweep, with_states
 from domainbed_adm.sweeping.launch import Launch
 from domainbed_adm.sweeping.launchers import LAUNCHERS, gpus
 from domainbed_adm.sweeping.plan import add_to_plan, drop_from_plan, planned_jobs
@@ -145,9 +145,9 @@ def _launch(args: argparse.Namespace, folder: Path) -> int:
     if args.dry_run:
         show_status(jobs)
         return ExitCode.DONE
-    launcher, now = LAUNCHERS[args.command_launcher], states(jobs)
+    launcher, now = LAUNCHERS[args.command_launcher], with_states(jobs)
     print(summary(now))
-    todo = [job for job, state in zip(jobs, now, strict=True) if state not in {DONE, RUNNING}]
+    todo = [job for job, state in now if state not in {DONE, RUNNING}]
     if dummy:
         launcher([job.command for job in todo])
         return ExitCode.DONE
@@ -164,9 +164,9 @@ def _launch(args: argparse.Namespace, folder: Path) -> int:
 
 
 def _delete(args: argparse.Namespace, folder: Path, jobs: list[Job]) -> int:
-    now = states(jobs)
+    now = with_states(jobs)
     print(summary(now))
-    count = sum(state in {INCOMPLETE, FAILED} for state in now)
+    count = sum(state in {INCOMPLETE, FAILED} for _, state in now)
     if count:
         _confirm(f"Delete the folders of {count} incomplete or failed jobs?", args.skip_confirmation)
     print(f"Deleted {delete_incomplete(jobs)} folders")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed_adm import run_files
-from domainbed_adm.sweeping.jobs import FAILED, INCOMPLETE, Job, states
+from domainbed_adm.sweeping.jobs import FAILED, INCOMPLETE, Job, with_states
 from domainbed_adm.system.lock import LockedError, run_lock
 
 
@@ -18,9 +18,7 @@ def delete_incomplete(jobs: Sequence[Job]) -> int:
     Raises:
         UserError: a folder cannot be locked or emptied.
     """
-    return sum(
-        _delete(job.output_dir) for job, state in zip(jobs, states(jobs), strict=True) if state in {INCOMPLETE, FAILED}
-    )
+    return sum(_delete(job.output_dir) for job, state in with_states(jobs) if state in {INCOMPLETE, FAILED})
 
 
 def _delete(folder: Path) -> bool:

@@ -180,8 +180,8 @@ def state_of(folder: Path) -> str:
     return FAILED if failures.read(folder) else INCOMPLETE
 
 
-def states(jobs: Sequence[Job]) -> list[str]:
-    """The state of each job; of those without a folder by one look at the sweep's folder.
+def with_states(jobs: Sequence[Job]) -> list[tuple[Job, str]]:
+    """Each job and its state; of those without a folder by one look at the sweep's folder.
 
     Raises:
         PermissionError: a folder may not be looked into.
@@ -189,7 +189,7 @@ def states(jobs: Sequence[Job]) -> list[str]:
     there: dict[Path, set[str]] = {}
     for folder in {job.sweep_dir for job in jobs}:
         there[folder] = set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208 - names alone
-    return [job.state if job.name in there[job.sweep_dir] else NOT_LAUNCHED for job in jobs]
+    return [(job, job.state if job.name in there[job.sweep_dir] else NOT_LAUNCHED) for job in jobs]
 
 
 def held_out(count: int, single: bool) -> Iterator[list[int]]:

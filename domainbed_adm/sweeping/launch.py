@@ -15,7 +15,7 @@ from domainbed_adm import run_files
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import ExitCode
 from domainbed_adm.sweeping import failures
-from domainbed_adm.sweeping.jobs import DONE, FAILED, RUNNING, Job, states
+from domainbed_adm.sweeping.jobs import DONE, FAILED, RUNNING, Job, with_states
 from domainbed_adm.sweeping.launchers import Launcher
 from domainbed_adm.sweeping.processes import Outcome
 from domainbed_adm.system.console import printable, warn
@@ -39,7 +39,7 @@ class Launch:
 
     def __init__(self, jobs: Sequence[Job], launcher: Launcher, slots: int, retries: int) -> None:
         self._jobs, self._launcher, self._slots, self._retries = jobs, launcher, slots, retries
-        self._attempts = {job.name: _attempts(job) for job, state in _with_states(jobs) if state in {FAILED, RUNNING}}
+        self._attempts = {job.name: _attempts(job) for job, state in with_states(jobs) if state in {FAILED, RUNNING}}
         self._tries: Counter[str] = Counter()
         self._over: set[str] = set()
         self._given_up: set[str] = set()
@@ -52,7 +52,7 @@ class Launch:
         """
         pending, wait, announced = self._jobs, POLL, False
         while True:
-            unsettled = [(job, state) for job, state in _with_states(pending) if not self._is_settled(job, state)]
+            unsettled = [(job, state) for job, state in with_states(pending) if not self._is_settled(job, state)]
             pending, ready = [job for job, _ in unsettled], [job for job, state in unsettled if state != RUNNING]
             if not pending:
                 return self._report()
@@ -121,20 +121,13 @@ class Launch:
         return f"{reason} ({printable(str(failures.told_in(job.output_dir)))})"
 
     def _report(self) -> int:
-        failed = [
-            job
-            for job, state in _with_states(self._jobs)
-            if state == FAILED or (job.name in self._given_up and state != DONE)
-        ]
+        now = with_states(self._jobs)
+        failed = [job for job, state in now if state == FAILED or (job.name in self._given_up and state != DONE)]
         if failed:
             print(f"{len(failed)} of {len(self._jobs)} jobs failed:", file=sys.stderr)
         for line in failures.failure_lines((job.label, job.output_dir) for job in failed):
             print(f"  {line}", file=sys.stderr)
         return ExitCode.RETRY if failed else ExitCode.DONE
-
-
-def _with_states(jobs: Sequence[Job]) -> list[tuple[Job, str]]:
-    return list(zip(jobs, states(jobs), strict=True))
 
 
 def _attempts(job: Job) -> int:

@@ -15,7 +15,7 @@ import msgspec
 import domainbed_adm
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import PLAN
-from domainbed_adm.sweeping.jobs import NOT_LAUNCHED, Job, Sweep, states
+from domainbed_adm.sweeping.jobs import NOT_LAUNCHED, Job, Sweep, with_states
 from domainbed_adm.system.disk import replacing
 from domainbed_adm.system.lock import run_lock
 
@@ -76,7 +76,11 @@ def drop_from_plan(folder: Path) -> None:
     Raises:
         UserError: ``sweep.json`` is no plan, or the system refuses to write it.
     """
-    empty = [launch for launch in _launches(folder) if set(states(_jobs(folder, launch))) == {NOT_LAUNCHED}]
+    empty = [
+        launch
+        for launch in _launches(folder)
+        if all(state == NOT_LAUNCHED for _, state in with_states(_jobs(folder, launch)))
+    ]
     if empty:
         with run_lock(folder, needed=False):
             _write(folder, [launch for launch in _launches(folder) if launch not in empty])

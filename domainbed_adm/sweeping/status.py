@@ -13,7 +13,7 @@ from domainbed_adm import records, run_files
 from domainbed_adm.datasets.cards import get_card
 from domainbed_adm.recorded_run import Run, trouble
 from domainbed_adm.sweeping.failures import failure_lines
-from domainbed_adm.sweeping.jobs import DONE, FAILED, NOT_LAUNCHED, RUNNING, STATES, Job, states
+from domainbed_adm.sweeping.jobs import DONE, FAILED, NOT_LAUNCHED, RUNNING, STATES, Job, with_states
 from domainbed_adm.system.console import printable
 from domainbed_adm.system.tables import show
 
@@ -45,8 +45,8 @@ def show_status(jobs: Sequence[Job]) -> None:
     """Print a table of the jobs by method and state, what failed and why, the sums, and an ETA."""
     counts: dict[str, Counter[str]] = {}
     failed, untrusted, progress = [], [], []
-    now = states(jobs)
-    for job, state in zip(jobs, now, strict=True):
+    now = with_states(jobs)
+    for job, state in now:
         algorithm, dataset = job.train_args["algorithm"], job.train_args["dataset"]
         counts.setdefault(algorithm, Counter())[state] += 1
         path = job.output_dir / run_files.RESULTS
@@ -69,9 +69,9 @@ def show_status(jobs: Sequence[Job]) -> None:
         print(when)
 
 
-def summary(now: Sequence[str]) -> str:
+def summary(now: Sequence[tuple[Job, str]]) -> str:
     """The number of jobs, in all and in each state."""
-    count = Counter(now)
+    count = Counter(state for _, state in now)
     return f"{len(now)} jobs: {', '.join(f'{count[state]} {state}' for state in STATES)}"
 
 
