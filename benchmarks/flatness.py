@@ -51,16 +51,16 @@ def main(argv: Sequence[str]) -> int:
         UserError: a method has no measured run in common with the other, or runs were measured differently.
     """
     args = build_parser().parse_args(argv)
-    found = [one for one in load_flatness(args.sweep_dir) if one.algorithm in args.methods]
+    results = [run for run in load_flatness(args.sweep_dir) if run.algorithm in args.methods]
     baseline, method = (
-        {(one.hparams_seed, one.trial_seed, *one.test_envs): one for one in found if one.algorithm == name}
+        {(run.hparams_seed, run.trial_seed, *run.test_envs): run for run in results if run.algorithm == name}
         for name in args.methods
     )
     pairs = [(baseline[place], method[place]) for place in sorted(baseline.keys() & method.keys())]
     if not pairs:
         raise UserError(f"no pair of runs of {' and '.join(args.methods)} in {args.sweep_dir}: analyze hessian first")
-    _check_alike(found)
-    print(f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'}; {_how(found[0])}")
+    _check_alike(results)
+    print(f"{len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'}; {_how(results[0])}")
     for role, title in ROLES.items():
         print(f"\n| {title} | {' | '.join(args.methods)} | difference | 95 % interval | lower in | p |")
         print(f"|{' --- |' * 7}")
@@ -69,13 +69,13 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _check_alike(found: Sequence[Flatness]) -> None:
+def _check_alike(results: Sequence[Flatness]) -> None:
     """Refuse runs whose numbers do not compare.
 
     Raises:
         UserError: the message names what differs.
     """
-    values = {name: dict.fromkeys(str(getattr(one, name)) for one in found) for name in SETTINGS}
+    values = {name: dict.fromkeys(str(getattr(run, name)) for run in results) for name in SETTINGS}
     unlike = [f"{name} {', '.join(several)}" for name, several in values.items() if len(several) > 1]
     if unlike:
         raise UserError(
@@ -84,15 +84,15 @@ def _check_alike(found: Sequence[Flatness]) -> None:
         )
 
 
-def _value(found: Flatness, role: str, name: str) -> float | None:
+def _value(flatness: Flatness, role: str, name: str) -> float | None:
     """Mean over the run's domains of this role; None where one is not known."""
-    value = float(np.mean([FIGURES[name](domain) for domain in found.of(role)]))
+    value = float(np.mean([FIGURES[name](domain) for domain in flatness.of(role)]))
     return None if math.isnan(value) else value
 
 
-def _how(found: Flatness) -> str:
-    size = "up to 256" if found.samples is None else str(found.samples)
-    return f"{size} images of each domain, {found.dtype}, rho {found.rho}, {found.mode}"
+def _how(flatness: Flatness) -> str:
+    size = "up to 256" if flatness.samples is None else str(flatness.samples)
+    return f"{size} images of each domain, {flatness.dtype}, rho {flatness.rho}, {flatness.mode}"
 
 
 def _row(name: str, pairs: Sequence[tuple[Flatness, Flatness]], role: str) -> str:

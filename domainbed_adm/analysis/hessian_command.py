@@ -102,7 +102,8 @@ def measure_flatness(model: TrainedModel, how: HessianSettings, seed: int, title
         UserError: BatchNorm has too small a mini-batch.
         NonFiniteError: the loss at the model is not finite.
     """
-    samples, rho = [*model.samples.sources, model.samples.pooled, *model.samples.tests], how.rho or DEFAULT_RHO
+    samples = [*model.samples.sources, model.samples.pooled, *model.samples.tests]
+    rho = DEFAULT_RHO if how.rho is None else how.rho
     with ProgressBar(title, 3 * len(samples)) as bar:
         domains = [_domain(model, sample, how, rho, seed, bar) for sample in samples]
     tolerance, of_trace = how.tolerance, how.trace_tolerance

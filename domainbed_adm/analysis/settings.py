@@ -31,8 +31,9 @@ class Settings:
 
 @dataclass(frozen=True)
 class HessianSettings:
-    """How well to measure: ``rho``, the radius of the sharpness (None as ``common_rho`` says), and arguments of
-    ``largest_eigenvalues``, ``hutchinson_trace`` and ``random_rise`` of these names.
+    """The arguments of ``largest_eigenvalues``, ``hutchinson_trace`` and ``random_rise`` of these names.
+
+    ``rho`` is the radius of the sharpness; None: as ``common_rho`` says.
     """
 
     eigenvalues: int = 5

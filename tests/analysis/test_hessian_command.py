@@ -108,6 +108,7 @@ def test_results_lie_beside_their_model(tmp_path):
         ([{"rho": 0.2}, {"rho": 0.1}], None, 0.05, True),
         ([{"rho": 0.2}, {"rho": 0.1}], 0.3, 0.3, False),
         ([{"rho": None}], None, 0.05, False),
+        ([{"rho": 0.0}], None, 0.0, False),
     ],
 )
 def test_one_rho_for_all_runs(capsys, hparams, given, rho, warns):
