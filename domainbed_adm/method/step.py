@@ -143,9 +143,6 @@ class TrainingStep:
         )
         self._computed: _Computed | None = None
 
-    def _params(self) -> list[Tensor]:
-        return [param for group in self.optimizer.param_groups for param in group["params"]]
-
     @property
     def progress(self) -> float:
         """Progress p of the next step, in [0, 1]."""
@@ -236,16 +233,25 @@ class TrainingStep:
         if computed is None:
             raise UserError("apply() steps with the gradients of backward(): call backward() first")
         stacked = torch.stack(list(computed.figures.values()))
+        fused = self.scaler is None and getattr(self.optimizer, "_step_supports_amp_scaling", False)
+        if fused:
+            judged = [place for place, name in enumerate(computed.figures) if name not in MAY_BE_NAN]
+            self._step_optimizer(found_inf=(~stacked[judged].isfinite().all()).float())
+        numbers = dict(zip(computed.figures, stacked.tolist(), strict=True))
+        wrong = {name: n for name, n in numbers.items() if name not in MAY_BE_NAN and not math.isfinite(n)}
+        if wrong and (self.scaler is None or "loss" in wrong):
+            raise NonFiniteError(f"not finite: {', '.join(f'{name} {number}' for name, number in wrong.items())}")
         if self.scaler is not None:
-            numbers = self._step_scaled(self.scaler, computed.figures, stacked)
-        elif getattr(self.optimizer, "_step_supports_amp_scaling", False):
-            numbers = self._step_then_read(computed.figures, stacked)
-        else:
-            numbers = dict(zip(computed.figures, stacked.tolist(), strict=True))
-            _check_finite(numbers)
+            # The scaler unscales, looks for overflow and skips the step itself, so it is handed scaled gradients; NaN
+            # where a figure is not finite.
+            factor = self.scaler.scale(torch.ones_like(stacked[0])) * (math.nan if wrong else 1.0)
+            torch._foreach_mul_([p.grad for p in self._params() if p.grad is not None], factor)
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        elif not fused:
             self.optimizer.step()
         torch.clear_autocast_cache()
-        if _not_finite(numbers):
+        if wrong:
             self.state["skipped_steps"] = self.state.get("skipped_steps", torch.zeros((), dtype=torch.int64)) + 1
         else:
             self.state.update(computed.rule_state)
@@ -254,40 +260,13 @@ class TrainingStep:
         self.state.update_count += 1
         return numbers
 
-    def _step_then_read(self, figures: dict[str, Tensor], stacked: Tensor) -> dict[str, float]:
-        judged = [place for place, name in enumerate(figures) if name not in MAY_BE_NAN]
-        self.optimizer.found_inf = (~stacked[judged].isfinite().all()).float()  # type: ignore[attr-defined]
+    def _step_optimizer(self, found_inf: Tensor) -> None:
+        """Step an optimizer that leaves all as it is where ``found_inf`` is 1 on the device."""
+        self.optimizer.found_inf = found_inf  # type: ignore[attr-defined]
         try:
             self.optimizer.step()
         finally:
             del self.optimizer.found_inf  # type: ignore[attr-defined]
-        numbers = dict(zip(figures, stacked.tolist(), strict=True))
-        _check_finite(numbers)
-        return numbers
 
-    def _step_scaled(
-        self, scaler: torch.amp.GradScaler, figures: dict[str, Tensor], stacked: Tensor
-    ) -> dict[str, float]:
-        """The scaler unscales, looks for overflow, and skips the step itself: so it is handed scaled gradients."""
-        numbers = dict(zip(figures, stacked.tolist(), strict=True))
-        _check_finite({"loss": numbers["loss"]})
-        # NaN where a figure is: the scaler then finds it in every gradient.
-        factor = scaler.scale(torch.ones_like(stacked[0])) + 0.0 * sum(map(float, _not_finite(numbers).values()))
-        torch._foreach_mul_([p.grad for p in self._params() if p.grad is not None], factor)
-        scaler.step(self.optimizer)
-        scaler.update()
-        return numbers
-
-
-def _not_finite(numbers: dict[str, float]) -> dict[str, float]:
-    return {name: n for name, n in numbers.items() if name not in MAY_BE_NAN and not math.isfinite(n)}
-
-
-def _check_finite(numbers: dict[str, float]) -> None:
-    """Raise where a figure is not finite.
-
-    Raises:
-        NonFiniteError: the message names them.
-    """
-    if wrong := _not_finite(numbers):
-        raise NonFiniteError(f"not finite: {', '.join(f'{name} {number}' for name, number in wrong.items())}")
+    def _params(self) -> list[Tensor]:
+        return [param for group in self.optimizer.param_groups for param in group["params"]]
