@@ -38,7 +38,7 @@ def test_download_ends_in_verify_data(
     tmp_path: Path, archive: bytes, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr("domainbed_adm.datasets.downloading.transfer._sleep", lambda seconds: None)
+    monkeypatch.setattr("domainbed_adm.datasets.downloading.mirrors._sleep", lambda seconds: None)
     page = Page(archive, statuses=[503])
     with serving({"/s.zip": page}) as address:
         table = mirrors(tmp_path, f"{address}/gone.zip", f"{address}/s.zip")

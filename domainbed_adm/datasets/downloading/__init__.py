@@ -1,28 +1,36 @@
 """Fetch a dataset: transfer its archives, unpack them beside the target, and put it in place whole or not at all.
 
-``mirrors`` is the table of addresses, ``transfer`` fetches and checks a file, ``archives`` unpacks it, and
-``camera_traps`` sorts TerraIncognita.
+``mirrors`` is the table of addresses, and fetches what they hold.
 """
 
 from __future__ import annotations
 
+import json
+import lzma
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
+from typing import IO, Any, cast
 
 from filelock import FileLock, Timeout
 
-from domainbed_adm.datasets.downloading.archives import unpack
-from domainbed_adm.datasets.downloading.camera_traps import sort_images
-from domainbed_adm.datasets.downloading.mirrors import Archive, Source
-from domainbed_adm.datasets.downloading.transfer import ATTEMPTS, ArchiveError, check, fetch, stored_as
-from domainbed_adm.errors import UserError
+from domainbed_adm.datasets.downloading import mirrors
+from domainbed_adm.datasets.downloading.mirrors import ATTEMPTS, Archive, ArchiveError, CameraTraps, Source, Tell
+from domainbed_adm.errors import UserError, one_line
 
 #: Folder below data_dir where archives stand until the dataset is in place; hidden, so that it is no dataset.
 STAGE = ".downloads"
 _UNPACKED = "unpacked-"
+_DAMAGED = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, ValueError, KeyError, NotImplementedError, RuntimeError),
+)
 
 
 def download(
@@ -31,7 +39,7 @@ def download(
     *,
     archives: Sequence[Path] = (),
     attempts: int = ATTEMPTS,
-    tell: Callable[[str], object] = lambda line: None,
+    tell: Tell = lambda _: None,
 ) -> None:
     """Put a dataset at ``target``.
 
@@ -50,8 +58,7 @@ def download(
     if archives and len(archives) != len(source.archives):
         names = " ".join(archive.file for archive in source.archives)
         raise UserError(f"the dataset comes in {len(source.archives)} archives: give --archive {names}")
-    own_files = dict(zip(source.archives, archives, strict=False))
-    for archive, file in own_files.items():
+    for archive, file in zip(source.archives, archives, strict=False):
         if not file.is_file():
             raise UserError(f"no file {file}: --archive is the archive {archive.file}")
     stage = target.parent / STAGE / target.name
@@ -63,12 +70,12 @@ def download(
             with TemporaryDirectory(dir=stage, prefix=_UNPACKED) as private:
                 unpacked = Path(private) / "all"
                 unpacked.mkdir()  # the umask's mode, where a temporary folder is its owner's alone
-                for archive in source.archives:
-                    if own_files:
-                        check(own_files[archive], archive)
-                        unpack(own_files[archive], unpacked)
-                    else:
+                for archive, own in zip_longest(source.archives, archives):
+                    if own is None:
                         _fetch_and_unpack(archive, stage, unpacked, attempts, tell)
+                    else:
+                        mirrors.check(own, archive)
+                        unpack(own, unpacked)
                 folder = _arranged(source, unpacked)
                 if target.is_dir():
                     target.rmdir()  # fails where it is not empty
@@ -80,23 +87,21 @@ def download(
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
-def _fetch_and_unpack(
-    archive: Archive, stage: Path, unpacked: Path, attempts: int, tell: Callable[[str], object]
-) -> None:
+def _fetch_and_unpack(archive: Archive, stage: Path, unpacked: Path, attempts: int, tell: Tell) -> None:
     """Take the archive from the first address that yields it whole and right; one fetched before comes first.
 
     Raises:
         UserError: no address does; the message says why, and how to go on by hand.
     """
     failures = []
-    for url in sorted(archive.urls, key=lambda url: not stored_as(url, archive, stage).is_file()):
+    for url in sorted(archive.urls, key=lambda url: not mirrors.stored_as(url, archive, stage).is_file()):
         tell(f"fetching {archive.file} from {url}")
         own = unpacked.with_name("archive")
         own.mkdir()
         try:
-            unpack(fetch(url, archive, stage, attempts, tell), own)
+            unpack(mirrors.fetch(url, archive, stage, attempts, tell), own)
         except ArchiveError as error:
-            stored_as(url, archive, stage).unlink(missing_ok=True)
+            mirrors.stored_as(url, archive, stage).unlink(missing_ok=True)
             failures.append(f"{url}: {error}")
         else:
             shutil.copytree(own, unpacked, symlinks=True, copy_function=os.replace, dirs_exist_ok=True)
@@ -109,6 +114,38 @@ def _fetch_and_unpack(
     )
 
 
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip or tar archive, as its content shows, into a folder, which the caller removes after an error.
+
+    Raises:
+        ArchiveError: it is damaged, or a member would land outside the folder.
+        UserError: the disk has less room than the archive's own size.
+        OSError: the disk is full or cannot be written.
+    """
+    if (free := shutil.disk_usage(folder).free) < archive.stat().st_size:
+        raise UserError(f"{folder} has {free >> 20:,} MiB free, {archive.name} needs more: free some or choose another")
+    try:
+        if tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+                content = cast(IO[bytes], tar.fileobj)
+                content.seek(tar.offset)  # a block of zeros ends it: tarfile takes one cut before that for whole
+                if content.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise ArchiveError("it breaks off between two members")
+        else:
+            with zipfile.ZipFile(archive) as packed:
+                for name in packed.namelist():  # zipfile would unpack what lies outside under another name
+                    if name.startswith("/") or ".." in PurePosixPath(name.replace("\\", "/")).parts:
+                        raise ArchiveError(f"its member {name!r} lies outside")
+                packed.extractall(folder)
+    except _DAMAGED as error:
+        raise ArchiveError(f"{archive.name} is damaged or no archive: {one_line(error)}") from error
+    except OSError as error:
+        if error.errno is None:  # of gzip and bz2, which found something else than their format
+            raise ArchiveError(f"{archive.name} is damaged: {one_line(error)}") from error
+        raise
+
+
 def _arranged(source: Source, unpacked: Path) -> Path:
     """The dataset's folder among what was unpacked, with its folders named as they should be.
 
@@ -116,8 +153,7 @@ def _arranged(source: Source, unpacked: Path) -> Path:
         UserError: there is no such folder.
     """
     if source.camera_traps is not None:
-        sort_images(unpacked, source.camera_traps, unpacked / ".sorted")
-        return unpacked / ".sorted"
+        return _sorted_images(unpacked, source.camera_traps)
     root = unpacked / source.root
     for folder in [root, *(root / old for old in source.rename)]:
         if not folder.is_dir():
@@ -129,3 +165,39 @@ def _arranged(source: Source, unpacked: Path) -> Path:
         (root / new).parent.mkdir(parents=True, exist_ok=True)
         (root / old).rename(root / new)
     return root
+
+
+def _sorted_images(unpacked: Path, layout: CameraTraps) -> Path:
+    """Copy the images to keep into ``location_<location>/<category>/`` by their annotations, as DomainBed does.
+
+    An image with annotations of two categories goes to both; one that several annotations give the same category
+    goes there once.
+
+    Raises:
+        UserError: the annotations are missing or not COCO's JSON, or an image is missing.
+    """
+    try:
+        tables = [json.loads(file.read_bytes()) for file in (unpacked / layout.annotations).glob("*.json")]
+        places = {place for table in tables for place in _places(table, layout)}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the annotations in {layout.annotations} are not COCO's: {error!r:.200}") from error
+    if not places:
+        raise UserError(f"{layout.annotations}/*.json name no image of the locations and categories to keep")
+    target = unpacked / ".sorted"
+    for location, category, name in sorted(places):
+        image, folder = unpacked / layout.images / name, target / f"location_{location}" / category
+        if not image.is_file():
+            raise UserError(f"the archives lack the image {image.relative_to(unpacked)}")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(image, folder / image.name)
+    return target
+
+
+def _places(table: dict[str, Any], layout: CameraTraps) -> Iterator[tuple[str, str, str]]:
+    """Location, category and file name of each image to keep of one annotation file."""
+    categories = {entry["id"]: entry["name"] for entry in table["categories"]}
+    images = {entry["id"]: entry for entry in table["images"] if str(entry["location"]) in layout.locations}
+    for annotation in table["annotations"]:
+        image, category = images.get(annotation["image_id"]), categories[annotation["category_id"]]
+        if image is not None and category in layout.categories:
+            yield str(image["location"]), str(category), str(image["file_name"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -11,9 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from domainbed_adm.datasets.downloading import archives
-from domainbed_adm.datasets.downloading.archives import unpack
-from domainbed_adm.datasets.downloading.transfer import ArchiveError
+from domainbed_adm.datasets.downloading import unpack
+from domainbed_adm.datasets.downloading.mirrors import ArchiveError
 from domainbed_adm.errors import UserError
 
 FILES = {"kfold/art/dog/1.jpg": b"one", "kfold/art/dog/ä 2.jpg": b"", "kfold/photo/dog/1.jpg": b"x" * 3_000_000}
@@ -148,7 +148,7 @@ def test_a_full_disk_is_no_fault_of_the_archive(place: Path, monkeypatch: pytest
 def test_too_small_a_disk_is_told_before(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = place.parent / "a.zip"
     archive.write_bytes(made_zip(FILES))
-    monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
     with pytest.raises(UserError, match=r"has 0 MiB free, a\.zip needs more"):
         unpack(archive, place)
     assert contents(place) == {}

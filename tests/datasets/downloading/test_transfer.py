@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from domainbed_adm.datasets.downloading import transfer
-from domainbed_adm.datasets.downloading.mirrors import Archive
-from domainbed_adm.datasets.downloading.transfer import ArchiveError, fetch
+from domainbed_adm.datasets.downloading import mirrors
+from domainbed_adm.datasets.downloading.mirrors import Archive, ArchiveError, fetch
 from tests.datasets.downloading.server import Page, serving
 
 BLOCK = 512 * 1024  # gdown writes whole blocks: a transfer goes on after the last one
@@ -25,7 +24,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The waits between attempts, which take no time."""
     seconds: list[float] = []
-    monkeypatch.setattr(transfer, "_sleep", seconds.append)
+    monkeypatch.setattr(mirrors, "_sleep", seconds.append)
     return seconds
 
 
@@ -92,7 +91,7 @@ def test_errors_that_pass_are_waited_for_a_bounded_number_of_times(tmp_path: Pat
 def test_the_server_names_the_wait_within_a_bound(tmp_path: Path, waits: list[float]) -> None:
     get(tmp_path, Page(CONTENT, statuses=[503], headers={"Retry-After": "17"}))
     get(tmp_path, Page(CONTENT, statuses=[503], headers={"Retry-After": "86400"}))
-    assert waits == [17, transfer.LONGEST_WAIT]
+    assert waits == [17, mirrors.LONGEST_WAIT]
 
 
 def test_errors_that_stay_are_not_tried_again(tmp_path: Path) -> None:
@@ -109,7 +108,7 @@ def test_a_server_that_cannot_be_reached_is_given_up(tmp_path: Path, waits: list
 
 
 def test_a_server_that_drips_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transfer, "STALLED", 0.3)
+    monkeypatch.setattr(mirrors, "STALLED", 0.3)
     assert "less than 512 KiB" in failure(tmp_path, Page(CONTENT[:200], drip=0.02))
 
 
