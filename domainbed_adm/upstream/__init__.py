@@ -1,16 +1,8 @@
 """Our methods inside a real DomainBed checkout, which is not edited. Nothing else in this package imports `domainbed`.
 
-========================  =====================================================================
-``host``                  finds the checkout and checks that it has what we use
-``registration``          adds our algorithms, hparams, datasets and job commands to it
-``run``                   what is known of a run of DomainBed, and handed to the algorithm
-``normalisation``         reads how a dataset's inputs are normalised
-``jobs``                  the commands of jobs, so that they run registered, too
-``views``                 our datasets as DomainBed's loop wants them
-``scripts``               runs one of DomainBed's scripts, registered
-========================  =====================================================================
-
-From a script of your own::
+``host`` finds the checkout and checks that it has what we use; ``registration`` adds our algorithms, hparams, datasets
+and job commands to it; ``run`` is what is known of a run and handed to the algorithm; ``scripts`` runs one of
+DomainBed's scripts, registered. From a script of your own::
 
     from domainbed_adm import upstream
 

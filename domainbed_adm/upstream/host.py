@@ -13,10 +13,9 @@ from types import ModuleType
 from domainbed_adm.errors import UserError
 
 VARIABLE = "DOMAINBED_DIR"
-KNOWN = "b93c22a"
-INSTALL = "pip install '.[upstream]' in the folder of domainbed_adm"
+_INSTALL = "pip install '.[upstream]' in the folder of domainbed_adm"
 #: What we use of DomainBed's modules.
-USED = {
+_USED = {
     "algorithms": ("ALGORITHMS", "get_algorithm_class", "ERM"),
     "hparams_registry": ("default_hparams", "random_hparams"),
     "datasets": ("DATASETS", "get_dataset_class"),
@@ -26,7 +25,7 @@ USED = {
 
 @dataclass(frozen=True)
 class Host:
-    """A DomainBed that can be used: its folder, and the modules of :data:`USED`."""
+    """A DomainBed that has what we use: its folder and its modules."""
 
     root: Path
     algorithms: ModuleType
@@ -66,17 +65,11 @@ def _checkout(path: str, source: str) -> Path:
 
 
 def _importable() -> Path:
-    """As ``python -m`` finds it: on the Python path, or in the current folder.
-
-    Raises:
-        UserError: it does not.
-    """
     importlib.invalidate_caches()
     spec = importlib.util.find_spec("domainbed")
-    places = [Path(place) for place in (spec.submodule_search_locations or ())] if spec else []
-    for place in [*places, Path.cwd() / "domainbed"]:
-        if (place / "algorithms.py").is_file():
-            return place.resolve().parent
+    for place in [*(spec.submodule_search_locations or () if spec else ()), "domainbed"]:
+        if (Path(place) / "algorithms.py").is_file():
+            return Path(place).resolve().parent
     raise UserError(
         f"no DomainBed found: give --domainbed PATH, or set {VARIABLE}, or have it on the Python path "
         "(git clone https://github.com/facebookresearch/DomainBed makes one)"
@@ -84,13 +77,13 @@ def _importable() -> Path:
 
 
 def open_host(root: Path) -> Host:
-    """Import the modules of :data:`USED`.
+    """Import the modules that we use.
 
     Raises:
         UserError: something that we use is not there, or something that DomainBed imports is not installed.
     """
     modules = {}
-    for module, names in USED.items():
+    for module, names in _USED.items():
         try:
             modules[module] = importlib.import_module(f"domainbed.{module}")
         except ImportError as error:
@@ -103,13 +96,13 @@ def open_host(root: Path) -> Host:
 
 def lacks(root: Path, name: str) -> str:
     """The message for a checkout that lacks something that we use."""
-    return f"the DomainBed at {root} has no {name}: it is too old or changed; known to work is commit {KNOWN}"
+    return f"the DomainBed at {root} has no {name}: it is too old or changed; known to work is commit b93c22a"
 
 
 def missing_import(root: Path, error: ImportError) -> str:
     """The message for a checkout that imports what is not there."""
     if not isinstance(error, ModuleNotFoundError):
-        return f"the DomainBed at {root} cannot be imported ({error}): {INSTALL}"
+        return f"the DomainBed at {root} cannot be imported ({error}): {_INSTALL}"
     if (error.name or "").partition(".")[0] == "domainbed":
         return lacks(root, str(error.name))
-    return f"the DomainBed at {root} imports {error.name}, which is not installed: {INSTALL}"
+    return f"the DomainBed at {root} imports {error.name}, which is not installed: {_INSTALL}"

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import nn
@@ -11,19 +14,18 @@ from torch import nn
 from domainbed_adm import hparams_registry
 from domainbed_adm.algorithms import algorithm_class
 from domainbed_adm.datasets import get_dataset_class
+from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset
 from domainbed_adm.datasets.cards import CARDS, get_card
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.cards import METHODS, Method
 from domainbed_adm.registry import load_extensions
-from domainbed_adm.upstream import jobs
 from domainbed_adm.upstream.host import Host, find, lacks, open_host
 from domainbed_adm.upstream.run import Hparams, Run
-from domainbed_adm.upstream.views import host_dataset
 
 #: The attribute of `domainbed.algorithms` that keeps its :class:`Registration`.
 _KEPT_AS = "_domainbed_adm_registration"
-#: A small-image dataset of every DomainBed, whose hparams those of our small-image datasets are.
-_SMALL = "RotatedMNIST"
+#: How DomainBed's sweep begins a job's command.
+_COMMAND = re.compile(r"\S*python[\d.]*((?: -[A-Za-z])*) -m domainbed\.scripts\.(\w+)")
 
 
 def register(path: str | None = None, total_steps: int | None = None) -> Registration:
@@ -50,14 +52,7 @@ def register(path: str | None = None, total_steps: int | None = None) -> Registr
 
 
 class Registration:
-    """What has been added to one DomainBed, and what is known of its run.
-
-    Attributes:
-        host: the DomainBed.
-        methods: names of the algorithms added.
-        datasets: names of the datasets added.
-        run: what is known of the run.
-    """
+    """The names of ``methods`` and ``datasets`` added to one ``host``, and what is known of its ``run``."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -79,7 +74,8 @@ class Registration:
             for name in ("default_hparams", "random_hparams"):
                 theirs, ours = getattr(self.host.hparams_registry, name), getattr(hparams_registry, name)
                 setattr(self.host.hparams_registry, name, self._with_ours(theirs, ours))
-            jobs.redirect(self.host)
+            launchers = self.host.command_launchers.REGISTRY
+            launchers.update({name: functools.partial(self._launch, own) for name, own in launchers.items()})
         for name in new:
             setattr(algorithms, name, self._class(METHODS[name]))
             algorithms.ALGORITHMS.append(name)
@@ -110,7 +106,7 @@ class Registration:
         datasets, ours = self.host.datasets, list(CARDS)
         for name in ours:
             if not hasattr(datasets, name):
-                setattr(datasets, name, host_dataset(get_dataset_class(name)))
+                setattr(datasets, name, _host_dataset(get_dataset_class(name)))
                 after = [other for other in ours[ours.index(name) + 1 :] if other in datasets.DATASETS]
                 place = datasets.DATASETS.index(after[0]) if after else len(datasets.DATASETS)
                 datasets.DATASETS.insert(place, name)
@@ -126,16 +122,16 @@ class Registration:
 
         @functools.wraps(theirs)
         def hparams(algorithm: str, dataset: str, *args: Any, **kwargs: Any) -> Hparams:
+            # RotatedMNIST, which every DomainBed has, stands for those of our datasets that have small images, too.
             small = dataset in self.datasets and get_card(dataset).small_images
-            found = theirs(algorithm, _SMALL if small else dataset, *args, **kwargs)
+            host_hparams = theirs(algorithm, "RotatedMNIST" if small else dataset, *args, **kwargs)
             if algorithm not in self.methods:
-                return found
-            own = ours(algorithm, dataset, *args, **kwargs)
-            specs = METHODS[algorithm].hparams
-            added = {name: own[name] for name, spec in specs.items() if name not in found and not spec.set_by_run}
+                return host_hparams
+            own, specs = ours(algorithm, dataset, *args, **kwargs), METHODS[algorithm].hparams
+            added = {n: own[n] for n, spec in specs.items() if n not in host_hparams and not spec.set_by_run}
             if "total_steps" in specs and self.run.total_steps is not None:
                 added["total_steps"] = self.run.total_steps
-            return found | added
+            return host_hparams | added
 
         return hparams
 
@@ -152,3 +148,41 @@ class Registration:
                         raise UserError(lacks(root, f"domainbed.algorithms.ERM().{name}"))
 
         return algorithm_class(method, HostERM)
+
+    def _launch(self, launcher: Callable[[list[str]], Any], commands: Sequence[str]) -> Any:
+        return launcher([through_us(command, self.host) for command in commands])
+
+
+def through_us(command: str, host: Host) -> str:
+    """The command of a job, run through us by this Python and on this checkout; flags stay as they are.
+
+    So the jobs that DomainBed launches in new processes know our methods, with its users' own launchers, too.
+
+    Raises:
+        UserError: it is not the command of a script of DomainBed's.
+    """
+    match = _COMMAND.match(command)
+    if not match:
+        raise UserError(lacks(host.root, "job command of the form `python -m domainbed.scripts.train ...`"))
+    options, script = match.groups()
+    words = [sys.executable, *options.split(), "-m", "domainbed_adm.upstream", script, "--domainbed", str(host.root)]
+    return shlex.join(words) + command[match.end() :]
+
+
+class _AsTrained(Environment):
+    def __init__(self, environment: Environment) -> None:
+        self.environment, self.targets = environment, environment.targets
+
+    def __getitem__(self, index: int) -> Item:
+        return self.environment.train_item(index)
+
+
+def _host_dataset(dataset_class: type[MultipleDomainDataset]) -> type[MultipleDomainDataset]:
+    """One of our datasets for DomainBed, which sees source environments augmented, in training and evaluation."""
+
+    def __init__(self: Any, data_dir: str | None, test_envs: Sequence[int], hparams: Hparams) -> None:
+        dataset_class.__init__(self, data_dir, test_envs, hparams)
+        self.datasets = [_AsTrained(one) if one.augmented else one for one in self.datasets]
+
+    members = {"__init__": __init__, "__doc__": dataset_class.__doc__, "__module__": __name__}
+    return type(dataset_class.__name__, (dataset_class,), members)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import runpy
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,7 @@ from domainbed_adm.upstream.run import check_weighting
 def run_script(registration: Registration, name: str, flags: Sequence[str]) -> None:
     """Run ``domainbed.scripts.<name>`` as a program; ``train`` holds the lock of its folder, as our own does.
 
-    Args:
-        registration: from ``register``.
-        name: the script's.
-        flags: DomainBed's.
+    Its flags are noted where its own parser reads them: abbreviations, defaults and types are those of its version.
 
     Raises:
         LockedError: another process trains in its ``--output_dir``.
@@ -34,34 +31,36 @@ def run_script(registration: Registration, name: str, flags: Sequence[str]) -> N
     root, module = registration.host.root, f"domainbed.scripts.{name}"
     if not (root / "domainbed" / "scripts" / f"{name}.py").is_file():
         raise UserError(lacks(root, module))
+    parse = argparse.ArgumentParser.parse_known_args
+
+    def parse_known_args(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
+        read, rest = parse(self, args, namespace)
+        if args is None:  # it reads the command line
+            _check_flags(registration, vars(read))
+            if name == "train" and getattr(read, "output_dir", None):
+                lock.close()  # where the script reads its flags twice
+                lock.enter_context(run_lock(Path(read.output_dir), needed=False))
+        return read, rest
+
     sys.argv = [module, *flags]
-    lock = ExitStack()
-
-    def note(args: argparse.Namespace) -> None:
-        check_flags(registration, args)
-        if name == "train" and getattr(args, "output_dir", None):
-            lock.close()  # where the script reads its flags twice
-            lock.enter_context(run_lock(Path(args.output_dir), needed=False))
-
-    with lock, _flags_noted(note):
+    argparse.ArgumentParser.parse_known_args = parse_known_args  # type: ignore[method-assign]
+    with ExitStack() as lock:
         try:
             runpy.run_module(module, run_name="__main__", alter_sys=True)
         except ModuleNotFoundError as error:
             raise UserError(missing_import(root, error)) from error
+        finally:
+            argparse.ArgumentParser.parse_known_args = parse  # type: ignore[method-assign]
 
 
-def check_flags(registration: Registration, args: argparse.Namespace) -> None:
+def _check_flags(registration: Registration, flags: Mapping[str, Any]) -> None:
     """Learn from a script's flags what its run is, and refuse what cannot work before anything is written.
-
-    Args:
-        registration: its run learns ``total_steps``: ``--steps``, or the dataset's ``N_STEPS``.
-        args: as the script's own parser read them.
 
     Raises:
         UserError: an algorithm is unknown, ``--hparams`` is no JSON object, sets ``total_steps``, or asks for a
             weighting that DomainBed cannot serve.
     """
-    flags, algorithms, run = vars(args), registration.host.algorithms, registration.run
+    algorithms, run = registration.host.algorithms, registration.run
     hparams = hparams_registry.parse(flags["hparams"]) if isinstance(flags.get("hparams"), str) else {}
     if "total_steps" in hparams:
         raise UserError("hparam total_steps is set by the run and cannot be given: use --steps")
@@ -75,24 +74,3 @@ def check_flags(registration: Registration, args: argparse.Namespace) -> None:
         registration.watch_dataset(flags["dataset"])
         run.as_dataset = not flags.get("steps") and hasattr(dataset, "N_STEPS")
         run.total_steps = dataset.N_STEPS if run.as_dataset else flags.get("steps")
-
-
-@contextmanager
-def _flags_noted(note: Callable[[argparse.Namespace], None]) -> Iterator[None]:
-    """Within the block, ``note`` gets the flags of every parser that reads the command line, as that parser read them.
-
-    So abbreviations, defaults and types are those of DomainBed's script, whatever its version.
-    """
-    parse = argparse.ArgumentParser.parse_known_args
-
-    def parse_known_args(self: argparse.ArgumentParser, args: Any = None, namespace: Any = None) -> Any:
-        read, rest = parse(self, args, namespace)
-        if args is None:
-            note(read)
-        return read, rest
-
-    argparse.ArgumentParser.parse_known_args = parse_known_args  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        argparse.ArgumentParser.parse_known_args = parse  # type: ignore[method-assign]

@@ -6,7 +6,7 @@ from torch.utils.data import ConcatDataset, TensorDataset
 from torchvision import transforms
 from torchvision.transforms import v2
 
-from domainbed_adm.upstream.normalisation import NotStatedError, input_std
+from domainbed_adm.upstream.run import NotStatedError, input_std
 
 NORMALIZE = transforms.Normalize([0.5] * 3, [0.2, 0.3, 0.4])
 OTHER = transforms.Normalize([0.5] * 3, [0.5] * 3)

@@ -11,7 +11,7 @@ from domainbed_adm import upstream
 from domainbed_adm.cli import main
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import ExitCode
-from domainbed_adm.upstream.jobs import through_us
+from domainbed_adm.upstream.registration import through_us
 from tests.extending import EXAMPLE, environment, install
 from tests.system.test_lock import held_elsewhere
 from tests.upstream.conftest import HOST
