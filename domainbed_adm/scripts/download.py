@@ -15,7 +15,7 @@ from domainbed_adm.datasets.verification import verify
 from domainbed_adm.errors import UserError, lookup
 from domainbed_adm.scripts.verify_data import folder_dataset, print_report
 from domainbed_adm.system.console import Parser
-from domainbed_adm.system.machine import cpu_count
+from domainbed_adm.system.process import cpu_count
 
 EXAMPLES = """\
   domainbed-adm download --dataset TerraIncognita --data_dir data

@@ -13,7 +13,7 @@ from domainbed_adm.hparams_registry import every_hparam, hparams_of
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, METHODS, WEIGHTINGS, Card, OwnMethod
 from domainbed_adm.method.hparams import Hparam
 from domainbed_adm.scripts.sweep import default_datasets
-from domainbed_adm.sweeping import named
+from domainbed_adm.sweeping import plan
 from domainbed_adm.sweeping.jobs import Sweep
 from domainbed_adm.system.console import Parser
 from domainbed_adm.system.tables import show
@@ -130,8 +130,8 @@ def _cards() -> list[Card]:
 def sweeps() -> Rows:
     """One row for each named sweep."""
     rows = []
-    for name in named.names():
-        flags = named.load(name)
+    for name in plan.named_sweeps():
+        flags = plan.read_named_sweep(name)
         fields = {key: value for key, value in flags.items() if key in Sweep.__dataclass_fields__}
         sweep = Sweep(**{"datasets": default_datasets(), "algorithms": list(METHODS), **fields})
         rows.append({"sweep": name, "jobs": sweep.count(), "about": flags["about"]})

@@ -15,13 +15,20 @@ from domainbed_adm.errors import UserError, lookup
 from domainbed_adm.method.cards import METHODS
 from domainbed_adm.run_args import EVERY_JOB, FLAGS, add_flags, check_flags
 from domainbed_adm.run_files import PLAN, ExitCode
-from domainbed_adm.sweeping import named
-from domainbed_adm.sweeping.checks import check_sweep
-from domainbed_adm.sweeping.deletion import delete_incomplete
-from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, Sweep, with_states
+from domainbed_adm.sweeping.jobs import (
+    DONE,
+    FAILED,
+    INCOMPLETE,
+    RUNNING,
+    Job,
+    Sweep,
+    check_sweep,
+    delete_incomplete,
+    with_states,
+)
 from domainbed_adm.sweeping.launch import Launch
 from domainbed_adm.sweeping.launchers import LAUNCHERS, gpus
-from domainbed_adm.sweeping.plan import add_to_plan, drop_from_plan, planned_jobs
+from domainbed_adm.sweeping.plan import add_to_plan, drop_from_plan, named_sweeps, planned_jobs, read_named_sweep
 from domainbed_adm.sweeping.status import show_status, summary
 from domainbed_adm.system.console import Parser, flag
 
@@ -50,7 +57,9 @@ def build_parser() -> Parser:
     add("command", choices=("launch", "delete_incomplete", "status"))
     add("folder", nargs="?", metavar="FOLDER", help="of the sweep, the same as --output_dir")
     add(
-        "--sweep", metavar="NAME", help=f"a named sweep ({', '.join(named.names())}) or a .yaml file; flags override it"
+        "--sweep",
+        metavar="NAME",
+        help=f"a named sweep ({', '.join(named_sweeps())}) or a .yaml file; flags override it",
     )
     add("--output_dir", help="folder of the sweep; each job gets a folder in it")
     add("--datasets", nargs="+", default=default_datasets(), metavar="NAME", help="default: all known ones but Debug*")
@@ -84,7 +93,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = build_parser()
     args = parser.parse_intermixed_args(argv)
     if args.sweep:
-        flags = named.load(args.sweep)
+        flags = read_named_sweep(args.sweep)
         parser.set_defaults(**{name: value for name, value in flags.items() if name != "about"})
         args = parser.parse_intermixed_args(argv)
     args.output_dir = args.folder or args.output_dir

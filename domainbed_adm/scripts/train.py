@@ -10,8 +10,8 @@ from domainbed_adm.cli import run
 from domainbed_adm.run_args import RunArgs, add_flags
 from domainbed_adm.run_files import CHECKPOINT, ExitCode
 from domainbed_adm.system.console import Parser
-from domainbed_adm.system.lock import LockedError, run_lock
-from domainbed_adm.system.signals import terminate_as_interrupt
+from domainbed_adm.system.disk import LockedError, run_lock
+from domainbed_adm.system.process import terminate_as_interrupt
 
 EXAMPLES = """\
   domainbed-adm train --dataset RotatedDigits --algorithm SAM_SSPL_ADM --test_envs 0 --output_dir results/one

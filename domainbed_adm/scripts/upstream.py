@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from domainbed_adm.cli import run
 from domainbed_adm.run_files import ExitCode
 from domainbed_adm.system.console import Parser
-from domainbed_adm.system.lock import LockedError
+from domainbed_adm.system.disk import LockedError
 
 SCRIPTS = {
     "train": "train one algorithm",

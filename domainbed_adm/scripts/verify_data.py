@@ -12,7 +12,7 @@ from domainbed_adm.datasets.cards import DatasetCard, get_card
 from domainbed_adm.datasets.verification import Report, verify
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.console import Parser, printable
-from domainbed_adm.system.machine import cpu_count
+from domainbed_adm.system.process import cpu_count
 from domainbed_adm.system.tables import show
 
 EXAMPLES = """\

@@ -19,23 +19,15 @@ from domainbed_adm.system.disk import replacing
 
 #: An error as Python or a command of this package prints it.
 _ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Exit)\b|\S+: error: ")
-_STEP = re.compile(r"\bstep (\d+): ")
-
 _Count = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A job's failure.
+    """A job's failure: either an exit code or the name of a signal, as "SIGKILL".
 
-    Attributes:
-        exit_code: of the process; None where a signal ended it.
-        signal: its name, as "SIGKILL"; None where none did.
-        exception: the line of the error; "" where the process had no time to print one.
-        stderr: its last lines of standard error.
-        attempts: how many have failed since the last success.
-        time: when, in ISO 8601.
-        job: which job it was, in words.
+    ``exception`` is the line of the error, "" where the process had no time to print one; ``stderr`` its last lines,
+    ``attempts`` how many have failed since the last success, ``time`` in ISO 8601, ``job`` which it was, in words.
     """
 
     exit_code: _Count | None
@@ -51,40 +43,31 @@ class Failure:
         """One line."""
         ended = f"killed by {self.signal}" if self.signal else f"exit code {self.exit_code}"
         times = f" ({self.attempts} attempts)" if self.attempts > 1 else ""
-        silent = "a system that runs out of memory does so" if self.signal == "SIGKILL" else ""
-        why = self.exception or silent
+        why = self.exception or ("a system that runs out of memory does so" if self.signal == "SIGKILL" else "")
         return f"{ended}{times}" + (f": {why}" if why else "")
 
     @property
     def kind(self) -> str:
         """The reason without what is this job's alone: "not finite at step 0" for all losses, methods and folders."""
-        step = _STEP.search(self.exception)
-        if self.exit_code == ExitCode.NOT_FINITE:
-            return f"not finite at step {step[1]}" if step else "not finite"
-        return self.reason
+        if self.exit_code != ExitCode.NOT_FINITE:
+            return self.reason
+        step = re.search(r"\bstep (\d+): ", self.exception)
+        return f"not finite at step {step[1]}" if step else "not finite"
 
 
 def failure_of(code: int, stderr: Sequence[str], attempts: int, job: str = "") -> Failure:
     """The failure of a process that just ended; ``code`` is negative for a signal, ``job`` says which job it was."""
     name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
-    return Failure(
-        exit_code=code if code >= 0 else None,
-        signal=name if code < 0 else None,
-        exception=_exception(stderr),
-        stderr=list(stderr),
-        attempts=attempts,
-        time=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        job=job,
-    )
+    # the last line that is an error's, as the message may go on below it; else the last line
+    errors = [line for line in stderr if _ERROR_LINE.match(line)]
+    exception = (errors or [line.strip() for line in stderr if line.strip()] or [""])[-1]
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    killed = code < 0
+    return Failure(None if killed else code, name if killed else None, exception, list(stderr), attempts, now, job)
 
 
 def write(folder: Path, code: int, stderr: Sequence[str], attempts: int, job: str = "") -> None:
-    """Write ``failed.json`` of the process of :func:`failure_of`.
-
-    Raises:
-        UserError: the system refuses.
-        OSError: it refuses the folder.
-    """
+    """Write ``failed.json`` of the process of :func:`failure_of`; a UserError or OSError where the system refuses."""
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / FAILED) as file:
         file.write(json.dumps(asdict(failure_of(code, stderr, attempts, job)), indent=1).encode() + b"\n")
@@ -109,14 +92,10 @@ def clear(folder: Path) -> None:
 
 
 def failure_lines(folders: Iterable[tuple[str, Path]]) -> list[str]:
-    """Failed runs and why, with the file that says more: one line for each reason.
+    """Of failed runs, each (what it is, its folder): a line for each reason, with the file that says more.
 
-    Args:
-        folders: (what the run is, its folder), of runs that failed.
-
-    Returns:
-        Lines such as ``6 x not finite at step 0, first SAM on PACS, test_envs 0 (<folder>/err.txt)``; a reason that one
-        run alone has is told in full: ``SAM on PACS, test_envs 0: exit code 1: ... (<folder>/err.txt)``.
+    As ``6 x not finite at step 0, first SAM on PACS, test_envs 0 (<folder>/err.txt)``; a reason that one run alone has
+    is told in full: ``SAM on PACS, test_envs 0: exit code 1: ... (<folder>/err.txt)``.
     """
     alike: dict[str, list[tuple[str, Path, Failure | None]]] = {}
     for label, folder in folders:
@@ -135,9 +114,3 @@ def failure_lines(folders: Iterable[tuple[str, Path]]) -> list[str]:
 def told_in(folder: Path) -> Path:
     """The file of a failed run that says most: err.txt, or failed.json where it did not come so far as to write one."""
     return folder / (ERR if (folder / ERR).exists() else FAILED)
-
-
-def _exception(lines: Sequence[str]) -> str:
-    """The last line that is an error's, as the message may go on below it; else the last line."""
-    errors = [line for line in lines if _ERROR_LINE.match(line)]
-    return (errors or [line.strip() for line in lines if line.strip()] or [""])[-1]

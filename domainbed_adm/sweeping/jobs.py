@@ -1,11 +1,13 @@
-"""Jobs of a sweep: DomainBed's train arguments, seeds, folders and states, one job for each training run."""
+"""Jobs of a sweep, one for each training run: DomainBed's train arguments, seeds and folders, and how far each is."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,14 +17,18 @@ from typing import Any
 
 from domainbed_adm import run_files
 from domainbed_adm.datasets.cards import CARDS, get_card
-from domainbed_adm.datasets.layout import dataset_root, environments
-from domainbed_adm.run_args import words
+from domainbed_adm.datasets.layout import dataset_root, environments, existing_data_dir
+from domainbed_adm.errors import UserError
+from domainbed_adm.hparams_registry import default_hparams, override, parse
+from domainbed_adm.registry import get_method
+from domainbed_adm.run_args import check_flags, words
 from domainbed_adm.sweeping import failures
-from domainbed_adm.sweeping.failures import Failure
-from domainbed_adm.system.lock import is_locked
+from domainbed_adm.system.disk import LockedError, is_locked, run_lock
 from domainbed_adm.system.seeding import seed_hash
 
 DONE, RUNNING, INCOMPLETE, FAILED, NOT_LAUNCHED = STATES = ("done", "running", "incomplete", "failed", "not launched")
+#: Far above any sweep; more would not fit into memory.
+_MOST_JOBS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,6 @@ class Job:
         return state_of(self.output_dir)
 
     @property
-    def failure(self) -> Failure | None:
-        """How its last attempt failed, where it did."""
-        return failures.read(self.output_dir)
-
-    @property
     def n_steps(self) -> int:
         """How many steps it trains."""
         return self.train_args.get("steps") or get_card(self.train_args["dataset"]).n_steps
@@ -74,11 +75,9 @@ class Job:
     def label(self) -> str:
         """A few words for progress lines."""
         args = self.train_args
+        seeds = [f", {what} {args[f'{what}_seed']}" for what in ("hparams", "trial") if args[f"{what}_seed"]]
         held_out = " ".join(map(str, args["test_envs"]))
-        extra = "".join(
-            f", {name} {args[key]}" for key, name in (("hparams_seed", "hparams"), ("trial_seed", "trial")) if args[key]
-        )
-        return f"{args['algorithm']} on {args['dataset']}, test_envs {held_out}{extra}"
+        return f"{args['algorithm']} on {args['dataset']}, test_envs {held_out}{''.join(seeds)}"
 
 
 @dataclass(frozen=True)
@@ -105,19 +104,32 @@ class Sweep:
     def jobs(
         self, sweep_dir: str | Path, flags: Mapping[str, Any] | None = None, counts: Mapping[str, int] | None = None
     ) -> list[Job]:
-        """All jobs, in DomainBed's order: trial, dataset, algorithm, test environments, hparams_seed.
+        """All jobs in the folder ``sweep_dir``, in DomainBed's order.
 
         Args:
             sweep_dir: folder of the sweep.
             flags: flags of ``train`` that say how to run each job.
             counts: number of environments of each dataset; looked up where not given.
-
-        Raises:
-            UserError: a folder dataset's environments cannot be counted.
         """
-        counts = self.environment_counts() if counts is None else counts
+        counts = counts or self.environment_counts()
+        optional = {name: getattr(self, name) for name in ("data_dir", "steps", "hparams", "checkpoint_freq")}
+        given = {name: value for name, value in optional.items() if value is not None}
         return [
-            Job(self._train_args(trial_seed, dataset, algorithm, test_envs, hparams_seed), Path(sweep_dir), flags or {})
+            Job(
+                {
+                    "dataset": dataset,
+                    "algorithm": algorithm,
+                    "test_envs": test_envs,
+                    "holdout_fraction": self.holdout_fraction,
+                    "hparams_seed": hparams_seed,
+                    "task": self.task,
+                    "trial_seed": trial_seed,
+                    "seed": seed_hash(dataset, algorithm, test_envs, hparams_seed, trial_seed),
+                    **given,
+                },
+                Path(sweep_dir),
+                flags or {},
+            )
             for trial_seed in range(self.n_trials)
             for dataset in self.datasets
             for algorithm in self.algorithms
@@ -126,50 +138,78 @@ class Sweep:
         ]
 
     def count(self) -> int:
-        """How many jobs there are, without making them.
-
-        Raises:
-            UserError: a folder dataset's environments cannot be counted.
-        """
+        """How many jobs there are, without making them."""
         held = sum(len(list(held_out(n, self.single_test_envs))) for n in self.environment_counts().values())
         return self.n_trials * len(self.algorithms) * held * (self.n_hparams - self.n_hparams_from)
 
     def environment_counts(self) -> dict[str, int]:
-        """Number of environments of each dataset: from its card where it is known, else from its folders.
-
-        Raises:
-            UserError: there is neither a card nor a folder, or the folder holds fewer than two.
-        """
-        counts = {}
-        for dataset in self.datasets:
-            card = get_card(dataset)
-            names = card.environments if dataset in CARDS else None
-            counts[dataset] = len(names or environments(dataset_root(card, self.data_dir)))
-        return counts
-
-    def _train_args(
-        self, trial_seed: int, dataset: str, algorithm: str, test_envs: list[int], hparams_seed: int
-    ) -> dict[str, Any]:
-        args = {
-            "dataset": dataset,
-            "algorithm": algorithm,
-            "test_envs": test_envs,
-            "holdout_fraction": self.holdout_fraction,
-            "hparams_seed": hparams_seed,
-            "task": self.task,
-            "trial_seed": trial_seed,
-            "seed": seed_hash(dataset, algorithm, test_envs, hparams_seed, trial_seed),
+        """Number of environments of each dataset: from its card where it is known, else from its folders."""
+        cards = {name: get_card(name) for name in self.datasets}
+        known = {name: card.environments for name, card in cards.items() if name in CARDS}
+        return {
+            name: len(known.get(name) or environments(dataset_root(card, self.data_dir)))
+            for name, card in cards.items()
         }
-        optional = {name: getattr(self, name) for name in ("data_dir", "steps", "hparams", "checkpoint_freq")}
-        return args | {name: value for name, value in optional.items() if value is not None}
+
+
+def check_sweep(sweep: Sweep, needs_data: bool) -> None:
+    """Check all that can be known before a job runs: a mistake is one line, not a hundred failed jobs.
+
+    Args:
+        sweep: what is to run.
+        needs_data: the jobs will run on this machine, so that the folders must be there.
+
+    Raises:
+        UserError: for the first thing that is wrong.
+    """
+    if sweep.n_trials < 1:
+        raise UserError(f"--n_trials must be at least 1, not {sweep.n_trials}")
+    if not 0 <= sweep.n_hparams_from < sweep.n_hparams:
+        raise UserError(
+            "--n_hparams_from must be at least 0 and below --n_hparams, "
+            f"not {sweep.n_hparams_from} with --n_hparams {sweep.n_hparams}"
+        )
+    if sweep.task != "domain_generalization":
+        raise UserError(f"task must be domain_generalization in a sweep, not {sweep.task!r}")
+    check_flags(vars(sweep))
+    for algorithm in sweep.algorithms:
+        get_method(algorithm)
+    count = sweep.count()
+    if count > _MOST_JOBS:
+        raise UserError(f"the sweep has {count} jobs, more than {_MOST_JOBS:,}: give fewer trials or hparams")
+    given = {} if sweep.hparams is None else parse(sweep.hparams)
+    for dataset in sweep.datasets:
+        if needs_data:
+            _check_data(dataset, sweep.data_dir)
+        for algorithm in sweep.algorithms:
+            override(default_hparams(algorithm, dataset), given, algorithm, dataset)
+
+
+def _check_data(dataset: str, data_dir: str | None) -> None:
+    card = get_card(dataset)
+    if card.module == "mnist":
+        existing_data_dir(card, data_dir)
+    if card.module != "folders":
+        return
+    root = dataset_root(card, data_dir)
+    there = environments(root)
+    if dataset in CARDS and card.environments and len(there) != len(card.environments):
+        raise UserError(
+            f"{root} must hold the {len(card.environments)} environments of {dataset} "
+            f"({', '.join(card.environments)}), has {len(there)}: {', '.join(there)}"
+        )
+
+
+def held_out(count: int, single: bool) -> Iterator[list[int]]:
+    """Every environment alone and, unless ``single``, every pair behind its first; no pair where there are but two."""
+    for first in range(count):
+        yield [first]
+        if not single and count > 2:
+            yield from ([first, second] for second in range(first + 1, count))
 
 
 def state_of(folder: Path) -> str:
-    """As a job's folder says: done where it holds ``done``, running where its lock is held, else where it was left.
-
-    Raises:
-        PermissionError: the folder may not be looked into.
-    """
+    """As a job's folder says: done where it holds ``done``, running where its lock is held, else where it was left."""
     if not folder.exists():
         return NOT_LAUNCHED
     locked = is_locked(folder)  # asked first: a run that ends in between is done
@@ -181,20 +221,31 @@ def state_of(folder: Path) -> str:
 
 
 def with_states(jobs: Sequence[Job]) -> list[tuple[Job, str]]:
-    """Each job and its state; of those without a folder by one look at the sweep's folder.
-
-    Raises:
-        PermissionError: a folder may not be looked into.
-    """
+    """Each job and its state; of those without a folder by one look at the sweep's folder."""
     there: dict[Path, set[str]] = {}
     for folder in {job.sweep_dir for job in jobs}:
         there[folder] = set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208 - names alone
     return [(job, job.state if job.name in there[job.sweep_dir] else NOT_LAUNCHED) for job in jobs]
 
 
-def held_out(count: int, single: bool) -> Iterator[list[int]]:
-    """Every environment alone and, unless ``single``, every pair behind its first; no pair where there are but two."""
-    for first in range(count):
-        yield [first]
-        if not single and count > 2:
-            yield from ([first, second] for second in range(first + 1, count))
+def delete_incomplete(jobs: Sequence[Job]) -> int:
+    """Remove the folders of jobs that are incomplete or failed, never one that a process trains in; return how many."""
+    return sum(_delete(job.output_dir) for job, state in with_states(jobs) if state in {INCOMPLETE, FAILED})
+
+
+def _delete(folder: Path) -> bool:
+    """Remove a job's folder under its lock; False where it has begun to run, or is done, by now."""
+    try:
+        with run_lock(folder):
+            if (folder / run_files.DONE).exists():
+                return False
+            for path in folder.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != run_files.LOCK:
+                    path.unlink()
+    except LockedError:
+        return False
+    with contextlib.suppress(OSError):  # not empty: a process has begun to train there since
+        folder.rmdir()
+    return True

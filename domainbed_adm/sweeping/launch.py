@@ -9,35 +9,28 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from domainbed_adm import run_files
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import ExitCode
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, FAILED, RUNNING, Job, with_states
-from domainbed_adm.sweeping.launchers import Launcher
-from domainbed_adm.sweeping.processes import Outcome
+from domainbed_adm.sweeping.launchers import Outcome
 from domainbed_adm.system.console import printable, warn
 
 #: Seconds until the next look at jobs that other processes run: at first, and at most, as each look doubles it.
 POLL, LONGEST_POLL = 1.0, 60.0
-#: Exit codes that a second attempt would end in as well: a mistake or a full disk, and a number that is not finite.
-_FINAL = {ExitCode.USER_ERROR, ExitCode.NOT_FINITE}
 
 
 class Launch:
-    """One launch.
+    """One launch of a sweep's jobs by a launcher that may run so many commands (``slots``) at a time.
 
-    Args:
-        jobs: of the sweep.
-        launcher: runs commands.
-        slots: how many commands it may run at a time.
-        retries: how often a job that failed is tried again in this launch; one that failed in an earlier launch counts
-            as not tried yet.
+    A job that failed is tried again in this launch as often as ``retries`` says; one that failed in an earlier launch
+    counts as not tried yet.
     """
 
-    def __init__(self, jobs: Sequence[Job], launcher: Launcher, slots: int, retries: int) -> None:
+    def __init__(self, jobs: Sequence[Job], launcher: Callable[..., list[int]], slots: int, retries: int) -> None:
         self._jobs, self._launcher, self._slots, self._retries = jobs, launcher, slots, retries
         self._attempts = {job.name: _attempts(job) for job, state in with_states(jobs) if state in {FAILED, RUNNING}}
         self._tries: Counter[str] = Counter()
@@ -45,11 +38,7 @@ class Launch:
         self._given_up: set[str] = set()
 
     def run(self) -> int:
-        """Run; return 1 where a job has failed, else 0.
-
-        Raises:
-            KeyboardInterrupt: interrupted; the jobs have ended, and go on when launched again.
-        """
+        """Run; return 1 where a job has failed, else 0."""
         pending, wait, announced = self._jobs, POLL, False
         while True:
             unsettled = [(job, state) for job, state in with_states(pending) if not self._is_settled(job, state)]
@@ -86,13 +75,8 @@ class Launch:
             state = ready[index].state
             return state == RUNNING or self._is_settled(ready[index], state)
 
-        codes = self._launcher(
-            [job.command for job in ready],
-            labels=[job.label for job in ready],
-            jobs=self._slots,
-            skip=skip,
-            on_end=on_end,
-        )
+        commands, labels = [job.command for job in ready], [job.label for job in ready]
+        codes = self._launcher(commands, labels=labels, jobs=self._slots, skip=skip, on_end=on_end)
         for index, code in enumerate(codes):
             if index not in told:
                 self._end(ready[index], Outcome(code, _errors(ready[index]), 0.0))
@@ -108,7 +92,9 @@ class Launch:
             return None
         self._tries[job.name] += 1
         self._attempts[job.name] = attempts = self._attempts.get(job.name, 0) + 1
-        if outcome.code in _FINAL or self._tries[job.name] > self._retries:
+        # a mistake, a full disk, a number that is not finite: another attempt would end so, too
+        final = outcome.code in {ExitCode.USER_ERROR, ExitCode.NOT_FINITE}
+        if final or self._tries[job.name] > self._retries:
             self._over.add(job.name)
             self._given_up.add(job.name)  # also where failed.json cannot be written
         ended = (outcome.code, outcome.stderr, attempts, job.label)
@@ -131,7 +117,7 @@ class Launch:
 
 
 def _attempts(job: Job) -> int:
-    failure = job.failure
+    failure = failures.read(job.output_dir)
     return failure.attempts if failure else 0
 
 

@@ -1,23 +1,35 @@
-"""``sweep.json``: what a sweep's folder should hold in the end, as its launches wrote it. Reading it needs no data.
+"""Sweeps in files: ``sweep.json``, the plan of a sweep's folder, and named sweeps, flags of ``sweep`` in YAML.
 
-It keeps what each launch ran over, not its jobs, so that it stays small. A launch adds itself; the same one again takes
-the place of the earlier. A launch that was a mistake leaves with ``sweep delete_incomplete``, once none of its jobs has
-a folder.
+A plan says what a folder should hold in the end, and is read without the data. It keeps what each launch ran over, not
+its jobs, so that it stays small. A launch adds itself; the same one again takes the place of the earlier. A launch that
+was a mistake leaves with ``sweep delete_incomplete``, once none of its jobs has a folder.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import msgspec
+import yaml
 
 import domainbed_adm
-from domainbed_adm.errors import UserError
+from domainbed_adm.datasets.layout import expanded
+from domainbed_adm.errors import UserError, lookup, unknown_name
+from domainbed_adm.run_args import EVERY_JOB, RunArgs
 from domainbed_adm.run_files import PLAN
 from domainbed_adm.sweeping.jobs import NOT_LAUNCHED, Job, Sweep, with_states
-from domainbed_adm.system.disk import replacing
-from domainbed_adm.system.lock import run_lock
+from domainbed_adm.system.disk import replacing, run_lock
+
+#: Flags that a named sweep may set, and the types of their values.
+FLAGS: dict[str, Any] = {
+    **get_type_hints(Sweep),
+    **{name: kind for name, kind in get_type_hints(RunArgs).items() if name in EVERY_JOB},
+    **{"output_dir": str, "command_launcher": str, "jobs": int, "retries": int, "hparams": dict[str, Any]},
+}
 
 
 @dataclass(frozen=True)
@@ -28,41 +40,24 @@ class _Launch:
     environments: dict[str, int]
     version: str = domainbed_adm.__version__
 
-
-@dataclass(frozen=True)
-class _Plan:
-    launches: list[_Launch]
+    def jobs(self, folder: Path) -> list[Job]:
+        return self.sweep.jobs(folder, counts=self.environments)
 
 
 def add_to_plan(folder: Path, sweep: Sweep) -> None:
-    """Add a launch to the plan of ``folder``.
-
-    Raises:
-        UserError: the plan there cannot be read, or the system refuses to write it.
-    """
+    """Add a launch to the plan of ``folder``."""
     with run_lock(folder, needed=False):
         others = [launch for launch in _launches(folder) if launch.sweep != sweep]
         _write(folder, [*others, _Launch(sweep, sweep.environment_counts())])
 
 
 def planned_jobs(folder: Path) -> list[Job]:
-    """The jobs of all launches in a sweep's folder, each once; none where it has no plan, as one of DomainBed's.
-
-    Raises:
-        UserError: ``sweep.json`` is no plan.
-    """
-    jobs: dict[str, Job] = {}
-    for launch in _launches(folder):
-        jobs.update((job.name, job) for job in _jobs(folder, launch))
-    return list(jobs.values())
+    """The jobs of all launches in a sweep's folder, each once; none where it has no plan, as one of DomainBed's."""
+    return list({job.name: job for launch in _launches(folder) for job in launch.jobs(folder)}.values())
 
 
 def planned_runs(folder: Path) -> list[tuple[str, str, tuple[int, ...], int, int]]:
-    """Each planned job as (dataset, algorithm, test_envs, trial_seed, hparams_seed); none where there is no plan.
-
-    Raises:
-        UserError: ``sweep.json`` is no plan.
-    """
+    """Each planned job as (dataset, algorithm, test_envs, trial_seed, hparams_seed); none where there is no plan."""
     keys = (
         (of["dataset"], of["algorithm"], tuple(of["test_envs"]), of["trial_seed"], of["hparams_seed"])
         for of in (job.train_args for job in planned_jobs(folder))
@@ -71,23 +66,12 @@ def planned_runs(folder: Path) -> list[tuple[str, str, tuple[int, ...], int, int
 
 
 def drop_from_plan(folder: Path) -> None:
-    """Take the launches of which no job has a folder out of the plan, and the plan away where none is left.
-
-    Raises:
-        UserError: ``sweep.json`` is no plan, or the system refuses to write it.
-    """
-    empty = [
-        launch
-        for launch in _launches(folder)
-        if all(state == NOT_LAUNCHED for _, state in with_states(_jobs(folder, launch)))
-    ]
-    if empty:
+    """Take the launches of which no job has a folder out of the plan, and the plan away where none is left."""
+    launches = _launches(folder)
+    kept = [one for one in launches if any(state != NOT_LAUNCHED for _, state in with_states(one.jobs(folder)))]
+    if kept != launches:
         with run_lock(folder, needed=False):
-            _write(folder, [launch for launch in _launches(folder) if launch not in empty])
-
-
-def _jobs(folder: Path, launch: _Launch) -> list[Job]:
-    return launch.sweep.jobs(folder, counts=launch.environments)
+            _write(folder, kept)
 
 
 def _launches(folder: Path) -> list[_Launch]:
@@ -95,8 +79,8 @@ def _launches(folder: Path) -> list[_Launch]:
     if not path.exists():
         return []
     try:
-        return msgspec.json.decode(path.read_bytes(), type=_Plan).launches
-    except ValueError as error:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, list[_Launch]])["launches"]
+    except (ValueError, KeyError) as error:
         raise UserError(f"{path} is no plan of a sweep ({error}): remove it, and launch the sweep again") from error
 
 
@@ -105,4 +89,51 @@ def _write(folder: Path, launches: list[_Launch]) -> None:
         (folder / PLAN).unlink(missing_ok=True)
         return
     with replacing(folder / PLAN) as file:
-        file.write(msgspec.json.format(msgspec.json.encode(_Plan(launches))) + b"\n")
+        file.write(msgspec.json.format(msgspec.json.encode({"launches": launches})) + b"\n")
+
+
+def named_sweeps() -> dict[str, Path]:
+    """The files of the sweeps that come with the installed package, or lie beside it in a checkout, by sorted name."""
+    spec = find_spec("domainbed_adm.named_sweeps")
+    installed = list(spec.submodule_search_locations or ()) if spec else []
+    folder = Path(installed[0]) if installed else Path(__file__).parents[2] / "sweeps"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def read_named_sweep(name: str) -> dict[str, Any]:
+    """Read a named sweep.
+
+    Args:
+        name: of a sweep that comes with the package, or the path of a ``.yaml`` file.
+
+    Returns:
+        Its flags by name, and ``about``, its one line ("" where the file has none). ``hparams`` is JSON text, and ``~``
+        in ``output_dir`` is expanded.
+
+    Raises:
+        UserError: there is no such sweep, or it is not a mapping of flags to values of their types.
+    """
+    known = named_sweeps()
+    path = Path(name) if name.endswith((".yaml", ".yml")) else lookup(known, name, "sweep")
+    if not path.is_file():
+        raise UserError(f"no file {name}: --sweep takes a YAML file or one of {', '.join(known)}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"sweep {name} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"sweep {name} must map flags of sweep to values, as in sweeps/smoke.yaml")
+    about = str(content.pop("about", ""))
+    return {flag: _value(name, flag, value) for flag, value in content.items()} | {"about": about}
+
+
+def _value(sweep: str, flag: Any, value: Any) -> Any:
+    if flag not in FLAGS:
+        raise UserError(f"sweep {sweep}: {unknown_name([*FLAGS, 'about'], str(flag), 'flag')}")
+    try:
+        value = msgspec.convert(value, FLAGS[flag])
+        if flag == "hparams":
+            return json.dumps(value)
+    except (ValueError, TypeError, RecursionError) as error:  # TypeError: a date or a set, which JSON does not know
+        raise UserError(f"sweep {sweep}: {flag} cannot be {str(value)[:200]}: {error}") from None
+    return str(expanded(value)) if flag == "output_dir" else value

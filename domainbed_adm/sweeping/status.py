@@ -17,19 +17,12 @@ from domainbed_adm.sweeping.jobs import DONE, FAILED, NOT_LAUNCHED, RUNNING, STA
 from domainbed_adm.system.console import printable
 from domainbed_adm.system.tables import show
 
-_CENTURY = 100 * 365.25 * 86400
-
 
 class Progress(NamedTuple):
     """How far one job is.
 
-    Attributes:
-        algorithm: its method.
-        dataset: its data.
-        state: one of ``STATES``.
-        steps_left: how many it has still to train.
-        start: seconds until its first record: start-up, a step, an evaluation; None where that was not timed.
-        steps, seconds: how many steps its later records are of, and how long they took, evaluation included.
+    ``start`` is the seconds until its first record (start-up, a step, an evaluation), None where that was not timed;
+    ``steps`` is how many its later records are of, and ``seconds`` how long those took, evaluation included.
     """
 
     algorithm: str
@@ -64,8 +57,7 @@ def show_status(jobs: Sequence[Job]) -> None:
     for line in untrusted:
         print(f"not to be trusted: {printable(line)}")
     print(summary(now))
-    when = eta(progress)
-    if when:
+    if when := eta(progress):
         print(when)
 
 
@@ -76,10 +68,7 @@ def summary(now: Sequence[tuple[Job, str]]) -> str:
 
 
 def _times(run: Run) -> tuple[float | None, int, float]:
-    """Seconds until its first record, and the steps and seconds of the later ones.
-
-    Records of an older version have ``step_time`` alone, without evaluation and start-up.
-    """
+    """``start``, ``steps`` and ``seconds``. Records of an older version have ``step_time`` alone, without the start."""
     steps = np.diff(run.steps, prepend=-1)
     with np.errstate(over="ignore"):
         for seconds, first in ((run.column("wall_time"), 1), (run.column("step_time") * steps, 0)):
@@ -104,11 +93,14 @@ def eta(jobs: Iterable[Progress]) -> str | None:
         if job.steps:
             groups[job.dataset, job.algorithm].append(job)
             groups[(job.dataset,)].append(job)
-    costs = {key: _cost(group) for key, group in groups.items()}
+    costs = {}
+    for key, timed in groups.items():
+        starts = [job.start for job in timed if job.start is not None]
+        start = sum(starts) / len(starts) if starts else 0.0
+        costs[key] = start, sum(job.seconds for job in timed) / sum(job.steps for job in timed)
     unfinished, seconds = [job for job in jobs if job.steps_left], []
     for job in unfinished:
-        cost = costs.get((job.dataset, job.algorithm)) or costs.get((job.dataset,))
-        if cost:
+        if cost := costs.get((job.dataset, job.algorithm)) or costs.get((job.dataset,)):
             start, step = cost
             seconds.append(step * job.steps_left + (start if job.state != RUNNING else 0))
     if not any(seconds):
@@ -121,16 +113,9 @@ def eta(jobs: Iterable[Progress]) -> str | None:
     return f"ETA: {duration(longest)} at {how}; an estimate from what was recorded so far{without}"
 
 
-def _cost(timed: Sequence[Progress]) -> tuple[float, float]:
-    """Mean seconds of a job's start-up, and of a step."""
-    starts = [job.start for job in timed if job.start is not None]
-    start = sum(starts) / len(starts) if starts else 0.0
-    return start, sum(job.seconds for job in timed) / sum(job.steps for job in timed)
-
-
 def duration(seconds: float) -> str:
     """In two units at most: "40 s", "12 min", "3 h 20 min", "2 d 5 h"; infinity is "over 100 years", too."""
-    if not seconds < _CENTURY:
+    if not seconds < 100 * 365.25 * 86400:
         return "over 100 years"
     if seconds < 60:
         return f"{seconds:.0f} s"

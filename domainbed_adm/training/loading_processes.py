@@ -24,7 +24,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from domainbed_adm.errors import LoadingError, UserError, one_line
-from domainbed_adm.system.signals import ENDING, held_back
+from domainbed_adm.system.process import ENDING, held_back
 from domainbed_adm.training.batches import Batch, Schedule, Task, TaskDataset
 
 _SHARED = "/dev/shm"

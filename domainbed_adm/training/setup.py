@@ -19,7 +19,7 @@ from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_args import RunArgs
 from domainbed_adm.system.console import warn
-from domainbed_adm.system.machine import WORKERS_VARIABLE, cpu_count
+from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count
 from domainbed_adm.system.seeding import seed_hash
 from domainbed_adm.training.failures import torch_errors_explained
 from domainbed_adm.training.splits import Splits, split_environments

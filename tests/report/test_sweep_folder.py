@@ -9,7 +9,7 @@ import pytest
 from domainbed_adm.errors import UserError
 from domainbed_adm.report.sweep_folder import read_sweep
 from domainbed_adm.sweeping import failures
-from domainbed_adm.system.lock import run_lock
+from domainbed_adm.system.disk import run_lock
 from tests.runs import DATA, record, write
 
 

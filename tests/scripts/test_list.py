@@ -10,12 +10,12 @@ from domainbed_adm.cli import main as cli
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.hparams_registry import hparams_of
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, METHODS
-from domainbed_adm.sweeping import named
+from domainbed_adm.sweeping import plan
 
 NAMES = {
     "algorithms": set(METHODS),
     "datasets": set(CARDS),
-    "sweeps": set(named.names()),
+    "sweeps": set(plan.named_sweeps()),
     "hparams": {name for algorithm in METHODS for name in hparams_of(algorithm, "PACS")},
 }
 

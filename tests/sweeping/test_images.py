@@ -14,9 +14,9 @@ import pytest
 
 from domainbed_adm import run_files
 from domainbed_adm.cli import main
+from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, Sweep
-from domainbed_adm.sweeping.launchers import LAUNCHERS
-from domainbed_adm.sweeping.processes import Outcome
+from domainbed_adm.sweeping.launchers import LAUNCHERS, Outcome
 from domainbed_adm.training import checkpoint_file as resume
 from domainbed_adm.training import loop
 
@@ -77,8 +77,9 @@ def test_the_job_fails_names_the_file_and_goes_on_when_it_is_mended(
     launch = ["sweep", "launch", *sweep, "--skip_confirmation"]
     assert main(launch) == 1
     reason = f"exit code 2: domainbed-adm: error: cannot decode image {path}: {why}"
-    assert job.failure is not None
-    assert job.failure.reason == reason
+    failure = failures.read(job.output_dir)
+    assert failure is not None
+    assert failure.reason == reason
     capsys.readouterr()
     assert main(["sweep", "status", *sweep]) == 0
     assert f"failed: {job.label}: {reason}" in capsys.readouterr().out

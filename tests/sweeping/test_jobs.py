@@ -11,9 +11,18 @@ import pytest
 from domainbed_adm.errors import UserError
 from domainbed_adm.scripts import train
 from domainbed_adm.sweeping import failures
-from domainbed_adm.sweeping.checks import check_sweep
-from domainbed_adm.sweeping.deletion import delete_incomplete
-from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, NOT_LAUNCHED, RUNNING, Job, Sweep, held_out
+from domainbed_adm.sweeping.jobs import (
+    DONE,
+    FAILED,
+    INCOMPLETE,
+    NOT_LAUNCHED,
+    RUNNING,
+    Job,
+    Sweep,
+    check_sweep,
+    delete_incomplete,
+    held_out,
+)
 from domainbed_adm.sweeping.plan import add_to_plan
 from tests.system.test_lock import held_elsewhere
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from domainbed_adm.records import read_runs
-from domainbed_adm.sweeping import jobs, launch
+from domainbed_adm.sweeping import failures, jobs, launch
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, Job, Sweep
 from domainbed_adm.sweeping.launch import Launch
 from domainbed_adm.sweeping.launchers import LAUNCHERS, local
-from domainbed_adm.system.lock import is_locked
+from domainbed_adm.system.disk import is_locked
 from tests.torture import launchers as torture
 
 SMALL = Sweep(["RotatedDigits"], ["ERM"], n_hparams=1, n_trials=1, single_test_envs=True)
@@ -44,7 +44,7 @@ def test_a_failure_is_kept_in_its_folder_and_gone_after_a_success(
     commands(monkeypatch, "print('ValueError: no luck', file=sys.stderr); os.kill(os.getpid(), 9)")
     assert Launch(some, local, 2, retries=0).run() == 1
     assert [job.state for job in some] == [FAILED, FAILED]
-    failure = some[0].failure
+    failure = failures.read(some[0].output_dir)
     assert failure is not None
     assert (failure.signal, failure.exit_code, failure.attempts) == ("SIGKILL", None, 1)
     assert failure.job == some[0].label
@@ -104,8 +104,9 @@ def test_a_launcher_that_tells_only_exit_codes(tmp_path: Path) -> None:
     job.output_dir.mkdir()
     (job.output_dir / "err.txt").write_text("KeyError: 'x'\n")
     assert Launch([job], lambda given, **options: [1] * len(given), 1, retries=0).run() == 1
-    assert job.failure is not None
-    assert job.failure.reason == "exit code 1: KeyError: 'x'"
+    failure = failures.read(job.output_dir)
+    assert failure is not None
+    assert failure.reason == "exit code 1: KeyError: 'x'"
 
 
 @pytest.mark.parametrize("name", LAUNCHERS)

@@ -9,32 +9,31 @@ from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.cards import METHODS
 from domainbed_adm.scripts.sweep import build_parser
-from domainbed_adm.sweeping import named
-from domainbed_adm.sweeping.checks import check_sweep
-from domainbed_adm.sweeping.jobs import Sweep
+from domainbed_adm.sweeping import plan
+from domainbed_adm.sweeping.jobs import Sweep, check_sweep
 
 FIELDS = Sweep.__dataclass_fields__
 SIZES = {"smoke": 30, "paper_dg": 624, "full_grid": 67200}
 
 
 def test_the_named_sweeps_are_these() -> None:
-    assert named.names() == sorted(SIZES)
+    assert list(plan.named_sweeps()) == sorted(SIZES)
 
 
 @pytest.mark.parametrize("name", SIZES)
 def test_a_named_sweep_passes_its_checks_and_has_its_size_and_line(name: str) -> None:
-    flags = named.load(name)
+    flags = plan.read_named_sweep(name)
     sweep = Sweep(**{key: value for key, value in flags.items() if key in FIELDS})
     check_sweep(sweep, needs_data=False)
     assert sweep.count() == SIZES[name]
     assert flags["about"]
-    assert f"| `{name}` |" in (named.folder() / "README.md").read_text()
-    assert f"{SIZES[name]} runs" in (named.folder() / "README.md").read_text()
+    assert f"| `{name}` |" in (plan.named_sweeps()[name].parent / "README.md").read_text()
+    assert f"{SIZES[name]} runs" in (plan.named_sweeps()[name].parent / "README.md").read_text()
 
 
 def test_full_grid_is_the_whole_grid_and_paper_dg_the_posters_rows() -> None:
-    assert named.load("full_grid")["algorithms"] == list(METHODS)
-    paper = named.load("paper_dg")
+    assert plan.read_named_sweep("full_grid")["algorithms"] == list(METHODS)
+    paper = plan.read_named_sweep("paper_dg")
     assert len(paper["algorithms"]) == 13
     assert set(paper["datasets"]) == {name for name, card in CARDS.items() if card.module == "folders"}
     assert json.loads(paper["hparams"]) == {"resnet18": True}
@@ -42,23 +41,23 @@ def test_full_grid_is_the_whole_grid_and_paper_dg_the_posters_rows() -> None:
 
 def test_every_flag_a_named_sweep_may_set_is_a_flag_of_sweep() -> None:
     flags = {action.dest for action in build_parser()._actions}
-    assert set(named.FLAGS) <= flags
-    assert flags - set(named.FLAGS) == {"help", "command", "folder", "sweep", "seed", "dry_run", "skip_confirmation"}
-    assert set(FIELDS) <= set(named.FLAGS)
+    assert set(plan.FLAGS) <= flags
+    assert flags - set(plan.FLAGS) == {"help", "command", "folder", "sweep", "seed", "dry_run", "skip_confirmation"}
+    assert set(FIELDS) <= set(plan.FLAGS)
 
 
 def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     path = tmp_path / "mine.yaml"
     path.write_text("output_dir: ~/res\nworkers: 2\ntrace_difficulty: true\n")
-    flags = named.load(str(path))
+    flags = plan.read_named_sweep(str(path))
     assert flags == {"output_dir": "/home/me/res", "workers": 2, "trace_difficulty": True, "about": ""}
 
 
 def test_a_file_of_the_users(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("steps: 5\nhparams: {lr: 0.1}\n")
-    assert named.load(str(path)) == {"steps": 5, "hparams": '{"lr": 0.1}', "about": ""}
+    assert plan.read_named_sweep(str(path)) == {"steps": 5, "hparams": '{"lr": 0.1}', "about": ""}
 
 
 WRONG = {
@@ -88,7 +87,7 @@ def test_a_mistake_in_a_file_is_one_line(tmp_path: Path, content: str, message: 
     path = tmp_path / "mine.yaml"
     path.write_text(content)
     with pytest.raises(UserError) as caught:
-        named.load(str(path))
+        plan.read_named_sweep(str(path))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -97,6 +96,6 @@ def test_an_unknown_sweep_names_the_nearest() -> None:
     with pytest.raises(
         UserError, match=r"unknown sweep 'smoky'. Did you mean smoke\? Valid: full_grid, paper_dg, smoke"
     ):
-        named.load("smoky")
+        plan.read_named_sweep("smoky")
     with pytest.raises(UserError, match=r"no file none.yaml: --sweep takes a YAML file or one of full_grid"):
-        named.load("none.yaml")
+        plan.read_named_sweep("none.yaml")

@@ -15,13 +15,13 @@ import pytest
 
 from domainbed_adm.cli import main
 from domainbed_adm.run_files import ExitCode
-from domainbed_adm.system import lock
-from domainbed_adm.system.lock import LockedError, NoLocksError, is_locked, run_lock
+from domainbed_adm.system import disk
+from domainbed_adm.system.disk import LockedError, NoLocksError, is_locked, run_lock
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from domainbed_adm.system.lock import run_lock
+from domainbed_adm.system.disk import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -78,7 +78,7 @@ def test_a_run_keeps_its_lock_while_it_trains(tmp_path: Path, monkeypatch: pytes
 
 
 def is_locked_for_others(folder: Path) -> bool:
-    code = "import sys, pathlib; from domainbed_adm.system.lock import is_locked; "
+    code = "import sys, pathlib; from domainbed_adm.system.disk import is_locked; "
     code += "sys.exit(int(is_locked(pathlib.Path(sys.argv[1]))))"
     return bool(subprocess.run([sys.executable, "-c", code, str(folder)], check=False).returncode)
 
@@ -144,7 +144,7 @@ def test_without_locks_a_run_warns_and_others_refuse(
     if version == "old":
         monkeypatch.setattr(filelock.FileLock, "acquire", no_flock)
     else:
-        monkeypatch.setattr(lock, "FileLock", filelock.SoftFileLock)
+        monkeypatch.setattr(disk, "FileLock", filelock.SoftFileLock)
     with run_lock(tmp_path, needed=False):
         pass
     assert capsys.readouterr().err.startswith(f"warning: the disk of {tmp_path} has no locks: see to it that")

@@ -2,7 +2,7 @@
 
 import os
 
-from domainbed_adm.system.machine import cpu_count
+from domainbed_adm.system.process import cpu_count
 
 
 def test_cpus_are_those_of_the_affinity_where_there_is_one(monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 
 import domainbed_adm
 from domainbed_adm.cli import main
-from domainbed_adm.system.signals import terminate_as_interrupt
+from domainbed_adm.system.process import terminate_as_interrupt
 from domainbed_adm.training import loop
 from domainbed_adm.training.checkpoint_file import saved_step
 

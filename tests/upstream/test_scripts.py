@@ -76,7 +76,7 @@ def test_a_run_keeps_its_lock_while_it_trains(tmp_path, copy_of_host):
     """Also where the script reads its flags twice."""
     file = copy_of_host / "domainbed/scripts/train.py"
     code = file.read_text().replace("main(parser.parse_args())", "parser.parse_args()\n    main(parser.parse_args())")
-    asked = "from domainbed_adm.system.lock import is_locked\n    (folder / 'asked').write_text(str(is_locked(folder)))"
+    asked = "from domainbed_adm.system.disk import is_locked\n    (folder / 'asked').write_text(str(is_locked(folder)))"
     file.write_text(code.replace("torch.manual_seed(args.seed)", asked))
     flags = ["--steps", "1", "--algorithm", "ERM", "--output_dir", str(tmp_path / "run")]
     assert main(["upstream", "train", "--domainbed", str(copy_of_host), *flags]) == 0

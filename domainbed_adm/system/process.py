@@ -1,16 +1,24 @@
-"""Being told to end: SIGTERM and SIGHUP do what Ctrl-C does, and wait where they would come amiss."""
+"""This process: the CPUs that it may use, and being told to end, where SIGTERM and SIGHUP do what Ctrl-C does."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
+#: Environment variable with the number of loading processes that a run which another process started may have.
+WORKERS_VARIABLE = "DOMAINBED_ADM_WORKERS"
 #: What is pressed or sent to end a run.
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def cpu_count() -> int:
+    """Number of CPUs that this process may use: those of its affinity where the system has one, else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextlib.contextmanager
