@@ -1,6 +1,6 @@
 """Datasets: several environments (domains) over one set of classes, under DomainBed's names.
 
-``cards`` states what each one is without loading torch; ``folders``, ``digits``, ``mnist`` and ``debug`` build them.
+``cards`` states what each one is without loading torch; ``folders`` and ``in_memory`` build them.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
         "__doc__": f"{class_name}: {card.summary}.",
         "card": card,
         "ENVIRONMENTS": None if card.environments is None else list(card.environments),
+        "environments": list(card.environments or ()),
+        "input_shape": card.input_shape,
         "N_STEPS": card.n_steps,
         "CHECKPOINT_FREQ": card.checkpoint_freq,
         "N_WORKERS": card.n_workers,
@@ -37,7 +39,7 @@ def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
 
 
 def __getattr__(name: str) -> list[str]:
-    """``DATASETS``: names of those that need no ``<data_dir>/<Name>`` of the user's own making, DomainBed's order.
+    """``DATASETS``: the names of all that have cards, in DomainBed's order.
 
     Raises:
         AttributeError: any other name.

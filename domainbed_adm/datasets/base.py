@@ -67,17 +67,10 @@ class Environment(Dataset[Item]):
 
 
 def to_inputs(x: torch.Tensor, normalization: Normalization | None) -> torch.Tensor:
-    """Turn pixels of 8 bits into what a network reads, ``(x / 255 - mean) / std``; other inputs stay as they are.
+    """Turn uint8 pixels (..., channels, height, width) into float32 ``(x / 255 - mean) / std``; others stay.
 
-    Bit for bit torchvision's ``ToTensor`` and ``Normalize``, on every device: the divisors are tensors there, since a
-    GPU multiplies by the rounded inverse of a plain number.
-
-    Args:
-        x: shape (..., channels, height, width).
-        normalization: of as many channels; None leaves pixels in [0, 1].
-
-    Returns:
-        float32 of the same shape where ``x`` is uint8.
+    Without a normalisation they are in [0, 1]. Bit for bit torchvision's ``ToTensor`` and ``Normalize``, on every
+    device: the divisors are tensors, since a GPU multiplies by the rounded inverse of a plain number.
     """
     if x.dtype != torch.uint8:
         return x
@@ -96,12 +89,7 @@ def digest(targets: np.ndarray, inputs: np.ndarray | bytes = b"") -> str:
 
 
 class TensorEnvironment(Environment):
-    """An environment that is held in memory.
-
-    Args:
-        inputs: float32 of shape (n, *input_shape).
-        targets: n class indices.
-    """
+    """An environment in memory: inputs, float32 of shape (n, *input_shape), and n class indices."""
 
     def __init__(self, inputs: torch.Tensor, targets: Sequence[int] | np.ndarray) -> None:
         self.inputs = inputs
@@ -109,7 +97,7 @@ class TensorEnvironment(Environment):
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of targets and inputs."""
+        """Of targets and inputs."""
         return digest(self.targets, self.inputs.numpy())
 
     def __getitem__(self, index: int) -> Item:
@@ -143,17 +131,14 @@ class MultipleDomainDataset:
     environments: list[str]
     classes: list[str]
     input_shape: tuple[int, int, int]
-    normalization: Normalization | None
+    normalization: Normalization | None = None
     datasets: list[Environment]
 
     def __init__(self, data_dir: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
-        """Build the dataset as DomainBed does.
+        """Build the dataset as DomainBed does, from the folder of datasets where it needs one.
 
-        Args:
-            data_dir: where datasets lie on disk; unused where this one needs no file.
-            test_envs: indices of the environments that are held out: never augmented.
-            hparams: ``data_augmentation``, ``image_size`` and ``image_channels`` are read, with the registry's
-                defaults where they are missing.
+        Environments whose index is in ``test_envs`` are held out: never augmented. Of ``hparams``,
+        ``data_augmentation``, ``image_size`` and ``image_channels`` are read, or else their defaults.
         """
         raise NotImplementedError
 

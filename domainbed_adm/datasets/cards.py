@@ -18,6 +18,10 @@ class Normalization:
 IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 #: ImageNet's statistics of the grey image, for folder datasets read with ``image_channels`` 1.
 IMAGENET_GREY = Normalization((0.449,), (0.226,))
+#: Paths of the classes that read from disk.
+FOLDERS = "domainbed_adm.datasets.folders:FolderDataset"
+MNIST = "domainbed_adm.datasets.in_memory:MnistDigits"
+_DIGITS, _NOISE = (f"domainbed_adm.datasets.in_memory:{name}" for name in ("ScikitDigits", "DebugDataset"))
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,6 @@ class DatasetCard:
     sizes: tuple[tuple[int, ...], ...] = ()
 
     @property
-    def module(self) -> str:
-        """Name of the file that builds it, of this package's ``folders``, ``digits``, ``mnist`` and ``debug``."""
-        return self.path.partition(":")[0].removeprefix("domainbed_adm.datasets.")
-
-    @property
     def small_images(self) -> bool:
         """Whether DomainBed's hparams for 28 px images apply."""
         return self.input_shape[1:] == (28, 28)
@@ -63,16 +62,9 @@ def folder_card(
     paper: str = "-",
 ) -> DatasetCard:
     """Card of a dataset that lies as ``<data_dir>/<directory>/<domain>/<class>/<image>``."""
+    folder = directory or name
     return DatasetCard(
-        name,
-        summary,
-        paper,
-        "domainbed_adm.datasets.folders:FolderDataset",
-        environments,
-        directory=directory or name,
-        checkpoint_freq=300,
-        n_workers=8,
-        sizes=sizes,
+        name, summary, paper, FOLDERS, environments, directory=folder, checkpoint_freq=300, n_workers=8, sizes=sizes
     )
 
 
@@ -90,49 +82,37 @@ def _folder(name: str, directory: str, environments: str, summary: str, paper: s
 
 
 def _noise(name: str, size: int) -> DatasetCard:
-    path = "domainbed_adm.datasets.debug:DebugDataset"
-    return DatasetCard(name, "random noise, for tests", "-", path, ("0", "1", "2"), (3, size, size), 2)
+    return DatasetCard(name, "random noise, for tests", "-", _NOISE, ("0", "1", "2"), (3, size, size), 2)
 
 
-def _digits(name: str, builder: str, images: str, paper: str, n_steps: int = 5001) -> DatasetCard:
-    """Rotated digits, or coloured ones of two classes."""
-    path = f"domainbed_adm.datasets.{builder}"
-    if name.startswith("Rotated"):
-        angles, summary = ("0", "15", "30", "45", "60", "75"), images.format(" rotated by 0 to 75 degrees")
-        return DatasetCard(name, summary, paper, path, angles, (1, 28, 28), 10, n_steps=n_steps)
-    colours, summary = ("+90%", "+80%", "-90%"), images.format(" colour tied to the label")
+def _rotated(name: str, images: str, paper: str, path: str, n_steps: int = 5001) -> DatasetCard:
+    summary, angles = images.format(" rotated by 0 to 75 degrees"), ("0", "15", "30", "45", "60", "75")
+    return DatasetCard(name, summary, paper, path, angles, (1, 28, 28), 10, n_steps=n_steps)
+
+
+def _colored(name: str, images: str, paper: str, path: str, n_steps: int = 5001) -> DatasetCard:
+    summary, colours = images.format(" colour tied to the label"), ("+90%", "+80%", "-90%")
     return DatasetCard(name, summary, paper, path, colours, (2, 28, 28), 2, n_steps=n_steps)
 
 
-_SCIKIT, _MNIST = "digits:ScikitDigits", "mnist:MnistDigits"
 _OF_SCIKIT, _OF_MNIST = "handwritten digits of scikit-learn,{}; no download", "MNIST digits,{}"
 _UCI, _COLOURS = "UCI digits: Alpaydin and Kaynak, 1998", "Arjovsky et al., 2019"
+_OBJECTS = "art, clip art, product and real photos of 65 objects"
+_ANIMALS = "wild animals at four camera traps"
 
 CARDS = {
     card.name: card
     for card in (
         _noise("Debug28", 28),
         _noise("Debug224", 224),
-        _digits("RotatedDigits", _SCIKIT, _OF_SCIKIT, _UCI, 1001),
-        _digits("ColoredDigits", _SCIKIT, _OF_SCIKIT, f"{_UCI}; colours: {_COLOURS}", 1001),
-        _digits("ColoredMNIST", _MNIST, _OF_MNIST, f"{_COLOURS}, arXiv 1907.02893"),
-        _digits("RotatedMNIST", _MNIST, _OF_MNIST, "Ghifary et al., ICCV 2015"),
+        _rotated("RotatedDigits", _OF_SCIKIT, _UCI, _DIGITS, 1001),
+        _colored("ColoredDigits", _OF_SCIKIT, f"{_UCI}; colours: {_COLOURS}", _DIGITS, 1001),
+        _colored("ColoredMNIST", _OF_MNIST, f"{_COLOURS}, arXiv 1907.02893", MNIST),
+        _rotated("RotatedMNIST", _OF_MNIST, "Ghifary et al., ICCV 2015", MNIST),
         _folder("VLCS", "VLCS", "C L S V", "photos of four collections", "Fang et al., ICCV 2013"),
         _folder("PACS", "PACS", "A C P S", "art paintings, cartoons, photos, sketches", "Li et al., ICCV 2017"),
-        _folder(
-            "OfficeHome",
-            "office_home",
-            "A C P R",
-            "art, clip art, product and real photos of 65 objects",
-            "Venkateswara et al., CVPR 2017",
-        ),
-        _folder(
-            "TerraIncognita",
-            "terra_incognita",
-            "L100 L38 L43 L46",
-            "wild animals at four camera traps",
-            "Beery et al., ECCV 2018",
-        ),
+        _folder("OfficeHome", "office_home", "A C P R", _OBJECTS, "Venkateswara et al., CVPR 2017"),
+        _folder("TerraIncognita", "terra_incognita", "L100 L38 L43 L46", _ANIMALS, "Beery et al., ECCV 2018"),
     )
 }
 

@@ -13,39 +13,27 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from domainbed_adm.datasets import layout
 from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, digest, to_inputs
-from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, DatasetCard, Normalization
+from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, Normalization
 from domainbed_adm.datasets.images import load_image
-from domainbed_adm.datasets.inventory import take_inventory
+from domainbed_adm.datasets.layout import dataset_root, environments, take_inventory
 from domainbed_adm.errors import UserError
 
 #: An image to its pixels, uint8 of shape (channels, height, width), which ``to_inputs`` normalises.
 Transform = Callable[[Image.Image], torch.Tensor]
 
-#: The normalisation of images of so many channels.
-_NORMALIZATIONS = {1: IMAGENET_GREY, 3: IMAGENET}
-
 
 def eval_transform(image_size: int, channels: int = 3) -> Transform:
-    """Return DomainBed's transform of evaluation, up to the pixels.
+    """Return DomainBed's transform of evaluation, up to the pixels: a square of ``image_size``, whatever the aspect.
 
-    Args:
-        image_size: pixels a side; the image is resized to a square, whatever its aspect.
-        channels: of the result; grey is made of colour where it is 1.
-
-    Returns:
-        A function from an image of :func:`load_image` to uint8 of shape (channels, image_size, image_size).
+    It maps an image of :func:`load_image` to uint8 of shape (channels, image_size, image_size), channels being 1 or 3.
     """
     grey = [transforms.Grayscale()] if channels == 1 else []
     return _composed(*grey, transforms.Resize((image_size, image_size)))
 
 
 def augment_transform(image_size: int) -> Transform:
-    """Return DomainBed's transform of training, up to the pixels: random crop, flip, colour jitter, grey.
-
-    It draws from torch's global generator. Argument and result are as in :func:`eval_transform`.
-    """
+    """Return DomainBed's transform of training, up to the pixels, which draws from torch's global generator."""
     return _composed(
         transforms.RandomResizedCrop(image_size, scale=(0.7, 1.0)),
         transforms.RandomHorizontalFlip(),
@@ -60,15 +48,9 @@ def _composed(*steps: Callable[..., Any]) -> Transform:
 
 
 class FolderEnvironment(Environment):
-    """One environment of image files, decoded when asked for.
+    """One environment of image files, given by index of their class; decoded, with 1 or 3 channels, when asked for.
 
-    Args:
-        folder: the environment's.
-        images: files below it by index of their class.
-        channels: 1 or 3.
-        evaluate: transform of ``environment[i]``.
-        augment: transform of ``environment.train_item(i)``; None: the same.
-        normalization: of the transforms' pixels.
+    ``augment`` is the transform of ``train_item`` where it is not ``evaluate``; their pixels get the normalisation.
     """
 
     def __init__(
@@ -121,24 +103,24 @@ class FolderDataset(MultipleDomainDataset):
     Sample order equals DomainBed's (torchvision's ``ImageFolder``), so that splits are the same. Labels differ where an
     environment lacks a class: DomainBed numbers the classes of each environment by themselves, so that every later
     label is shifted by one; here one class name has one number. Images are listed as
-    :mod:`domainbed_adm.datasets.inventory` says: DomainBed also reads hidden files, such as the ``._name.jpg`` that
+    :mod:`domainbed_adm.datasets.layout` says: DomainBed also reads hidden files, such as the ``._name.jpg`` that
     archives packed on a Mac hold beside each image, and follows every link to a folder.
 
     Raises:
-        UserError: as :mod:`domainbed_adm.datasets.layout` does, or a named dataset has another number of domains, a
-            domain holds no class folder, a class folder holds no image, or something cannot be read or followed.
+        UserError: as :mod:`domainbed_adm.datasets.layout` does, or a domain holds no class folder, a class folder
+            holds no image, or something cannot be read or followed.
     """
 
     def __init__(self, data_dir: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
-        root = layout.dataset_root(self.card, data_dir)
-        self.environments = self.ENVIRONMENTS = _named(self.card, root, layout.environments(root))
+        root = dataset_root(self.card, data_dir)
+        self.environments = self.ENVIRONMENTS = environments(self.card, root)
         inventory = take_inventory(root)
         for problem in inventory.problems:
             if problem.kind in {"broken", "empty"}:
                 raise UserError(f"{problem.path}: {problem.reason} (verify_data names all that is wrong)")
         self.classes = sorted({name for images in inventory.images.values() for name in images})
         size, channels = hparams.get("image_size", 224), hparams.get("image_channels", 3)
-        self.normalization = _NORMALIZATIONS.get(channels)
+        self.normalization = {1: IMAGENET_GREY, 3: IMAGENET}.get(channels)
         self.input_shape = (channels, size, size)
         evaluate = eval_transform(size, channels)
         augment = augment_transform(size) if hparams.get("data_augmentation", True) else None
@@ -153,19 +135,3 @@ class FolderDataset(MultipleDomainDataset):
             )
             for i, (folder, images) in enumerate(inventory.images.items())
         ]
-
-
-def _named(card: DatasetCard, root: Path, folders: list[str]) -> list[str]:
-    """The environments' names: the card's, which stand in the folders' sorted order, or else the folders'.
-
-    Raises:
-        UserError: there are more or fewer folders than the card has environments.
-    """
-    if card.environments is None:
-        return folders
-    if len(folders) != len(card.environments):
-        raise UserError(
-            f"{card.name} has {len(card.environments)} domains ({', '.join(card.environments)}), "
-            f"but {root} holds {len(folders)} folders: {', '.join(folders)}"
-        )
-    return list(card.environments)

@@ -28,21 +28,9 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from domainbed_adm.errors import UserError, one_line
 
-#: Ends of the names of image files, torchvision's.
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-
 #: PIL's mode of an image of so many channels.
 _MODES = {1: "L", 3: "RGB"}
 _BACKGROUND = (255, 255, 255, 255)
-
-
-def is_image_name(name: str) -> bool:
-    """Whether a file of this name counts as an image: it ends as images do, and is not hidden.
-
-    >>> [is_image_name(name) for name in ("a.JPG", "a.txt", "._a.jpg")]
-    [True, False, False]
-    """
-    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
 def load_image(path: str | Path, channels: int = 3) -> Image.Image:

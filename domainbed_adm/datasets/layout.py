@@ -1,24 +1,40 @@
-"""Where a folder dataset lies and what its folders are: ``<data_dir>/<directory>/<environment>/<class>/<image>``.
+"""Where a folder dataset lies and what it holds: ``<data_dir>/<directory>/<environment>/<class>/<image>``.
 
-Reads folder names only, no image, and loads no torch.
+Goes by names alone and loads no torch. Training and ``verify_data`` list images by the same rule: files that end as
+images do, in a class folder and its subfolders; hidden files and folders, whose names begin with a dot, are ignored.
+Links to files, to a domain and to a class folder are followed; a link to a folder further down is not, because it would
+give one image several times.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from domainbed_adm.datasets.cards import CARDS, DatasetCard
 from domainbed_adm.errors import UserError, did_you_mean, unknown_name
 
+#: Ends of the names of image files, torchvision's.
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+#: Files that file managers leave in folders; like hidden files they are ignored and counted.
+_LITTER = ("thumbs.db", "desktop.ini", "icon\r")
+#: How many of the folders in data_dir a message names.
 _SHOWN = 12
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name counts as an image: it ends as images do, and is not hidden.
+
+    >>> [is_image_name(name) for name in ("a.JPG", "a.txt", "._a.jpg")]
+    [True, False, False]
+    """
+    return name.lower().endswith(EXTENSIONS) and not name.startswith(".")
 
 
 def dataset_root(card: DatasetCard, data_dir: str | Path | None) -> Path:
     """Return the folder ``<data_dir>/<card.directory>`` of a dataset.
-
-    Args:
-        card: the dataset; its ``directory`` is one folder name.
-        data_dir: what the user gave as ``--data_dir``; ``~`` is expanded.
 
     Raises:
         UserError: no data_dir, a data_dir or dataset folder that is not there, or a name that is no folder name. The
@@ -38,20 +54,19 @@ def dataset_root(card: DatasetCard, data_dir: str | Path | None) -> Path:
 
 
 def existing_data_dir(card: DatasetCard, data_dir: str | Path | None) -> Path:
-    """Return ``data_dir`` as a path that is a folder.
+    """Return ``data_dir``, in which ``~`` is expanded, as a path that is a folder.
 
     Raises:
         UserError: it was not given, or there is no such folder.
     """
+    wanted = f"{card.directory}/<domain>/<class>/<image>" if card.directory else f"the files of {card.name}"
     if data_dir is None:
         if card.name not in CARDS:
             raise UserError(f"{unknown_name(CARDS, card.name, 'dataset')}. For a folder of your own, give --data_dir")
-        raise UserError(
-            f"dataset {card.name} is read from disk: give --data_dir, the folder that holds {_wanted(card)}"
-        )
+        raise UserError(f"dataset {card.name} is read from disk: give --data_dir, the folder that holds {wanted}")
     folder = expanded(data_dir)
     if not folder.is_dir():
-        raise UserError(f"data_dir {folder} is no folder; it should hold {_wanted(card)}.{_hint(card, [])}")
+        raise UserError(f"data_dir {folder} is no folder; it should hold {wanted}.{_hint(card, [])}")
     return folder
 
 
@@ -67,18 +82,23 @@ def expanded(path: str | Path) -> Path:
         raise UserError(f"{path}: there is no such user; give the path without ~") from error
 
 
-def environments(root: Path) -> list[str]:
-    """Return the sorted names of the environments (domains) of the dataset folder ``root``, hidden ones left out.
+def environments(card: DatasetCard, root: Path) -> list[str]:
+    """Names of the environments (domains): the card's, which stand in the folders' sorted order, or the folders'.
 
     Raises:
-        UserError: there are fewer than two, or ``root`` cannot be read.
+        UserError: there are fewer than two folders or not as many as the card has, or ``root`` cannot be read.
     """
-    names = _subfolders(root)
-    if len(names) < 2:
+    folders = _subfolders(root)
+    if len(folders) < 2:
         raise UserError(
-            f"dataset folder {root} needs at least two domains (<domain>/<class>/<image>), has {names or 'none'}"
+            f"dataset folder {root} needs at least two domains (<domain>/<class>/<image>), has {folders or 'none'}"
         )
-    return names
+    if card.environments is not None and len(folders) != len(card.environments):
+        raise UserError(
+            f"{card.name} has {len(card.environments)} domains ({', '.join(card.environments)}), "
+            f"but {root} holds {len(folders)} folders: {', '.join(folders)}"
+        )
+    return list(card.environments or folders)
 
 
 def _subfolders(folder: Path) -> list[str]:
@@ -88,10 +108,104 @@ def _subfolders(folder: Path) -> list[str]:
         raise UserError(f"folder {error.filename} cannot be read: {error.strerror}") from error
 
 
-def _wanted(card: DatasetCard) -> str:
-    return f"{card.directory}/<domain>/<class>/<image>" if card.directory else f"the files of {card.name}"
-
-
 def _hint(card: DatasetCard, present: list[str]) -> str:
     """The known dataset, or the folder there, whose name is nearest to one without a card."""
     return "" if card.name in CARDS else did_you_mean([*present, *CARDS], card.name)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one file or folder; its kind is broken, empty, duplicate, misplaced or count."""
+
+    path: Path
+    kind: str
+    reason: str
+
+
+@dataclass
+class Inventory:
+    """What lies in a dataset folder.
+
+    Attributes:
+        images: image files by domain and class; subfolders of a class folder belong to it. Sorted by folder and then
+            by name, as torchvision's ``ImageFolder`` sorts them.
+        problems: what is out of place, empty, or cannot be read or followed.
+        notes: what is worth knowing and not wrong.
+        hidden: number of hidden files and folders, and of file managers' litter.
+    """
+
+    images: dict[str, dict[str, list[Path]]] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    hidden: int = 0
+
+    def add(self, path: Path, kind: str, reason: str) -> None:
+        """Add a problem."""
+        self.problems.append(Problem(path, kind, reason))
+
+    def entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        """What a folder holds, sorted, without what is hidden; nothing, and a problem, where it cannot be read."""
+        try:
+            with os.scandir(folder) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except OSError as error:
+            self.add(folder, "broken", f"folder cannot be read: {error.strerror}")
+            return []
+        visible = [entry for entry in entries if not entry.name.startswith(".") and entry.name.lower() not in _LITTER]
+        self.hidden += len(entries) - len(visible)
+        return visible
+
+
+def take_inventory(root: Path) -> Inventory:
+    """List the images below a dataset folder without opening one, and all that is out of place.
+
+    Files that are no images are noted beside the domain and class folders, where packers put a README, and are
+    misplaced among images.
+    """
+    inventory = Inventory()
+    for domain in _folders(inventory, root, "domain"):
+        classes = inventory.images[domain.name] = {}
+        for label in _folders(inventory, domain, "class"):
+            images = sorted(_images(inventory, label), key=lambda path: (str(path.parent), path.name))
+            classes[label.name] = images
+            if not images:
+                inventory.add(label, "empty", "class folder without an image: fill it or remove it")
+        if not classes:
+            inventory.add(domain, "empty", "domain folder without a class folder (<domain>/<class>)")
+    labels = sorted({label for classes in inventory.images.values() for label in classes})
+    for name, classes in inventory.images.items():
+        absent = [label for label in labels if label not in classes]
+        if absent and classes:
+            inventory.notes.append(f"{root / name} lacks the class {', '.join(absent)}")
+    return inventory
+
+
+def _folders(inventory: Inventory, folder: Path, level: str) -> Iterator[Path]:
+    for entry in inventory.entries(folder):
+        path = folder / entry.name
+        if entry.is_dir():
+            yield path
+        elif is_image_name(entry.name):
+            reason = f"image beside the {level} folders, unused: move it to <domain>/<class>/ or remove it"
+            inventory.add(path, "misplaced", reason)
+        else:
+            inventory.notes.append(f"{path} is no image: ignored")
+
+
+def _images(inventory: Inventory, folder: Path) -> Iterator[Path]:
+    for entry in inventory.entries(folder):
+        path = folder / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            yield from _images(inventory, path)
+        elif entry.is_dir():
+            inventory.add(
+                path, "broken", "link to a folder, not followed: put the images themselves there, or remove it"
+            )
+        elif not is_image_name(entry.name):
+            inventory.add(path, "misplaced", "no image file among images: move or remove it")
+        elif entry.is_file():
+            yield path
+        elif entry.is_symlink():
+            inventory.add(path, "broken", "link to a file that is not there: remove it")
+        else:
+            inventory.add(path, "broken", "no regular file: remove it")

@@ -12,7 +12,7 @@ from typing import Any
 
 from domainbed_adm.datasets.cards import DatasetCard
 from domainbed_adm.datasets.images import load_image
-from domainbed_adm.datasets.inventory import Inventory, Problem, take_inventory
+from domainbed_adm.datasets.layout import Inventory, Problem, take_inventory
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.console import ProgressBar
 

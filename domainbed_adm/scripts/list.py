@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from domainbed_adm.cli import run
-from domainbed_adm.datasets.cards import CARDS
+from domainbed_adm.datasets.cards import CARDS, MNIST
 from domainbed_adm.hparams_registry import every_hparam, hparams_of
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, METHODS, WEIGHTINGS, Card, OwnMethod
 from domainbed_adm.method.hparams import Hparam
@@ -68,7 +68,7 @@ def datasets() -> Rows:
             "input": "x".join(map(str, card.input_shape)),
             "classes": card.num_classes or "folders",
             "steps": card.n_steps,
-            "needs": f"data_dir/{card.directory}" if card.directory else "data_dir" if card.module == "mnist" else "-",
+            "needs": f"data_dir/{card.directory}" if card.directory else "data_dir" if card.path == MNIST else "-",
             "environments": ", ".join(card.environments or ()),
             "about": card.summary,
             "paper": card.paper,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from domainbed_adm.cli import run
 from domainbed_adm.datasets import layout
-from domainbed_adm.datasets.cards import DatasetCard, get_card
+from domainbed_adm.datasets.cards import FOLDERS, DatasetCard, get_card
 from domainbed_adm.datasets.verification import Report, verify
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.console import Parser, printable
@@ -42,7 +42,7 @@ def folder_dataset(name: str) -> DatasetCard:
         UserError: the dataset is another.
     """
     card = get_card(name)
-    if card.module != "folders":
+    if card.path != FOLDERS:
         raise UserError(f"{name} is no folder of images: there is nothing to verify")
     return card
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from domainbed_adm import run_files
-from domainbed_adm.datasets.cards import CARDS, get_card
+from domainbed_adm.datasets.cards import FOLDERS, MNIST, get_card
 from domainbed_adm.datasets.layout import dataset_root, environments, existing_data_dir
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import default_hparams, override, parse
@@ -144,12 +144,8 @@ class Sweep:
 
     def environment_counts(self) -> dict[str, int]:
         """Number of environments of each dataset: from its card where it is known, else from its folders."""
-        cards = {name: get_card(name) for name in self.datasets}
-        known = {name: card.environments for name, card in cards.items() if name in CARDS}
-        return {
-            name: len(known.get(name) or environments(dataset_root(card, self.data_dir)))
-            for name, card in cards.items()
-        }
+        cards = [get_card(name) for name in self.datasets]
+        return {c.name: len(c.environments or environments(c, dataset_root(c, self.data_dir))) for c in cards}
 
 
 def check_sweep(sweep: Sweep, needs_data: bool) -> None:
@@ -187,17 +183,10 @@ def check_sweep(sweep: Sweep, needs_data: bool) -> None:
 
 def _check_data(dataset: str, data_dir: str | None) -> None:
     card = get_card(dataset)
-    if card.module == "mnist":
+    if card.path == MNIST:
         existing_data_dir(card, data_dir)
-    if card.module != "folders":
-        return
-    root = dataset_root(card, data_dir)
-    there = environments(root)
-    if dataset in CARDS and card.environments and len(there) != len(card.environments):
-        raise UserError(
-            f"{root} must hold the {len(card.environments)} environments of {dataset} "
-            f"({', '.join(card.environments)}), has {len(there)}: {', '.join(there)}"
-        )
+    if card.path == FOLDERS:
+        environments(card, dataset_root(card, data_dir))
 
 
 def held_out(count: int, single: bool) -> Iterator[list[int]]:

@@ -11,7 +11,8 @@ import torch
 from domainbed_adm.datasets.base import to_inputs
 from domainbed_adm.datasets.cards import Normalization
 from domainbed_adm.datasets.folders import eval_transform
-from domainbed_adm.datasets.images import EXTENSIONS, is_image_name, load_image
+from domainbed_adm.datasets.images import load_image
+from domainbed_adm.datasets.layout import EXTENSIONS, is_image_name
 from domainbed_adm.errors import NonFiniteError, UserError
 
 

@@ -10,7 +10,7 @@ from domainbed_adm.analysis import trained_model
 from domainbed_adm.analysis.runs import find_runs
 from domainbed_adm.analysis.settings import HessianSettings, LandscapeSettings, Settings
 from domainbed_adm.analysis.trained_model import TrainedModels
-from domainbed_adm.datasets.digits import DigitsDataset
+from domainbed_adm.datasets.in_memory import DigitsDataset
 from domainbed_adm.errors import UserError
 from tests.analysis.trained import train
 

@@ -10,7 +10,7 @@ from torchvision.transforms.functional import InterpolationMode, rotate, to_pil_
 
 from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.cards import get_card
-from domainbed_adm.datasets.digits import ANGLES, COLOR_FLIPS, LABEL_NOISE, colored, rotated, scaled_up
+from domainbed_adm.datasets.in_memory import ANGLES, COLOR_FLIPS, LABEL_NOISE, colored, rotated, scaled_up
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from domainbed_adm.datasets.images import EXTENSIONS, load_image, to_rgb
+from domainbed_adm.datasets.images import load_image, to_rgb
+from domainbed_adm.datasets.layout import EXTENSIONS
 from domainbed_adm.errors import UserError
 
 COLORS = np.random.default_rng(0).integers(0, 256, (24, 32, 3), dtype=np.uint8)

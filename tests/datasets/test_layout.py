@@ -81,13 +81,13 @@ def test_a_name_that_leaves_data_dir_is_refused(tmp_path, name):
 def test_environments_are_the_sorted_folders_that_are_not_hidden(tmp_path):
     tree(tmp_path, "b", "a", ".git", "C")
     (tmp_path / "readme.txt").write_text("no folder")
-    assert environments(tmp_path) == ["C", "a", "b"]
+    assert environments(get_card("Mine"), tmp_path) == ["C", "a", "b"]
 
 
 @pytest.mark.parametrize("folders", [(), ("only",), ("only", ".hidden")])
 def test_fewer_than_two_domains_are_an_error(tmp_path, folders):
     with pytest.raises(UserError, match="at least two domains"):
-        environments(tree(tmp_path, *folders))
+        environments(get_card("Mine"), tree(tmp_path, *folders))
 
 
 def test_a_folder_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):
@@ -96,4 +96,4 @@ def test_a_folder_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     with pytest.raises(UserError, match=r"folder .* cannot be read: Permission denied"):
-        environments(tmp_path)
+        environments(get_card("Mine"), tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from domainbed_adm.datasets.cards import CARDS
+from domainbed_adm.datasets.cards import CARDS, FOLDERS
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.cards import METHODS
 from domainbed_adm.scripts.sweep import build_parser
@@ -35,7 +35,7 @@ def test_full_grid_is_the_whole_grid_and_paper_dg_the_posters_rows() -> None:
     assert plan.read_named_sweep("full_grid")["algorithms"] == list(METHODS)
     paper = plan.read_named_sweep("paper_dg")
     assert len(paper["algorithms"]) == 13
-    assert set(paper["datasets"]) == {name for name, card in CARDS.items() if card.module == "folders"}
+    assert set(paper["datasets"]) == {name for name, card in CARDS.items() if card.path == FOLDERS}
     assert json.loads(paper["hparams"]) == {"resnet18": True}
 
 

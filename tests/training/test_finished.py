@@ -100,11 +100,11 @@ def test_other_data_are_refused(tmp_path, image_folder, capsys, change, state):
 
 def test_a_checkpoint_on_other_data_is_refused(tmp_path, monkeypatch, capsys):
     """Also where no record was written yet."""
-    from domainbed_adm.datasets import debug
+    from domainbed_adm.datasets import in_memory
 
     train_killed(monkeypatch, 2, tmp_path / "broken", "SAM", "--checkpoint_every", "1")
     (tmp_path / "broken/results.jsonl").unlink()
-    monkeypatch.setattr(debug, "_IMAGES", 15)
+    monkeypatch.setattr(in_memory, "_IMAGES", 15)
     assert train(tmp_path / "broken", "SAM") == 2
     assert "samples ([16, 16, 16] there, [15, 15, 15] here)" in capsys.readouterr().err
 
