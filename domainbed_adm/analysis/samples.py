@@ -21,7 +21,7 @@ from domainbed_adm.datasets.base import Environment, MultipleDomainDataset
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.disk import writing
 from domainbed_adm.system.seeding import seed_hash
-from domainbed_adm.training.splits import Splits
+from domainbed_adm.training.batches import Splits
 
 #: Images of each domain where the user does not say.
 DEFAULT_SIZE = 256

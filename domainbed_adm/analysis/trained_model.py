@@ -22,9 +22,9 @@ from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.side_effects import as_trained, has_moving_batch_norm
 from domainbed_adm.recorded_run import IDENTITY, Run
+from domainbed_adm.training.batches import split_environments
 from domainbed_adm.training.model_file import load_model, restore_algorithm
 from domainbed_adm.training.setup import check_test_envs
-from domainbed_adm.training.splits import split_environments
 
 #: Hparams that decide what the images of our datasets are, beside augmentation, which no analysis sees.
 _READ = ("image_size", "image_channels")

@@ -51,8 +51,8 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(args.output_dir)
     try:
         with terminate_as_interrupt(), run_lock(folder, needed=False):
-            from domainbed_adm.training.checkpoint_file import saved_step  # after parsing: --help loads no torch
-            from domainbed_adm.training.loop import train
+            from domainbed_adm.training.loop import train  # after parsing: --help loads no torch
+            from domainbed_adm.training.resume import saved_step
             from domainbed_adm.training.setup import set_up
 
             try:

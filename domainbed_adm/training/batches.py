@@ -1,4 +1,4 @@
-"""The batches of a run: those of training steps and evaluations, and the order in which the loop takes them.
+"""The batches of a run: the splits they come from, those of training steps and evaluations, and their order.
 
 What a batch holds is a function of its task alone: the samples of step t and their augmentation come from a
 counter-based generator keyed by (seed, environment, t), whoever loads them and wherever the run was taken up again.
@@ -6,7 +6,8 @@ counter-based generator keyed by (seed, environment, t), whoever loads them and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,10 +19,52 @@ from torch.utils.data import Dataset
 from domainbed_adm.algorithms import Minibatch
 from domainbed_adm.datasets.base import Environment, Item, to_inputs
 from domainbed_adm.datasets.cards import Normalization
-from domainbed_adm.system.seeding import draw_indices, raw_stream
-from domainbed_adm.training.splits import Splits, class_balanced_weights
+from domainbed_adm.system.seeding import draw_indices, raw_stream, seed_hash
 
 EVALUATION_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Positions in one environment: ``in_`` to train on, ``out`` to select by, ``uda`` unlabeled for adaptation."""
+
+    in_: list[int]
+    out: list[int]
+    uda: list[int]
+
+
+def split_environments(
+    lengths: Sequence[int],
+    test_envs: Sequence[int],
+    trial_seed: int,
+    holdout_fraction: float,
+    uda_holdout_fraction: float = 0.0,
+) -> list[Splits]:
+    """Split every environment, DomainBed's index for index; both fractions are in [0, 1).
+
+    The out-split is ``holdout_fraction`` of the samples; a test environment's uda-split is ``uda_holdout_fraction`` of
+    the rest. Positions are shuffled by ``seed_hash(trial_seed, environment)``.
+    """
+
+    def split(keys: list[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+        order = list(range(len(keys)))
+        np.random.RandomState(seed).shuffle(order)
+        cut = int(len(keys) * fraction)
+        return [keys[i] for i in order[:cut]], [keys[i] for i in order[cut:]]
+
+    splits = []
+    for i, length in enumerate(lengths):
+        seed = seed_hash(trial_seed, i)
+        out, in_ = split(list(range(length)), holdout_fraction, seed)
+        uda, in_ = split(in_, uda_holdout_fraction, seed) if i in test_envs else ([], in_)
+        splits.append(Splits(in_, out, uda))
+    return splits
+
+
+def class_balanced_weights(targets: Sequence[int] | np.ndarray, keys: Sequence[int]) -> np.ndarray:
+    """Sampling weights of these positions; each class among them has the same probability: 1 / (its size * classes)."""
+    _, group, sizes = np.unique(np.asarray(targets)[keys], return_inverse=True, return_counts=True)
+    return np.asarray(1 / (sizes[group] * len(sizes)))
 
 
 @dataclass(frozen=True)
@@ -50,13 +93,11 @@ class Batch:
     Three tensors, however many domains there are: each that crosses from a loading process costs an open file.
 
     Attributes:
-        task: whose batch it is.
         x: inputs, shape (B, *input_shape): float32, or uint8 pixels that are normalised on the device.
         y: class indices, int64 of shape (B,).
         index: int64 of shape (B,), which sample of the training set each is, unique over all environments.
         sizes: samples of each domain, in order; their sum is B.
         unlabeled: how many of the domains, the last ones, are test domains that domain adaptation sees the inputs of.
-        normalization: of pixels.
     """
 
     task: Task
@@ -66,11 +107,6 @@ class Batch:
     sizes: list[int]
     unlabeled: int
     normalization: Normalization | None
-
-    @property
-    def tensors(self) -> list[Any]:
-        """All of them; torch states no types for sharing them."""
-        return [self.x, self.y, self.index]
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, for transfers beside computation."""
@@ -93,7 +129,7 @@ class Batch:
 
 
 class TaskDataset(Dataset[Batch]):
-    """Loads the batch of a task; see the module's docstring."""
+    """Loads the batch of a task."""
 
     def __init__(
         self,
@@ -112,19 +148,13 @@ class TaskDataset(Dataset[Batch]):
         self.class_weights = {i: class_balanced_weights(environments[i].targets, splits[i].in_) for i in balanced}
 
     def __getitem__(self, task: Task) -> Batch:
+        positions: dict[int, Sequence[int]]
         if isinstance(task, EvaluateTask):
-            return self._load(task, {task.environment: task.keys})
-        drawn = {i: self._draw(task, i, self.splits[i].in_) for i in self.sources}
-        drawn |= {i: self._draw(task, i, self.splits[i].uda) for i in self.adapted}
-        return self._load(task, drawn, len(self.adapted))
-
-    def _draw(self, task: TrainTask, environment: int, keys: list[int]) -> list[int]:
-        """The ``batch_size`` positions of a step among these."""
-        weights, key = self.class_weights.get(environment), ("minibatch", self.seed, environment, task.step)
-        return [keys[i] for i in draw_indices(self.batch_size, len(keys), weights, *key)]
-
-    def _load(self, task: Task, positions: Mapping[int, Sequence[int]], unlabeled: int = 0) -> Batch:
-        """Load these positions of these environments."""
+            positions, unlabeled = {task.environment: task.keys}, 0
+        else:
+            positions = {i: self._draw(task, i, self.splits[i].in_) for i in self.sources}
+            positions |= {i: self._draw(task, i, self.splits[i].uda) for i in self.adapted}
+            unlabeled = len(self.adapted)
         items = [item for i, keys in positions.items() for item in self._items(task, i, keys)]
         return Batch(
             task,
@@ -135,6 +165,10 @@ class TaskDataset(Dataset[Batch]):
             unlabeled,
             self.environments[0].normalization,
         )
+
+    def _draw(self, task: TrainTask, environment: int, keys: list[int]) -> list[int]:
+        weights, key = self.class_weights.get(environment), ("minibatch", self.seed, environment, task.step)
+        return [keys[i] for i in draw_indices(self.batch_size, len(keys), weights, *key)]
 
     def _items(self, task: Task, number: int, keys: Sequence[int]) -> list[Item]:
         environment = self.environments[number]
@@ -176,3 +210,22 @@ class Schedule:
             yield TrainTask(step)
             if self.is_checkpoint(step):
                 yield from self.evaluation
+
+
+def accuracies(algorithm: Any, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
+    """The fraction of right predictions by split, such as ``{"env0_in": 0.93}``; empty splits are left out.
+
+    The batches are an evaluation's, in any order. The algorithm is in evaluation mode meanwhile, then in training mode.
+    """
+    right: dict[str, Tensor] = {}
+    seen = Counter[str]()
+    algorithm.eval()
+    with torch.no_grad():
+        for batch in batches:
+            assert isinstance(batch.task, EvaluateTask)
+            name, y = batch.task.name, batch.y.to(device, non_blocking=True)
+            right[name] = right.get(name, 0) + (algorithm.predict(batch.inputs(device)).argmax(1) == y).sum()
+            seen[name] += len(y)
+    algorithm.train()
+    counts = torch.stack(list(right.values())).tolist()  # the host waits for the device once
+    return {name: count / seen[name] for name, count in zip(right, counts, strict=True)}

@@ -18,7 +18,7 @@ with its input gradient, a pass in evaluation mode), and the forward passes of e
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -107,21 +107,17 @@ def load_trace(path: Path) -> Trace:
 
 
 class DifficultyTracer:
-    """Scores the run's sample when asked, and keeps the file up to date.
+    """Scores these images of the run when asked, and keeps the file up to date.
 
-    Args:
-        run: the run.
-        path: the ``difficulty.npz`` to write; an earlier part of the same run there is continued.
-        size: number of images; None for ``DEFAULT_SIZE`` or all that there are.
-        next_step: where the run goes on; later checkpoints in the file are dropped.
+    An earlier part of the same run in the file is continued, its checkpoints from ``next_step`` on are dropped.
 
     Raises:
-        UserError: there are not so many images, or the file there is another trace's.
+        UserError: the file there is another trace's.
     """
 
-    def __init__(self, run: Setup, path: Path, size: int | None, next_step: int) -> None:
+    def __init__(self, run: Setup, path: Path, images: list[tuple[int, int]], next_step: int) -> None:
         self.run, self.path = run, path
-        images, difficulties = choose_sample(run, size), traced_difficulties(run)
+        difficulties = _traced_difficulties(run)
         self.trace = Trace.begin(images, difficulties)
         if path.exists() and next_step:
             earlier = load_trace(path)
@@ -139,22 +135,17 @@ class DifficultyTracer:
 
     def observe(self, step: int) -> dict[str, np.ndarray]:
         """Score the sample after this step, write the file, and return the scores by difficulty, each of shape (N,)."""
-        parts = [self._score(x, y) for x, y in self._minibatches()]
+        # equal parts of about a training batch, each with the domains in equal shares
+        count = max(1, len(self._y) // (len(self.run.sources) * self.run.hparams["batch_size"]))
+        minibatches = zip(self._x.tensor_split(count), self._y.tensor_split(count), strict=True)
+        parts = [self._score(x.to(self.run.device), y.to(self.run.device)) for x, y in minibatches]
         scores = {name: torch.cat([part[name] for part in parts]).cpu().numpy() for name in parts[0]}
         correct = scores.pop("correct")
         self.trace = self.trace.with_checkpoint(step, scores, correct)
         self.trace.save(self.path)
         return scores
 
-    def _minibatches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The sample in equal parts of about a training batch, each with the domains in equal shares."""
-        sources = len(self.run.splits) - len(self.run.args["test_envs"])
-        parts = max(1, len(self._y) // (sources * self.run.hparams["batch_size"]))
-        for x, y in zip(self._x.tensor_split(parts), self._y.tensor_split(parts), strict=True):
-            yield x.to(self.run.device), y.to(self.run.device)
-
     def _score(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Scores by difficulty, and ``correct``, each of shape (B,)."""
         algorithm = self.run.algorithm
         with RandomState({x.device}).replayed():
             with as_trained(algorithm):
@@ -167,7 +158,7 @@ class DifficultyTracer:
         return scores | {"correct": correct}
 
 
-def traced_difficulties(run: Setup) -> dict[str, Difficulty]:
+def _traced_difficulties(run: Setup) -> dict[str, Difficulty]:
     """Every difficulty there is by name, with the run's hparams or their defaults; estimates as ``ADM_linear``."""
     std = run.dataset.normalization.std if run.dataset.normalization else None
     found = {}
@@ -192,9 +183,8 @@ def choose_sample(run: Setup, size: int | None) -> list[tuple[int, int]]:
     Raises:
         UserError: there are not so many images, or fewer than two.
     """
-    sources = [i for i in range(len(run.splits)) if i not in run.args["test_envs"]]
     shuffled = []
-    for i in sources:
+    for i in run.sources:
         keys = np.array(run.splits[i].in_)
         order = np.argsort(raw_stream(len(keys), "difficulty trace", run.args["trial_seed"], i), kind="stable")
         shuffled.append([(i, int(key)) for key in keys[order]])

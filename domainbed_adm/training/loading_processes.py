@@ -27,20 +27,13 @@ from domainbed_adm.errors import LoadingError, UserError, one_line
 from domainbed_adm.system.process import ENDING, held_back
 from domainbed_adm.training.batches import Batch, Schedule, Task, TaskDataset
 
-_SHARED = "/dev/shm"
 #: Where fewer files may be open, torch's own threads and processes fail, each with a traceback.
 _LEAST_FILES, _FILES_OF_WORKER = 32, 16
 _TOO_MANY_FILES = "too many open files: raise the limit (ulimit -n 4096), or give --workers 0"
 
 
 def open_stream(tasks: TaskDataset, schedule: Schedule, workers: int, pin_memory: bool) -> Iterator[Batch]:
-    """Yield the batches of the schedule's tasks in order.
-
-    Args:
-        tasks: loads one task.
-        schedule: which ones.
-        workers: processes that load; 0 loads in this one.
-        pin_memory: whether to place batches in page-locked memory.
+    """Yield the batches of the schedule's tasks in order, loaded by ``workers`` processes, or in this one for 0.
 
     Raises:
         UserError: a sample cannot be loaded, the message names it; or there is no shared memory to hand batches over,
@@ -74,10 +67,10 @@ class _Shared(Dataset["Batch | str"]):
         self.tasks = tasks
 
     def __getitem__(self, task: Task) -> Batch | str:
-        tensors: list[Any] = []
+        tensors: list[Any] = []  # torch states no types for sharing them
         try:
             batch = self.tasks[task]
-            tensors = batch.tensors
+            tensors = [batch.x, batch.y, batch.index]
             for tensor in tensors:
                 if tensor.numel():
                     tensor.share_memory_()
@@ -98,10 +91,10 @@ def _refused(error: RuntimeError | OSError, n_bytes: int = 0) -> str:
         return "the path of TMPDIR is too long for a socket: set a shorter one, or give --workers 0"
     if not n_bytes or not any(sign in str(error) for sign in ("No space left", "Cannot allocate")):
         return f"cannot start processes that load data ({one_line(error)}): give --workers 0"
-    disk = shutil.disk_usage(_SHARED)
+    disk = shutil.disk_usage("/dev/shm")
     return (
         f"a batch of {n_bytes / 2**20:.0f} MiB does not fit into the shared memory, {disk.free / 2**20:.0f} of "
-        f"{disk.total / 2**20:.0f} MiB of {_SHARED} are free: give --workers 0, a lower hparam batch_size, or more of "
+        f"{disk.total / 2**20:.0f} MiB of /dev/shm are free: give --workers 0, a lower hparam batch_size, or more of "
         "it (docker run --shm-size=2g)"
     )
 

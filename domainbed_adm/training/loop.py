@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,20 +16,15 @@ import torch
 
 from domainbed_adm import hparams_registry, records
 from domainbed_adm.errors import NonFiniteError
-from domainbed_adm.run_files import CHECKPOINT, DIFFICULTY, DONE, MODEL, RESULTS, model_of_step
+from domainbed_adm.run_files import CHECKPOINT, DIFFICULTY, DIVERGED, DONE, MODEL, RESULTS, model_of_step
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.disk import replacing
-from domainbed_adm.training import failures
-from domainbed_adm.training.batches import Batch, Schedule, TaskDataset, evaluation_tasks
-from domainbed_adm.training.checkpoint_file import Position, save_position
-from domainbed_adm.training.evaluation import accuracies
-from domainbed_adm.training.folder import claim, find_position, is_finished
+from domainbed_adm.training.batches import Batch, Schedule, TaskDataset, accuracies, evaluation_tasks
 from domainbed_adm.training.loading_processes import open_stream
 from domainbed_adm.training.model_file import save_model
-from domainbed_adm.training.observers import check_observers, observing, warn_of_trace
-from domainbed_adm.training.output import teed
-from domainbed_adm.training.provenance import provenance
-from domainbed_adm.training.setup import Setup
+from domainbed_adm.training.observers import check_observers, observing, teed, warn_of_trace
+from domainbed_adm.training.resume import Position, claim, find_position, is_finished, provenance, save_position
+from domainbed_adm.training.setup import Setup, torch_errors_explained
 
 #: After so many seconds without a line one says how far the run is.
 _SILENCE = 30.0
@@ -37,12 +34,7 @@ def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
     """Train, and leave DomainBed's files in ``output_dir``: out.txt, err.txt, results.jsonl, model.pkl, done.
 
     A run that was broken off goes on from its last checkpoint and ends as if it had never stopped, on a CPU bit for
-    bit.
-
-    Args:
-        run: from ``set_up``.
-        output_dir: made where absent.
-        restart: whether to remove an earlier run there and begin anew.
+    bit; with ``restart`` an earlier run there is removed.
 
     Raises:
         UserError: ``output_dir`` cannot be written, or holds another run, or a flag asks what cannot be had; also with
@@ -86,14 +78,8 @@ def _steps(
     run: Setup, output_dir: Path, progress: _Progress, position: Position, observe: Callable[[records.Record], None]
 ) -> None:
     args, hparams = run.args, run.hparams
-    tasks = TaskDataset(
-        run.dataset.datasets,
-        run.splits,
-        args["test_envs"],
-        hparams["batch_size"],
-        args["seed"],
-        hparams["class_balanced"],
-    )
+    sampling = args["test_envs"], hparams["batch_size"], args["seed"], hparams["class_balanced"]
+    tasks = TaskDataset(run.dataset.datasets, run.splits, *sampling)
     schedule = Schedule(run.n_steps, run.checkpoint_freq, evaluation_tasks(run.splits), position.next_step)
     batches = open_stream(tasks, schedule, run.workers, pin_memory=run.device.type == "cuda")
     origin = provenance(run)
@@ -101,7 +87,7 @@ def _steps(
     save_every = args["checkpoint_every"]
     last_record = run.start_time
     for step in range(position.next_step, run.n_steps):
-        with failures.explained(run, step, output_dir):
+        with _explained(run, step, output_dir):
             figures = _step(run, batches)
             for name, value in figures.items():
                 position.since_record.setdefault(name, []).append(float(value))
@@ -152,6 +138,22 @@ def _shown(batches: Iterator[Batch], run: Setup, schedule: Schedule, step: int, 
     progress.bar.advance(0, "")
 
 
+@contextmanager
+def _explained(run: Setup, step: int, output_dir: Path) -> Iterator[None]:
+    try:
+        with torch_errors_explained(run.in_words(step)):
+            yield
+    except NonFiniteError as error:
+        about = {name: run.args[name] for name in ("algorithm", "dataset", "test_envs", "seed", "trial_seed")}
+        report = {"step": step, "error": str(error), **about, "hparams": run.hparams}
+        with replacing(output_dir / DIVERGED) as file:
+            file.write(json.dumps(report, indent=1, sort_keys=True).encode() + b"\n")
+        raise NonFiniteError(
+            f"{run.args['algorithm']} on {run.args['dataset']}, step {step}: {error} (lr {run.hparams['lr']:g}; "
+            f"see {output_dir / DIVERGED})"
+        ) from error
+
+
 def _mean(values: list[float]) -> float:
     """Mean of what is a number: the rank correlation of equal scores is none."""
     numbers = [value for value in values if not math.isnan(value)]
@@ -176,8 +178,7 @@ def _step(run: Setup, batches: Iterator[Batch]) -> dict[str, float]:
 
 def _summary(run: Setup, schedule: Schedule, record: records.Record, evaluation_time: float) -> str:
     """One line for people: where the run is, mean accuracies, and when it may end, evaluations included."""
-    step, step_time, test_envs = record["step"], record["step_time"], run.args["test_envs"]
-    sources = [i for i in range(len(run.splits)) if i not in test_envs]
+    step, step_time, sources, test_envs = record["step"], record["step_time"], run.sources, run.args["test_envs"]
 
     def mean(environments: list[int], kind: str) -> str:
         values = [record[f"env{i}_{kind}_acc"] for i in environments if record[f"env{i}_{kind}_acc"] is not None]
@@ -198,7 +199,7 @@ def _model_contents(run: Setup) -> dict[str, Any]:
         "args": run.args,
         "model_input_shape": run.dataset.input_shape,
         "model_num_classes": run.dataset.num_classes,
-        "model_num_domains": run.n_sources,
+        "model_num_domains": len(run.sources),
         "model_hparams": run.hparams,
         "model_dict": run.algorithm.state_dict(),
         "classes": run.dataset.classes,

@@ -1,20 +1,25 @@
-"""``model.pkl``: DomainBed's keys, and what ``predict`` needs; plain values and tensors, so that no code is loaded."""
+"""``model.pkl``: DomainBed's keys, and what ``predict`` needs; plain values and tensors, so that no code is loaded.
+
+Models that DomainBed's own train script saved, ``domainbed-adm upstream train`` too, are read as ours. Its small
+networks are ours layer for layer, but name their layers otherwise; its ResNets have torchvision's names, as ours do.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from domainbed_adm.algorithms import get_algorithm_class
+from domainbed_adm.datasets.cards import IMAGENET
 from domainbed_adm.errors import UserError, one_line
 from domainbed_adm.hparams_registry import every_hparam
 from domainbed_adm.system.disk import replacing
-from domainbed_adm.training import domainbed_model
 
 _KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
 #: What random hparams of DomainBed are made of: NumPy's numbers, which ``weights_only`` refuses without these.
@@ -23,6 +28,15 @@ _NUMPY_NUMBERS = [
     np.dtype,
     *(type(np.dtype(kind)) for kind in (np.float64, np.int64, np.bool_)),
 ]
+#: Our names of the layers of DomainBed's network for 28 px: a convolution, ReLU and GroupNorm each.
+_CNN = {f"conv{i + 1}": str(3 * i) for i in range(4)} | {f"bn{i}": str(3 * i + 2) for i in range(4)}
+_BLOCK = {"bn1": "residual.0", "conv1": "residual.2", "bn2": "residual.3", "conv2": "residual.5"}
+#: And of its network for 32 px: three groups of two blocks.
+_WIDE_RESNET = {"conv1": "0", "bn1": "7"} | {
+    f"layer{i // 2 + 1}.{i % 2}.{theirs}": f"{i + 1}.{ours}"
+    for i in range(6)
+    for theirs, ours in {**_BLOCK, "shortcut.0": "shortcut"}.items()
+}
 
 
 def save_model(path: Path, contents: dict[str, Any]) -> None:
@@ -38,13 +52,9 @@ def save_model(path: Path, contents: dict[str, Any]) -> None:
 def load_model(path: Path | str, mapped: bool = False) -> dict[str, Any]:
     """Read a ``model.pkl``, ours or DomainBed's, tensors to the CPU, executing nothing from the file.
 
-    Args:
-        path: the file.
-        mapped: whether tensors stay on the disk until they are used, where the file's form lets them.
-
-    Returns:
-        DomainBed's keys, and ``classes`` and ``normalization``, None where they are not known, and ``path``; hparams
-        that the file lacks have their defaults.
+    With ``mapped``, tensors stay on the disk until they are used, where the file's form lets them. The dict has
+    DomainBed's keys, and ``classes`` and ``normalization``, None where they are not known, and ``path``; hparams that
+    the file lacks have their defaults.
 
     Raises:
         UserError: there is no such file, or it is no model.
@@ -54,7 +64,7 @@ def load_model(path: Path | str, mapped: bool = False) -> dict[str, Any]:
         raise UserError(f"no file {path}: --model is the model.pkl in the output_dir of a finished run")
     contents = load_tensors(path, _KEYS, mapped=mapped)
     if "classes" not in contents:
-        contents = domainbed_model.as_ours(contents)
+        contents = _as_ours(contents)
     defaults = {name: hparam.default for name, hparam in every_hparam().items()}
     return contents | {"path": str(path), "model_hparams": defaults | contents["model_hparams"]}
 
@@ -62,17 +72,9 @@ def load_model(path: Path | str, mapped: bool = False) -> dict[str, Any]:
 def load_tensors(path: Path, needed: Sequence[str], advice: str = "", mapped: bool = False) -> dict[str, Any]:
     """Read a dict of tensors and plain values that ``torch.save`` wrote, executing nothing from the file.
 
-    Args:
-        path: the file.
-        needed: keys that it must have.
-        advice: what to do where it cannot be read, for the message.
-        mapped: as of :func:`load_model`.
-
-    Returns:
-        The dict, its tensors on the CPU.
-
     Raises:
-        UserError: the file is damaged, wants to run code, or lacks a key.
+        UserError: the file is damaged, wants to run code, or lacks a key that is ``needed``; the message ends with the
+            ``advice``.
     """
     fault = None
     try:
@@ -87,24 +89,46 @@ def load_tensors(path: Path, needed: Sequence[str], advice: str = "", mapped: bo
     return dict(contents)
 
 
-def restore_algorithm(contents: dict[str, Any]) -> Any:
-    """Rebuild the trained algorithm, in evaluation mode.
+def _as_ours(contents: dict[str, Any]) -> dict[str, Any]:
+    hparams, shape = contents["model_hparams"], tuple(contents["model_input_shape"])
+    others = [name for name in ("vit", "dinov2") if hparams.get(name)]
+    if others:
+        raise UserError(
+            f"this model has a network of DomainBed's that domainbed-adm does not have (hparam {others[0]}): only "
+            "DomainBed's own code can use it"
+        )
+    # DomainBed normalises each dataset of image files by ImageNet's mean and deviation, and no other.
+    from_files = shape == (3, 224, 224) and not contents["args"].get("dataset", "").startswith("Debug")
+    return {
+        **contents,
+        "classes": None,
+        "normalization": [list(IMAGENET.mean), list(IMAGENET.std)] if from_files else None,
+        "model_dict": _renamed(contents["model_dict"], {28: _CNN, 32: _WIDE_RESNET}.get(shape[1], {})),
+    }
 
-    Args:
-        contents: from :func:`load_model`.
+
+def _renamed(weights: Mapping[str, Tensor], layers: Mapping[str, str]) -> dict[str, Tensor]:
+    """DomainBed's featurizer has the layers itself, ours has a network that has them."""
+    renamed = {}
+    for name, value in weights.items():
+        root = next((root for root in ("featurizer.", "network.0.") if name.startswith(root)), None)
+        layer, _, tensor = name.removeprefix(root or "").rpartition(".")
+        renamed[f"{root}network.{layers[layer]}.{tensor}" if root and layer in layers else name] = value
+    return renamed
+
+
+def restore_algorithm(contents: dict[str, Any]) -> Any:
+    """Rebuild the trained algorithm of :func:`load_model`'s contents, in evaluation mode.
 
     Raises:
         UserError: its algorithm is unknown, cannot be made, or has tensors of other names or shapes than the file; the
             message names them.
     """
     path, name = contents["path"], contents["args"]["algorithm"]
+    hparams = contents["model_hparams"] | {"pretrained": False}
+    sizes = [contents[f"model_{key}"] for key in ("input_shape", "num_classes", "num_domains")]
     try:
-        algorithm = get_algorithm_class(name)(
-            contents["model_input_shape"],
-            contents["model_num_classes"],
-            contents["model_num_domains"],
-            {**contents["model_hparams"], "pretrained": False},
-        )
+        algorithm = get_algorithm_class(name)(*sizes, hparams)
         algorithm.load_state_dict(contents["model_dict"])
     except (UserError, RuntimeError, MemoryError) as error:
         raise UserError(f"{path}: cannot make {name} with these weights: {one_line(error)}") from error

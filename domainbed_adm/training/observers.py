@@ -1,5 +1,6 @@
-"""What is looked at beside training, at each checkpoint, where a flag asks for it; none of it changes the run.
+"""What is kept of a run beside its records: what it prints, and, where a flag asks for it, what its checkpoints show.
 
+None of it changes the run. ``out.txt`` and ``err.txt`` have what is printed.
 ``tensorboard/`` has the figures of each record as scalars, and histograms of the traced difficulties. Its tags are
 those of DomainBed's forks: ``te_<held-out environments>/summary/<figure>`` and ``.../all/env0_in_acc``; histograms are
 ``.../difficulty/<measure>``.
@@ -8,21 +9,22 @@ those of DomainBed's forks: ``te_<held-out environments>/summary/<figure>`` and 
 from __future__ import annotations
 
 import math
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import closing, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
-from domainbed_adm.errors import UserError
+from domainbed_adm.errors import LoadingError, NonFiniteError, UserError
 from domainbed_adm.records import Record
-from domainbed_adm.run_files import DIFFICULTY, TENSORBOARD
+from domainbed_adm.run_files import DIFFICULTY, ERR, OUT, TENSORBOARD
 from domainbed_adm.system.console import warn
 from domainbed_adm.system.disk import writing
 from domainbed_adm.training.difficulty_trace import DifficultyTracer, choose_sample, load_trace
-from domainbed_adm.training.folder import checkpoints_before
 from domainbed_adm.training.setup import Setup
 
 _LEFT_OUT = "and analyze difficulty and report leave it out"
@@ -39,26 +41,26 @@ def check_observers(run: Setup) -> None:
             import tensorboard  # noqa: F401
         except ImportError as error:
             raise UserError("--tensorboard needs tensorboard: pip install tensorboard") from error
-    if _traces(run):
-        choose_sample(run, _size(run))
+    _images_to_trace(run)
 
 
 def warn_of_trace(run: Setup, path: Path) -> None:
     """Say where the ``difficulty.npz`` of a finished run is not the trace that is asked for."""
-    fault = None
-    if _traces(run) and not path.exists():
-        fault = "it was trained without --trace_difficulty"
-    elif _traces(run):
-        try:
-            trace = load_trace(path)
-            if trace.images != choose_sample(run, _size(run)):
-                fault = f"{path} traces {len(trace.sample)} images, other ones than asked for"
-            elif trace.step.tolist() != checkpoints_before(run, run.n_steps):
-                fault = f"{path} lacks checkpoints, {_LEFT_OUT}"
-        except UserError as error:
-            fault = str(error)
-    if fault:
-        warn(f"{fault}; --restart redoes the run with the trace asked for")
+    if not (images := _images_to_trace(run)):
+        return
+    try:
+        trace = load_trace(path) if path.exists() else None
+        if trace is None:
+            fault = "it was trained without --trace_difficulty"
+        elif trace.images != images:
+            fault = f"{path} traces {len(trace.sample)} images, other ones than asked for"
+        elif trace.step.tolist() != run.checkpoints_before(run.n_steps):
+            fault = f"{path} lacks checkpoints, {_LEFT_OUT}"
+        else:
+            return
+    except UserError as error:
+        fault = str(error)
+    warn(f"{fault}; --restart redoes the run with the trace asked for")
 
 
 @contextmanager
@@ -70,9 +72,9 @@ def observing(run: Setup, output_dir: Path, next_step: int) -> Iterator[Callable
     """
     tracer = None
     path = output_dir / DIFFICULTY
-    if _traces(run):
-        tracer = DifficultyTracer(run, path, _size(run), next_step)
-        if tracer.trace.step.tolist() != checkpoints_before(run, next_step):
+    if images := _images_to_trace(run):
+        tracer = DifficultyTracer(run, path, images, next_step)
+        if tracer.trace.step.tolist() != run.checkpoints_before(next_step):
             warn(f"{path} lacks checkpoints before step {next_step}, {_LEFT_OUT}; --restart traces all")
     elif path.exists():
         warn(f"{path} ends, as the run goes on without --trace_difficulty, {_LEFT_OUT}: give the flag to go on with it")
@@ -86,14 +88,10 @@ def observing(run: Setup, output_dir: Path, next_step: int) -> Iterator[Callable
         yield observe
 
 
-def _traces(run: Setup) -> bool:
-    """Whether the difficulty is traced."""
-    return run.trace_difficulty is not None or run.tensorboard
-
-
-def _size(run: Setup) -> int | None:
-    """The number of images asked for; None for the default."""
-    return None if run.trace_difficulty is True else run.trace_difficulty
+def _images_to_trace(run: Setup) -> list[tuple[int, int]]:
+    if run.trace_difficulty is None and not run.tensorboard:
+        return []
+    return choose_sample(run, None if run.trace_difficulty is True else run.trace_difficulty)
 
 
 @contextmanager
@@ -102,10 +100,7 @@ def tensorboard_events(
 ) -> Iterator[Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], None]]:
     """Within the block, a function that adds a record's numbers, and a histogram of each measure's finite scores.
 
-    Args:
-        run: the run.
-        folder: where; made where absent.
-        next_step: where the run goes on; TensorBoard shows nothing that was written for later steps.
+    TensorBoard then shows nothing that was written earlier for steps from ``next_step`` on.
 
     Raises:
         UserError: the system refuses to write; an error of the block goes first.
@@ -151,3 +146,45 @@ def _no_traceback_of_the_writing_thread() -> Iterator[None]:
         yield
     finally:
         threading.excepthook = before
+
+
+class _Tee:
+    """Writes to a stream and at once to the end of a file, where what cannot be encoded, of a name say, is escaped."""
+
+    def __init__(self, stream: TextIO, path: Path) -> None:
+        self._stream, self._path = stream, path
+        with writing(path):
+            self._file = path.open("ab", buffering=0)
+
+    def write(self, text: str) -> int:
+        with writing(self._path):
+            self.log(text)
+        return self._stream.write(text)
+
+    def log(self, text: str) -> None:
+        self._file.write(text.encode("utf-8", "backslashreplace"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+@contextmanager
+def teed(output_dir: Path) -> Iterator[None]:
+    """Within the block, what is printed also goes to out.txt and err.txt, an error to err.txt."""
+    with (
+        closing(_Tee(sys.stdout, output_dir / OUT)) as out,
+        closing(_Tee(sys.stderr, output_dir / ERR)) as err,
+        redirect_stdout(out),
+        redirect_stderr(err),
+    ):
+        try:
+            yield
+        except BaseException as error:
+            expected = isinstance(error, (UserError, NonFiniteError, LoadingError))
+            told = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) if expected else ""
+            with suppress(OSError):  # as far as there is room
+                err.log(f"{told}\n" if told else traceback.format_exc())
+            raise

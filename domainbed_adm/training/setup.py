@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,8 +22,9 @@ from domainbed_adm.run_args import RunArgs
 from domainbed_adm.system.console import warn
 from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count
 from domainbed_adm.system.seeding import seed_hash
-from domainbed_adm.training.failures import torch_errors_explained
-from domainbed_adm.training.splits import Splits, split_environments
+from domainbed_adm.training.batches import Schedule, Splits, split_environments
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 @dataclass
@@ -51,14 +53,45 @@ class Setup:
         """What is run, on how much data at a time, for messages."""
         return (
             f"{self.args['algorithm']} on {self.args['dataset']}{'' if step is None else f', step {step}'}, "
-            f"{self.n_sources} domains x batch_size {self.hparams['batch_size']}, "
+            f"{len(self.sources)} domains x batch_size {self.hparams['batch_size']}, "
             f"inputs {tuple(self.dataset.input_shape)}, on {self.device}"
         )
 
     @property
-    def n_sources(self) -> int:
-        """Number of environments to train on."""
-        return len(self.dataset) - len(self.args["test_envs"])
+    def sources(self) -> list[int]:
+        """The environments to train on."""
+        return [i for i in range(len(self.dataset)) if i not in self.args["test_envs"]]
+
+    def checkpoints_before(self, next_step: int) -> list[int]:
+        """The steps that are recorded before ``next_step``."""
+        schedule = Schedule(self.n_steps, self.checkpoint_freq, ())
+        return [step for step in range(next_step) if schedule.is_checkpoint(step)]
+
+
+@contextmanager
+def torch_errors_explained(what: str) -> Iterator[None]:
+    """Within the block, what torch says of too little memory, or of a batch too small for BatchNorm, is one line.
+
+    Raises:
+        UserError: it said so; the message says which hparam to change.
+        MemoryError: never; it becomes a UserError.
+        RuntimeError: as raised, where it is another.
+        ValueError: as raised, where it is another.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, ValueError) as error:
+        no_memory = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
+        if no_memory or any(sign in str(error) for sign in _NO_MEMORY):
+            raise UserError(
+                f"out of memory: {what}: lower the hparam batch_size (or image_size), or take a smaller network"
+            ) from error
+        if str(error).startswith("Expected more than 1 value per channel when training"):
+            raise UserError(
+                f"{what}: BatchNorm needs more than one value of each channel in a batch: raise the hparam batch_size, "
+                "or set freeze_bn to true"
+            ) from error
+        raise
 
 
 def set_up(args: RunArgs) -> Setup:
@@ -70,7 +103,10 @@ def set_up(args: RunArgs) -> Setup:
     start_time = time.monotonic()
     torch.set_num_threads(args.threads)
     hparams = choose_hparams(args)
-    _seed_everything(args.seed)
+    random.seed(args.seed)
+    np.random.seed(args.seed % 2**32)
+    torch.manual_seed(args.seed)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     dataset = get_dataset_class(args.dataset)(args.data_dir, list(args.test_envs), hparams)
     check_test_envs(args.test_envs, dataset.environments)
     n_steps = args.steps or dataset.N_STEPS
@@ -79,7 +115,7 @@ def set_up(args: RunArgs) -> Setup:
     hparams |= {name: value for name, value in (("total_steps", n_steps), ("input_std", std)) if name in hparams}
     lengths = [len(environment) for environment in dataset.datasets]
     splits = split_environments(
-        lengths, list(args.test_envs), args.trial_seed, args.holdout_fraction, args.uda_holdout_fraction
+        lengths, args.test_envs, args.trial_seed, args.holdout_fraction, args.uda_holdout_fraction
     )
     if args.task == "domain_adaptation" and not any(split.uda for split in splits):
         raise UserError("task domain_adaptation needs unlabeled samples: give --uda_holdout_fraction above 0")
@@ -99,7 +135,7 @@ def set_up(args: RunArgs) -> Setup:
     )
     make = get_algorithm_class(args.algorithm)
     with torch_errors_explained(run.in_words()):
-        run.algorithm = make(dataset.input_shape, dataset.num_classes, run.n_sources, hparams).to(run.device)
+        run.algorithm = make(dataset.input_shape, dataset.num_classes, len(run.sources), hparams).to(run.device)
     return run
 
 
@@ -123,25 +159,22 @@ def check_test_envs(test_envs: Sequence[int], environments: list[str]) -> None:
 
 def choose_hparams(args: RunArgs) -> dict[str, Any]:
     """The defaults, or the random draw of ``--hparams_seed``, with the values of ``--hparams`` over them."""
+    names = args.algorithm, args.dataset
     if args.hparams_seed == 0:
-        hparams = hparams_registry.default_hparams(args.algorithm, args.dataset)
+        hparams = hparams_registry.default_hparams(*names)
     else:
-        seed = seed_hash(args.hparams_seed, args.trial_seed)
-        hparams = hparams_registry.random_hparams(args.algorithm, args.dataset, seed)
+        hparams = hparams_registry.random_hparams(*names, seed_hash(args.hparams_seed, args.trial_seed))
     chosen = hparams_registry.parse(args.hparams) if args.hparams else {}
-    unused = hparams_registry.override(hparams, chosen, args.algorithm, args.dataset)
+    unused = hparams_registry.override(hparams, chosen, *names)
     if unused:
         warn(f"{args.algorithm} does not read the hparams {', '.join(unused)}: left out")
     return hparams
 
 
 def worker_budget(asked: int | None, deserved: int, environment: Mapping[str, str]) -> int:
-    """Number of loading processes of a run: never more than there are CPUs for it.
+    """Number of loading processes of a run, at most one for each CPU: as asked, else as many as the dataset deserves.
 
-    Args:
-        asked: ``--workers``, or None.
-        deserved: what the dataset deserves; 0 for one in memory.
-        environment: may limit the budget by ``DOMAINBED_ADM_WORKERS``, as a launcher of several runs does.
+    ``DOMAINBED_ADM_WORKERS`` in the environment limits the latter, as a launcher of several runs does.
     """
     cpus = cpu_count()
     if asked is not None:
@@ -150,11 +183,3 @@ def worker_budget(asked: int | None, deserved: int, environment: Mapping[str, st
         return min(asked, cpus)
     limit = environment.get(WORKERS_VARIABLE, "")
     return min(deserved, int(limit) if limit.isdecimal() else cpus, cpus)
-
-
-def _seed_everything(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.benchmark = False

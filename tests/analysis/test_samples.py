@@ -9,7 +9,7 @@ from domainbed_adm.analysis.mean_loss import MeanLoss
 from domainbed_adm.analysis.samples import POOLED, SOURCE, TEST, draw_samples
 from domainbed_adm.datasets.base import MultipleDomainDataset, TensorEnvironment
 from domainbed_adm.errors import UserError
-from domainbed_adm.training.splits import split_environments
+from domainbed_adm.training.batches import split_environments
 from tests.toys import network
 
 

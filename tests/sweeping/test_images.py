@@ -17,8 +17,7 @@ from domainbed_adm.cli import main
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, Sweep
 from domainbed_adm.sweeping.launchers import LAUNCHERS, Outcome
-from domainbed_adm.training import checkpoint_file as resume
-from domainbed_adm.training import loop
+from domainbed_adm.training import loop, resume
 
 HPARAMS = json.dumps({"image_size": 28, "cnn_width": 8, "batch_size": 4})
 

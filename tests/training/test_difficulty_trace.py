@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.scripts import train
-from domainbed_adm.training.difficulty_trace import DifficultyTracer, Trace, load_trace
+from domainbed_adm.training.difficulty_trace import DifficultyTracer, Trace, choose_sample, load_trace
 from domainbed_adm.training.setup import set_up
 
 MEASURES = ("Loss", "GDM", "ADM", "ADM_linear")
@@ -96,7 +96,7 @@ def test_correctness_is_that_of_evaluation_and_training_goes_on_as_before(tmp_pa
     middle = torch.nn.Sequential(norm, torch.nn.Dropout(0.5))
     run.algorithm.network = torch.nn.Sequential(run.algorithm.featurizer, middle, run.algorithm.classifier).train()
     before = {name: value.clone() for name, value in run.algorithm.state_dict().items()}
-    tracer = DifficultyTracer(run, tmp_path / "difficulty.npz", None, 0)
+    tracer = DifficultyTracer(run, tmp_path / "difficulty.npz", choose_sample(run, None), 0)
     tracer.observe(0)
     assert all(module.training for module in run.algorithm.modules())
     after = run.algorithm.state_dict()

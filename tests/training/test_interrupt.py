@@ -14,7 +14,7 @@ import domainbed_adm
 from domainbed_adm.cli import main
 from domainbed_adm.system.process import terminate_as_interrupt
 from domainbed_adm.training import loop
-from domainbed_adm.training.checkpoint_file import saved_step
+from domainbed_adm.training.resume import saved_step
 
 FLAGS = ["--dataset", "Debug28", "--algorithm", "SAM", "--steps", "100000", "--checkpoint_freq", "100000"]
 FLAGS += ["--checkpoint_every", "1", "--hparams", json.dumps({"cnn_width": 8, "batch_size": 3})]

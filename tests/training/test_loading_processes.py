@@ -15,9 +15,8 @@ import domainbed_adm
 from domainbed_adm.datasets.base import Environment, TensorEnvironment
 from domainbed_adm.errors import LoadingError, UserError
 from domainbed_adm.training import loading_processes
-from domainbed_adm.training.batches import Schedule, TaskDataset, TrainTask
+from domainbed_adm.training.batches import Schedule, TaskDataset, TrainTask, split_environments
 from domainbed_adm.training.loading_processes import open_stream
-from domainbed_adm.training.splits import split_environments
 
 
 def tasks(environments, batch_size=2):

@@ -7,7 +7,7 @@ import pytest
 
 from domainbed_adm.cli import run
 from domainbed_adm.errors import UserError
-from domainbed_adm.training.output import teed
+from domainbed_adm.training.observers import teed
 
 
 def fail(folder):

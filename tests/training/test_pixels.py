@@ -10,9 +10,8 @@ from domainbed_adm.datasets.base import to_inputs
 from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY
 from domainbed_adm.datasets.images import load_image
 from domainbed_adm.system.seeding import raw_stream
-from domainbed_adm.training.batches import Schedule, TaskDataset, TrainTask, evaluation_tasks
+from domainbed_adm.training.batches import Schedule, TaskDataset, TrainTask, evaluation_tasks, split_environments
 from domainbed_adm.training.loading_processes import open_stream
-from domainbed_adm.training.splits import split_environments
 
 SIZE, CPU = 32, torch.device("cpu")
 AUGMENTED = [
@@ -71,7 +70,7 @@ def test_every_input_is_torchvisions_to_the_bit(image_folder, augmentation, chan
 def test_a_batch_takes_a_quarter_of_the_bytes(image_folder):
     batch = tasks(image_folder)[TrainTask(0)]
     assert batch.x.nbytes * 4 == batch.inputs(CPU).nbytes
-    assert sum(tensor.nbytes for tensor in batch.tensors) == (12 + 6) * (3 * SIZE**2 + 2 * 8)
+    assert sum(tensor.nbytes for tensor in (batch.x, batch.y, batch.index)) == (12 + 6) * (3 * SIZE**2 + 2 * 8)
 
 
 @pytest.mark.parametrize("normalization", [None, IMAGENET])

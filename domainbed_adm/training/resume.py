@@ -1,0 +1,221 @@
+"""What ``output_dir`` holds of a run, nothing, a part to go on from, or all of it, and exact resume from that part.
+
+``checkpoint.pkl`` is all that a run is between two steps: the algorithm's state dict (network, F-SAM's mean, remembered
+scores, step count), its optimizers, the figures since the last record, and the states of every random generator. The
+data of a step are a function of the step, so no loader's state is needed.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import domainbed_adm
+from domainbed_adm import records
+from domainbed_adm.errors import UserError, one_line
+from domainbed_adm.run_args import differences, identity
+from domainbed_adm.run_files import CHECKPOINT, DONE, MODEL, RESULTS, TENSORBOARD, files_of_run
+from domainbed_adm.system.console import printable, printable_values
+from domainbed_adm.training.model_file import load_tensors, save_model
+from domainbed_adm.training.setup import Setup
+
+_ADVICE = "--restart redoes the run"
+_KEYS = ("identity", "position", "algorithm", "optimizers", "random")
+
+
+@dataclass
+class Position:
+    """Where a run is: the next step, and the figures of each step since the last record."""
+
+    next_step: int = 0
+    since_record: dict[str, list[float]] = field(default_factory=dict)
+
+
+def claim(output_dir: Path, restart: bool) -> None:
+    """Make sure that a run's files can be written to ``output_dir``; with ``restart``, remove those of an earlier one.
+
+    Raises:
+        UserError: they cannot.
+    """
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        probe = output_dir / ".writable"
+        probe.touch()
+        probe.unlink()
+        if shutil.disk_usage(output_dir).free < 2**20:
+            raise UserError(f"--output_dir {output_dir}: the disk is full")
+        if restart:
+            for path in files_of_run(output_dir):
+                path.unlink(missing_ok=True)
+            shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"--output_dir {output_dir} cannot be written: {error.strerror}") from error
+
+
+def is_finished(run: Setup, output_dir: Path) -> bool:
+    """Whether the run is done, and all that was asked of it is there.
+
+    Raises:
+        UserError: it is done, but its records or its model are lost; or another run is done.
+    """
+    if not (output_dir / DONE).exists():
+        return False
+    _check_recorded(run, output_dir / RESULTS, run.n_steps, "the finished run had")
+    if not run.args["skip_model_save"] and not (output_dir / MODEL).exists():
+        raise UserError(
+            f"{output_dir} holds this run, finished, but no model.pkl (trained with --skip_model_save, or removed): "
+            "--restart redoes the run; with --skip_model_save it is left as it is"
+        )
+    return True
+
+
+def find_position(run: Setup, output_dir: Path) -> Position:
+    """Where to begin: at the checkpoint, records beyond it dropped; else at the start.
+
+    Raises:
+        UserError: the checkpoint cannot be used, records are lost that it counts, or they are another run's.
+    """
+    checkpoint, path = output_dir / CHECKPOINT, output_dir / RESULTS
+    position = _load_position(checkpoint, run) if checkpoint.exists() else Position()
+    _check_recorded(run, path, position.next_step, "the checkpoint counts")
+    if path.exists():
+        records.keep_steps(path, run.checkpoints_before(position.next_step))
+    return position
+
+
+def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> None:
+    runs = records.read_runs(path) if path.exists() else []
+    for other in runs:
+        for made_by in other.provenances or ({},):
+            data = {name: made_by[name] for name in ("environments", "samples", "fingerprints") if name in made_by}
+            difference = _difference(run, identity(other.args, other.hparams) | data)
+            if difference:
+                raise UserError(
+                    f"{path.parent} holds another run: {difference}. Give another --output_dir, or --restart"
+                )
+    expected = set(run.checkpoints_before(next_step))
+    kept = expected.intersection(step for other in runs for step in other.steps.tolist())
+    if kept != expected:
+        raise UserError(
+            f"{path} has {len(kept)} of the {len(expected)} records that {counted}: put the file back, or --restart"
+        )
+
+
+def _difference(run: Setup, theirs: Mapping[str, Any]) -> str | None:
+    """What differs between this run and one of another identity; data that an older file does not state are equal."""
+    theirs, data = dict(theirs), {name: value for name, value in _data(run).items() if name in theirs}
+    before, now = theirs.pop("fingerprints", []), data.pop("fingerprints", [])
+    ours = identity(run.args, run.hparams) | data
+    difference = differences(printable_values(theirs), printable_values(ours))
+    if difference is None and before != now:
+        changed = [name for i, name in enumerate(run.dataset.environments) if before[i : i + 1] != now[i : i + 1]]
+        return printable(f"the images or labels of {', '.join(changed)} have changed")
+    return difference
+
+
+def save_position(path: Path, run: Setup, position: Position) -> None:
+    """Write the checkpoint, over an older one once it is whole and on the disk.
+
+    Raises:
+        UserError: the system refuses; the older one is as it was.
+    """
+    kind, keys, *rest = np.random.get_state(legacy=True)
+    contents = {
+        "identity": identity(run.args, run.hparams) | _data(run),
+        "position": asdict(position),
+        "algorithm": run.algorithm.state_dict(),
+        "optimizers": {name: optimizer.state_dict() for name, optimizer in _optimizers(run).items()},
+        "random": {
+            "torch": torch.get_rng_state(),
+            "cuda": torch.cuda.get_rng_state(run.device) if run.device.type == "cuda" else None,
+            "python": random.getstate(),
+            "numpy": (kind, np.asarray(keys).tolist(), *rest),
+        },
+    }
+    save_model(path, contents)
+
+
+def _load_position(path: Path, run: Setup) -> Position:
+    # On an error the run may be changed in part, and is of no more use.
+    contents = load_tensors(path, _KEYS, _ADVICE)
+    difference = _difference(run, contents["identity"])
+    if difference:
+        raise UserError(f"{path} is a checkpoint of another run: {difference}. Give another --output_dir, or --restart")
+    try:
+        run.algorithm.load_state_dict(contents["algorithm"])
+        for name, optimizer in _optimizers(run).items():
+            optimizer.load_state_dict(contents["optimizers"][name])
+        position, states = Position(**contents["position"]), contents["random"]
+        torch.set_rng_state(states["torch"])
+        cuda = states["cuda"]
+        if isinstance(cuda, list):  # as earlier versions wrote it: of every GPU that the process saw, the run's first
+            cuda = cuda[0] if cuda else None
+        if run.device.type == "cuda" and cuda is not None:
+            torch.cuda.set_rng_state(cuda, run.device)
+        random.setstate(states["python"])
+        np.random.set_state(states["numpy"])
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+        kind = "" if isinstance(error, (RuntimeError, ValueError)) else f"{type(error).__name__} "
+        raise UserError(f"{path} does not fit this run: {kind}{one_line(error)}; {_ADVICE}") from error
+    return position
+
+
+def saved_step(path: Path) -> int:
+    """The step that a run goes on from.
+
+    Raises:
+        UserError: the file is no checkpoint.
+    """
+    return int(load_tensors(path, _KEYS, _ADVICE)["position"]["next_step"])
+
+
+def _optimizers(run: Setup) -> dict[str, torch.optim.Optimizer]:
+    return {name: value for name, value in vars(run.algorithm).items() if isinstance(value, torch.optim.Optimizer)}
+
+
+def provenance(run: Setup) -> dict[str, Any]:
+    """The ``provenance`` object of a run's records (see ``records``): versions, commit, device, threads, seed, data."""
+    return {
+        "version": domainbed_adm.__version__,
+        "git_commit": _git_commit(Path(__file__).resolve().parents[2]),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "seed": run.args["seed"],
+        **_environments(run),
+    }
+
+
+def _environments(run: Setup) -> dict[str, Any]:
+    return {
+        "environments": run.dataset.environments,
+        "samples": [len(environment) for environment in run.dataset.datasets],
+        "fingerprints": [environment.fingerprint for environment in run.dataset.datasets],
+    }
+
+
+def _data(run: Setup) -> dict[str, Any]:
+    return {"input shape": list(run.dataset.input_shape), "classes": run.dataset.classes, **_environments(run)}
+
+
+def _git_commit(folder: Path) -> str | None:
+    """The commit that is checked out in ``folder``, with ``+`` where files differ from it; None outside a checkout."""
+
+    def git(*command: str) -> str:
+        words = ["git", "-C", str(folder), *command]
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        if not (folder / ".git").exists():
+            return None
+        return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None
