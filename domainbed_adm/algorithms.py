@@ -21,8 +21,7 @@ Hparams = dict[str, Any]
 class Minibatch(tuple[Tensor, Tensor]):
     """A pair (x, y), as DomainBed gives, that also knows which samples of the training set it holds.
 
-    Attributes:
-        sample_index: int64 on the CPU, shape (B,), unique over all environments.
+    ``sample_index`` is int64 on the CPU, shape (B,), unique over all environments.
     """
 
     sample_index: Tensor
@@ -79,19 +78,16 @@ class ERM(Algorithm):
         self.featurizer = networks.Featurizer(input_shape, hparams)
         self.classifier = networks.Classifier(self.featurizer.n_outputs, num_classes, hparams["nonlinear_classifier"])
         self.network = nn.Sequential(self.featurizer, self.classifier)
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=hparams["lr"], weight_decay=hparams["weight_decay"]
-        )
+        rates = {name: hparams[name] for name in ("lr", "weight_decay")}
+        self.optimizer = torch.optim.Adam(self.network.parameters(), **rates)
         self.step = TrainingStep(self.network, self.optimizer)
 
     def update(self, minibatches: Sequence[Any], unlabeled: Sequence[Tensor] | None = None) -> dict[str, float]:
         """One step of Adam on the mean loss; see :meth:`Algorithm.update`."""
-        x = torch.cat([x for x, _ in minibatches])
-        y = torch.cat([y for _, y in minibatches])
+        x, y = map(torch.cat, zip(*minibatches, strict=True))
         return self.step(x, y)
 
-    def predict(self, x: Tensor) -> Tensor:
-        """See :meth:`Algorithm.predict`."""
+    def predict(self, x: Tensor) -> Tensor:  # noqa: D102
         logits: Tensor = self.network(x)
         return logits
 
@@ -113,8 +109,7 @@ class GridMethod:
 
     def update(self, minibatches: Sequence[Any], unlabeled: Sequence[Tensor] | None = None) -> dict[str, float]:
         """One step of the method; see :meth:`Algorithm.update` and ``TrainingStep``."""
-        x = torch.cat([x for x, _ in minibatches])
-        y = torch.cat([y for _, y in minibatches])
+        x, y = map(torch.cat, zip(*minibatches, strict=True))
         known = [batch.sample_index for batch in minibatches if isinstance(batch, Minibatch)]
         index = torch.cat(known) if len(known) == len(minibatches) else None
         return self.step(x, y, [len(y) for _, y in minibatches], index)
@@ -131,12 +126,11 @@ def training_step(
     missing = [name for name in method.hparams if name not in hparams]
     if missing:
         raise UserError(f"{method.name} needs the hparams {', '.join(missing)}; default_hparams gives them")
+    families = ((FLATNESS, method.flatness), (CURRICULA, method.curriculum), (DIFFICULTIES, method.difficulty))
     return TrainingStep(
         network,
         optimizer,
-        FLATNESS[method.flatness].build(hparams) if method.flatness else None,
-        CURRICULA[method.curriculum].build(hparams) if method.curriculum else None,
-        DIFFICULTIES[method.difficulty].build(hparams) if method.difficulty else None,
+        *(cards[name].build(hparams) if name else None for cards, name in families),
         total_steps=hparams.get("total_steps"),
         weighting=hparams.get("weighting", "both"),
         scope=hparams.get("curriculum_scope", "batch"),

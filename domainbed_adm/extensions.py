@@ -3,6 +3,7 @@
 Each has one card, which names its class by import path, as the built-in ones have. Call these functions in a script, or
 name a function that calls them as an entry point of the group ``domainbed_adm.extensions``: then every command knows
 what it adds, and so does every job of a sweep. Nothing here loads torch; the class is imported when it is needed.
+Each raises ``UserError``, and adds nothing, where the card is incomplete or a name is taken.
 
 >>> from domainbed_adm.extensions import Card, Hparam, Number, Uniform, add_difficulty
 >>> power = Hparam("margin_power", 2.0, Number(0), "power of the loss", Uniform(1, 3), argument="power")
@@ -16,6 +17,7 @@ Every method with the difficulty Margin then constructs ``my_package.difficulty.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from domainbed_adm.datasets.cards import CARDS, DatasetCard, Normalization, folder_card
@@ -33,37 +35,22 @@ __all__ += ["Choice", "Log2Integer", "LogUniform", "Number", "OneOf", "Text", "U
 def add_difficulty(card: Card) -> None:
     """Add a difficulty: the grid grows by its methods, one for each flatness rule and curriculum.
 
-    Args:
-        card: its class is a ``difficulty.Difficulty``. One whose hparams hold :data:`INPUT_STD` gets the ``std`` of the
-            inputs' normalisation.
-
-    Raises:
-        UserError: the card is incomplete, or a name is taken.
+    The card's class is a ``difficulty.Difficulty``. One whose hparams hold :data:`INPUT_STD` gets the ``std`` of the
+    inputs' normalisation.
     """
     _add_part("difficulty", methods.DIFFICULTIES, card)
 
 
 def add_curriculum(card: Card) -> None:
-    """Add a curriculum: the grid grows by its methods, one for each flatness rule and difficulty.
-
-    Args:
-        card: its class is a ``curriculum.Curriculum``.
-
-    Raises:
-        UserError: the card is incomplete, or a name is taken.
-    """
+    """Add a ``curriculum.Curriculum``: the grid grows by a method for each flatness rule and difficulty."""
     _add_part("curriculum", methods.CURRICULA, card)
 
 
 def add_flatness(card: Card) -> None:
     """Add a flatness rule: the grid grows by its methods, alone and with each curriculum and difficulty.
 
-    Args:
-        card: its class is a ``flatness.Flatness``; ``Cost(passes=2)`` where it takes two passes. :data:`RHO` may be
-            among its hparams.
-
-    Raises:
-        UserError: the card is incomplete, or a name is taken.
+    The card's class is a ``flatness.Flatness``; ``Cost(passes=2)`` where it takes two passes. :data:`RHO` may be among
+    its hparams.
     """
     _add_part("flatness", methods.FLATNESS, card)
 
@@ -71,26 +58,18 @@ def add_flatness(card: Card) -> None:
 def add_algorithm(card: Card) -> None:
     """Add an algorithm that is no method of the grid.
 
-    Args:
-        card: its path is that of a function which gets an ERM class, this package's or DomainBed's, and returns the
-            algorithm's class, a subclass of it. Its hparams are those that it reads beyond ERM's, :data:`TOTAL_STEPS`
-            and :data:`INPUT_STD` among them where it needs them.
-
-    Raises:
-        UserError: the card is incomplete, or a name is taken.
+    The card's path is that of a function which gets an ERM class, this package's or DomainBed's, and returns the
+    algorithm's class, a subclass of it. Its hparams are those that it reads beyond ERM's, :data:`TOTAL_STEPS` and
+    :data:`INPUT_STD` among them where it needs them.
     """
-    _check("algorithm", card, r"[A-Za-z]\w*")
-    if card.name in METHODS:
-        raise UserError(_taken("algorithm", card.name, card, METHODS[card.name]))
+    _check("algorithm", METHODS, card, r"[A-Za-z]\w*")
     METHODS[card.name] = OwnMethod(card=card)
 
 
 def add_dataset(card: DatasetCard) -> None:
-    """Add a dataset.
+    """Add a dataset; the card's class is a subclass of ``datasets.base.MultipleDomainDataset``.
 
-    Args:
-        card: its path is that of a subclass of ``datasets.base.MultipleDomainDataset``.
-            ``folder_card("DomainNet", "domain_net", ("clipart", ...))`` is enough for folders of images.
+    ``folder_card("DomainNet", "domain_net", ("clipart", ...))`` is enough for folders of images.
 
     Raises:
         UserError: the name is taken.
@@ -101,9 +80,7 @@ def add_dataset(card: DatasetCard) -> None:
 
 
 def _add_part(family: str, table: dict[str, Card], card: Card) -> None:
-    _check(family, card, "[A-Za-z][A-Za-z0-9]*")
-    if card.name in table:
-        raise UserError(_taken(family, card.name, card, table[card.name]))
+    _check(family, table, card, "[A-Za-z][A-Za-z0-9]*")
     table[card.name] = card
     grown = {name: method for name, method in methods.grid().items() if card in method.cards}
     for name in grown:
@@ -113,12 +90,7 @@ def _add_part(family: str, table: dict[str, Card], card: Card) -> None:
     METHODS.update(grown)
 
 
-def _check(kind: str, card: Card, pattern: str) -> None:
-    """Check what can be known before anything changes.
-
-    Raises:
-        UserError: the name is no name, ``path`` is no import path, or an hparam is another one's.
-    """
+def _check(kind: str, table: Mapping[str, Card | Method], card: Card, pattern: str) -> None:
     if not re.fullmatch(pattern, card.name):
         raise UserError(f"{kind} {card.name!r}: its name must match {pattern}")
     if not re.fullmatch(r"[\w.]+:[\w.]+", card.path):
@@ -128,6 +100,8 @@ def _check(kind: str, card: Card, pattern: str) -> None:
         users = [method for method in METHODS.values() if hparam.name in method.hparams]
         if hparam.name in every and not any(method.hparams[hparam.name] == hparam for method in users):
             raise UserError(_taken("hparam", hparam.name, card, *users[:1]))
+    if card.name in table:
+        raise UserError(_taken(kind, card.name, card, table[card.name]))
 
 
 def _taken(kind: str, name: str, new: Card | DatasetCard, *old: Card | DatasetCard | Method) -> str:

@@ -67,11 +67,7 @@ _OPTIMIZER = {
 
 
 def hparams_of(algorithm: str, dataset: str) -> dict[str, Hparam]:
-    """Every hparam that this algorithm reads on this dataset, by name.
-
-    Raises:
-        UserError: the algorithm is unknown.
-    """
+    """Every hparam that this algorithm reads on this dataset, by name; ``UserError`` where the algorithm is unknown."""
     return _on(dataset, get_method(algorithm).hparams)
 
 
@@ -88,42 +84,23 @@ def _on(dataset: str, of_method: dict[str, Hparam]) -> dict[str, Hparam]:
 
 
 def default_hparams(algorithm: str, dataset: str) -> dict[str, Any]:
-    """DomainBed's contract: the default of every hparam of this algorithm on this dataset.
-
-    Raises:
-        UserError: the algorithm is unknown.
-    """
+    """DomainBed's contract: the default of every hparam of this algorithm on this dataset."""
     return {name: hparam.default for name, hparam in hparams_of(algorithm, dataset).items()}
 
 
 def random_hparams(algorithm: str, dataset: str, seed: int) -> dict[str, Any]:
     """DomainBed's contract: one random draw of every hparam; see the module's docstring.
 
-    Args:
-        algorithm: name of the method.
-        dataset: name of the dataset.
-        seed: DomainBed gives ``seed_hash(hparams_seed, trial_seed)``.
-
-    Raises:
-        UserError: the algorithm is unknown.
+    DomainBed gives ``seed_hash(hparams_seed, trial_seed)`` as the seed.
     """
-    return {name: _drawn(hparam, seed) for name, hparam in hparams_of(algorithm, dataset).items()}
-
-
-def _drawn(hparam: Hparam, seed: int) -> Any:
-    if hparam.draw is None:
-        return hparam.default
-    return hparam.draw.draw(np.random.RandomState(seed_hash(seed, hparam.name)))
+    return {
+        name: hparam.draw.draw(np.random.RandomState(seed_hash(seed, name))) if hparam.draw else hparam.default
+        for name, hparam in hparams_of(algorithm, dataset).items()
+    }
 
 
 def override(hparams: dict[str, Any], given: dict[str, Any], algorithm: str, dataset: str) -> list[str]:
-    """Put a user's values into ``hparams``, each checked against its valid range.
-
-    Args:
-        hparams: as from :func:`default_hparams`; changed in place.
-        given: the user's names and values.
-        algorithm: name of the method.
-        dataset: name of the dataset.
+    """Put a user's values into ``hparams``, in place, each checked against its valid range.
 
     Returns:
         Names that belong to other methods only: they were left out, so that one set serves a sweep over methods.

@@ -12,7 +12,6 @@ from domainbed_adm.errors import UserError, lookup
 from domainbed_adm.method.cards import METHODS, Method
 
 GROUP = "domainbed_adm.extensions"
-
 #: Names of the entry points that have been called, and ``GROUP`` once all have been found.
 _called: set[str] = set()
 
@@ -40,10 +39,6 @@ def load_extensions() -> None:
 
 
 def get_method(name: str) -> Method:
-    """Return the method of this algorithm name.
-
-    Raises:
-        UserError: there is none; the message lists the names and the nearest match.
-    """
+    """The method of this algorithm name; ``UserError`` with the nearest match where there is none."""
     load_extensions()
     return lookup(METHODS, name, "algorithm")

@@ -11,7 +11,6 @@ from domainbed_adm.cli import run
 from domainbed_adm.datasets.cards import CARDS, MNIST
 from domainbed_adm.hparams_registry import every_hparam, hparams_of
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, METHODS, WEIGHTINGS, Card, OwnMethod
-from domainbed_adm.method.hparams import Hparam
 from domainbed_adm.scripts.sweep import default_datasets
 from domainbed_adm.sweeping import plan
 from domainbed_adm.sweeping.jobs import Sweep
@@ -23,32 +22,16 @@ EXAMPLES = """\
   domainbed-adm list hparams --algorithm SAM_SSPL_ADM --dataset PACS
   domainbed-adm list sweeps --json"""
 
-COST = "cost: one step in F, a forward pass of the batch, by the hparam weighting (plain SAM is 6F, ERM 3F)."
 #: Columns of the table of parts where it is not printed to a terminal.
 _WIDTH = 120
 _PROSE = ("about", "meaning", "paper", "environments", "default", "valid", "read by", "needs")
-#: A dataset of each of the two kinds whose defaults differ.
-_KINDS = {"28 px": "RotatedMNIST", "larger": "PACS"}
+#: A dataset of each of the two kinds whose defaults differ: images of 28 px, and larger ones.
+_KINDS = ["RotatedMNIST", "PACS"]
 
-Rows = list[dict[str, Any]]
-
-
-def build_parser() -> Parser:
-    """The flags."""
-    parser = Parser(
-        "domainbed-adm list",
-        description="List the algorithms, datasets, hparams and named sweeps there are.",
-        examples=EXAMPLES,
-    )
-    parser.add_argument("what", choices=("algorithms", "datasets", "hparams", "sweeps"))
-    parser.add_argument("--algorithm", help="hparams of this algorithm only")
-    parser.add_argument("--dataset", help="hparams with the defaults of this dataset only")
-    parser.add_argument("--json", action="store_true", help="a JSON list")
-    return parser
+_Rows = list[dict[str, Any]]
 
 
-def algorithms() -> Rows:
-    """One row for each method."""
+def _algorithms() -> _Rows:
     return [
         {
             "algorithm": method.name,
@@ -60,8 +43,7 @@ def algorithms() -> Rows:
     ]
 
 
-def datasets() -> Rows:
-    """One row for each dataset."""
+def _datasets() -> _Rows:
     return [
         {
             "dataset": card.name,
@@ -77,48 +59,31 @@ def datasets() -> Rows:
     ]
 
 
-def hparams(algorithm: str | None, dataset: str | None) -> Rows:
-    """One row for each hyperparameter.
-
-    Raises:
-        UserError: the algorithm is unknown.
-    """
-    kinds = {"": dataset} if dataset else _KINDS
-    specs = {kind: hparams_of(algorithm, of) if algorithm else every_hparam(of) for kind, of in kinds.items()}
-    first = next(iter(specs.values()))
-    return [
-        {
-            "hparam": name,
-            "default": _default({kind: table[name] for kind, table in specs.items()}),
-            "valid": "-" if hparam.valid is None else str(hparam.valid),
-            "searched": _searched([table[name] for table in specs.values()]),
-            "read by": _readers(name),
-            "meaning": hparam.help,
-        }
-        for name, hparam in first.items()
-    ]
-
-
-def _default(by_kind: dict[str, Hparam]) -> str:
-    if next(iter(by_kind.values())).set_by_run:
-        return "by the run"
-    values = {kind: json.dumps(hparam.default) for kind, hparam in by_kind.items()}
-    if len(set(values.values())) == 1:
-        return next(iter(values.values()))
-    return "; ".join(f"{value} ({kind})" for kind, value in values.items())
-
-
-def _searched(specs: list[Hparam]) -> str:
-    drawn = {hparam.draw is not None for hparam in specs}
-    return "yes" if drawn == {True} else "no" if drawn == {False} else "not 28 px"
+def _hparams(algorithm: str | None, dataset: str | None) -> _Rows:
+    kinds = [dataset, dataset] if dataset else _KINDS
+    small, large = (hparams_of(algorithm, kind) if algorithm else every_hparam(kind) for kind in kinds)
+    rows = []
+    for name, hparam in small.items():
+        default, other = json.dumps(hparam.default), json.dumps(large[name].default)
+        searched, also = bool(hparam.draw), bool(large[name].draw)
+        differing = default if default == other else f"{default} (28 px); {other} (larger)"
+        rows.append(
+            {
+                "hparam": name,
+                "default": "by the run" if hparam.set_by_run else differing,
+                "valid": "-" if hparam.valid is None else str(hparam.valid),
+                "searched": ("yes" if searched else "no") if searched == also else "not 28 px",
+                "read by": _readers(name),
+                "meaning": hparam.help,
+            }
+        )
+    return rows
 
 
 def _readers(name: str) -> str:
-    """The parts whose methods read it."""
     if not any(name in method.hparams for method in METHODS.values()):
         return "every method"
-    own = [card.name for card in _cards() if name in [hparam.name for hparam in card.hparams]]
-    return ", ".join(own or CURRICULA)
+    return ", ".join([card.name for card in _cards() if name in {hparam.name for hparam in card.hparams}] or CURRICULA)
 
 
 def _cards() -> list[Card]:
@@ -127,8 +92,7 @@ def _cards() -> list[Card]:
     return [*parts, *(method.card for method in METHODS.values() if isinstance(method, OwnMethod))]
 
 
-def sweeps() -> Rows:
-    """One row for each named sweep."""
+def _sweeps() -> _Rows:
     rows = []
     for name in plan.named_sweeps():
         flags = plan.read_named_sweep(name)
@@ -140,19 +104,24 @@ def sweeps() -> Rows:
 
 def main(argv: Sequence[str]) -> int:
     """Print the table asked for."""
-    parser = build_parser()
+    about = "List the algorithms, datasets, hparams and named sweeps there are."
+    parser = Parser("domainbed-adm list", description=about, examples=EXAMPLES)
+    parser.add_argument("what", choices=("algorithms", "datasets", "hparams", "sweeps"))
+    parser.add_argument("--algorithm", help="hparams of this algorithm only")
+    parser.add_argument("--dataset", help="hparams with the defaults of this dataset only")
+    parser.add_argument("--json", action="store_true", help="a JSON list")
     args = parser.parse_args(argv)
     if (args.algorithm or args.dataset) and args.what != "hparams":
         parser.error("--algorithm and --dataset go with hparams")
-    tables = {"algorithms": algorithms, "datasets": datasets, "sweeps": sweeps}
-    rows = hparams(args.algorithm, args.dataset) if args.what == "hparams" else tables[args.what]()
+    tables = {"algorithms": _algorithms, "datasets": _datasets, "sweeps": _sweeps}
+    rows = _hparams(args.algorithm, args.dataset) if args.what == "hparams" else tables[args.what]()
     if args.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return 0
     if args.what == "algorithms":
         _print([{"part": card.name, "about": card.summary, "paper": card.paper} for card in _cards()], _WIDTH)
         _print([{name: value for name, value in row.items() if name not in _PROSE} for row in rows])
-        print(COST)
+        print("cost: one step in F, a forward pass of the batch, by the hparam weighting (plain SAM is 6F, ERM 3F).")
         for card in DIFFICULTIES.values():
             if card.estimate:
                 saved = card.cost.forwards - card.estimate.cost.forwards
@@ -162,7 +131,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _print(rows: Rows, width: int | None = None) -> None:
+def _print(rows: _Rows, width: int | None = None) -> None:
     show(list(rows[0]), [[str(value) for value in row.values()] for row in rows], prose=_PROSE, width=width)
 
 
