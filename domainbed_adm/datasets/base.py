@@ -41,10 +41,9 @@ class Environment(Dataset[Item]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """A digest of the samples, 16 hexadecimal digits: equal where a run that goes on finds the data it began with.
+        """16 hexadecimal digits, equal on every machine where a run that goes on finds the data it began with.
 
-        The same on every machine, and taken without decoding an image: of ``targets`` here; subclasses add what they
-        know of their inputs.
+        Taken without decoding an image: of ``targets`` here; subclasses add what they know of their inputs.
         """
         return digest(self.targets)
 
@@ -108,18 +107,13 @@ class MultipleDomainDataset:
     """Several environments; indexing gives one, as in DomainBed. ``get_dataset_class`` makes one class for each card.
 
     Attributes:
-        card: the dataset's facts (of the class).
-        ENVIRONMENTS: names of the environments as the card states them (of the class); None for a folder of the
-            user's, whose instances set it to the folders found.
-        N_STEPS: default number of training steps.
-        CHECKPOINT_FREQ: default number of steps between checkpoints.
-        N_WORKERS: how many worker processes its loading deserves; 0 where it is in memory.
-        environments: names of this dataset's environments, in the order of ``datasets``.
-        classes: class names; a target is an index into them.
+        card: the dataset's facts; DomainBed's attributes in capitals are among them: default numbers of training steps
+            and of steps between checkpoints, processes that load (0: it is in memory), names of the environments (None
+            for a folder of the user's, whose instances set them).
+        environments: names, in the order of ``datasets``.
+        classes: names; a target is an index into them.
         input_shape: (channels, height, width).
-        num_classes: length of ``classes``.
         normalization: what was done to pixels in [0, 1]; None: nothing, inputs are in pixel units.
-        datasets: the environments.
     """
 
     card: DatasetCard

@@ -118,20 +118,14 @@ class FolderDataset(MultipleDomainDataset):
         for problem in inventory.problems:
             if problem.kind in {"broken", "empty"}:
                 raise UserError(f"{problem.path}: {problem.reason} (verify_data names all that is wrong)")
-        self.classes = sorted({name for images in inventory.images.values() for name in images})
+        self.classes = sorted(set().union(*inventory.images.values()))
         size, channels = hparams.get("image_size", 224), hparams.get("image_channels", 3)
         self.normalization = {1: IMAGENET_GREY, 3: IMAGENET}.get(channels)
         self.input_shape = (channels, size, size)
         evaluate = eval_transform(size, channels)
         augment = augment_transform(size) if hparams.get("data_augmentation", True) else None
-        self.datasets = [
-            FolderEnvironment(
-                root / folder,
-                {self.classes.index(name): files for name, files in images.items()},
-                channels,
-                evaluate,
-                None if i in test_envs else augment,
-                self.normalization,
-            )
-            for i, (folder, images) in enumerate(inventory.images.items())
-        ]
+        self.datasets = []
+        for i, (folder, classes) in enumerate(inventory.images.items()):
+            images = {self.classes.index(name): files for name, files in classes.items()}
+            own = None if i in test_envs else augment
+            self.datasets.append(FolderEnvironment(root / folder, images, channels, evaluate, own, self.normalization))

@@ -30,7 +30,6 @@ from domainbed_adm.errors import UserError, one_line
 
 #: PIL's mode of an image of so many channels.
 _MODES = {1: "L", 3: "RGB"}
-_BACKGROUND = (255, 255, 255, 255)
 
 
 def load_image(path: str | Path, channels: int = 3) -> Image.Image:
@@ -49,14 +48,13 @@ def load_image(path: str | Path, channels: int = 3) -> Image.Image:
             if image.format == "EPS":  # Pillow hands such a file to an outside program, Ghostscript
                 raise UserError("EPS is a program, not an image: convert the file to PNG")
             image.load()
-            rgb = to_rgb(upright(image))
+            rgb = to_rgb(_upright(image))
     except Exception as error:  # each of PIL's formats raises what its parser happens to raise
         raise UserError(f"cannot decode image {path}: {_reason(error)}") from error
     return rgb.convert(_MODES[channels])
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """The image turned as its EXIF orientation says; itself where its EXIF data cannot be read."""
+def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
     except Exception:  # whatever Pillow's parser of EXIF data raises
@@ -64,23 +62,16 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any of Pillow's modes as RGB, in the way this module states.
-
-    Raises:
-        ValueError: a value is not finite, or the mode is none that Pillow converts.
-    """
+    """An image of any of Pillow's modes as RGB, in the way this module states; ValueError where there is none."""
     if image.mode == "F" or image.mode.startswith("I"):
         return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        if converted is None:
-            raise ValueError("LAB colours cannot be converted")
-        return converted
+        return ImageCms.buildTransform(lab, srgb, "LAB", "RGB").apply(image)
     if image.mode == "La":
         image = image.convert("LA")
     if image.mode in {"LA", "PA", "RGBA", "RGBa"} or "transparency" in image.info:
-        below = Image.new("RGBA", image.size, _BACKGROUND)
+        below = Image.new("RGBA", image.size, "white")
         below.alpha_composite(image.convert("RGBA"))
         image = below
     return image.convert("RGB")

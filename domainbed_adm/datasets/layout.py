@@ -172,7 +172,7 @@ def take_inventory(root: Path) -> Inventory:
                 inventory.add(label, "empty", "class folder without an image: fill it or remove it")
         if not classes:
             inventory.add(domain, "empty", "domain folder without a class folder (<domain>/<class>)")
-    labels = sorted({label for classes in inventory.images.values() for label in classes})
+    labels = sorted(set().union(*inventory.images.values()))
     for name, classes in inventory.images.items():
         absent = [label for label in labels if label not in classes]
         if absent and classes:

@@ -16,29 +16,16 @@ from domainbed_adm.datasets.layout import Inventory, Problem, take_inventory
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.console import ProgressBar
 
-#: How the kinds of problems are counted.
-_PLURALS = {
-    "broken": "unreadable",
-    "duplicate": "duplicates",
-    "empty": "empty",
-    "misplaced": "misplaced",
-    "count": "wrong counts",
-}
+#: How kinds of problems are counted, where it is not by their own word.
+_COUNTED = {"broken": "unreadable", "duplicate": "duplicates", "count": "wrong counts"}
 
 
 @dataclass(kw_only=True)
 class Report(Inventory):
-    """The state of one dataset folder: its inventory, with what is wrong inside the files, sorted by path.
+    """The state of one dataset folder: its inventory, with what is wrong inside the files, sorted by path."""
 
-    Attributes:
-        dataset: its name.
-        root: its folder.
-        published: images of each domain as published, one tuple for each version; empty where nothing is.
-    """
-
-    dataset: str
+    card: DatasetCard
     root: Path
-    published: tuple[tuple[int, ...], ...]
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -50,13 +37,18 @@ class Report(Inventory):
         """Number of images of each domain."""
         return tuple(sum(map(len, classes.values())) for classes in self.images.values())
 
+    @property
+    def as_published(self) -> bool:
+        """Whether these are the sizes of a published version."""
+        return self.sizes in self.card.sizes
+
     def as_json(self) -> dict[str, Any]:
         """The report as JSON holds it."""
         return {
-            "dataset": self.dataset,
+            "dataset": self.card.name,
             "root": str(self.root),
             "counts": self.counts,
-            "published": [sum(sizes) for sizes in self.published],
+            "published": [sum(sizes) for sizes in self.card.sizes],
             "problems": [{**asdict(problem), "path": str(problem.path)} for problem in self.problems],
             "notes": self.notes,
             "hidden": self.hidden,
@@ -65,20 +57,15 @@ class Report(Inventory):
 
     def verdict(self) -> str:
         """What is wrong in a few words, such as "0 unreadable, 83 duplicates"; "nothing wrong" where nothing is."""
-        if not self.problems:
+        kinds = Counter(_COUNTED.get(problem.kind, problem.kind) for problem in self.problems)
+        if not kinds:
             return "nothing wrong"
-        kinds = Counter(_PLURALS[problem.kind] for problem in self.problems)
-        always = {"unreadable": kinds.pop("unreadable", 0), "duplicates": kinds.pop("duplicates", 0)}
+        always = {kind: kinds.pop(kind, 0) for kind in ("unreadable", "duplicates")}
         return ", ".join(f"{number} {kind}" for kind, number in {**always, **kinds}.items())
 
 
 def verify(card: DatasetCard, root: Path, workers: int = 1) -> Report:
-    """Look at every file of a dataset folder; on a terminal a bar shows how far it is.
-
-    Args:
-        card: the dataset; its published sizes are compared where it has some.
-        root: the dataset folder.
-        workers: threads that decode; Pillow decodes several images at a time.
+    """Look at every file of the dataset folder ``root``; so many threads decode, several images at a time in Pillow.
 
     Raises:
         UserError: the folder holds no folder.
@@ -86,7 +73,7 @@ def verify(card: DatasetCard, root: Path, workers: int = 1) -> Report:
     inventory = take_inventory(root)
     if not inventory.images:
         raise UserError(f"dataset folder {root} holds no domain folder (<domain>/<class>/<image>)")
-    report = Report(**vars(inventory), dataset=card.name, root=root, published=card.sizes)
+    report = Report(**vars(inventory), card=card, root=root)
     paths = [path for classes in inventory.images.values() for images in classes.values() for path in images]
     first: dict[str, Path] = {}
     duplicates: list[Problem] = []
@@ -104,8 +91,8 @@ def verify(card: DatasetCard, root: Path, workers: int = 1) -> Report:
                     first[digest] = path
     finally:
         threads.shutdown(cancel_futures=True)
-    _count(report, card)
-    if report.sizes in report.published:  # as published, they are part of what all compare on
+    _compare_counts(report)
+    if report.as_published:  # as published, they are part of what all compare on
         report.notes += [f"{duplicate.path}: {duplicate.reason}, as published" for duplicate in duplicates]
     else:
         report.problems += duplicates
@@ -113,15 +100,15 @@ def verify(card: DatasetCard, root: Path, workers: int = 1) -> Report:
     return report
 
 
-def _count(report: Report, card: DatasetCard) -> None:
+def _compare_counts(report: Report) -> None:
     """Compare the number of domains with what training needs, and the sizes with the published ones."""
-    sizes, names = report.sizes, card.environments
-    if names is not None and len(sizes) != len(names):
-        wrong = f"{len(sizes)} domain folders, {card.name} has {len(names)}: {', '.join(names)}"
-        report.add(report.root, "count", wrong)
+    sizes, card = report.sizes, report.card
+    if card.environments is not None and len(sizes) != len(card.environments):
+        named = f"{card.name} has {len(card.environments)}: {', '.join(card.environments)}"
+        report.add(report.root, "count", f"{len(sizes)} domain folders, {named}")
     elif len(sizes) < 2:
         report.add(report.root, "count", f"{len(sizes)} domain folder, training needs two or more")
-    if not card.sizes or sizes in card.sizes:
+    if not card.sizes or report.as_published:
         return
     totals = " or ".join(f"{sum(published):,}" for published in card.sizes)
     report.add(report.root, "count", f"{sum(sizes):,} images, {totals} are published")
@@ -133,11 +120,7 @@ def _count(report: Report, card: DatasetCard) -> None:
 
 
 def inspect_image(path: Path) -> tuple[str, Problem | None]:
-    """Read and decode one file.
-
-    Returns:
-        The SHA-256 of its content, and what is wrong with it or None.
-    """
+    """Read and decode one file: the SHA-256 of its content, and what is wrong with it or None."""
     try:
         content = path.read_bytes()
         if not content:

@@ -67,22 +67,18 @@ def main(argv: Sequence[str]) -> int:
 def print_report(report: Report) -> None:
     """Print the counts, then one line for each problem and note, then one that says how it stands."""
     domains = list(report.counts)
-    labels = sorted({label for classes in report.counts.values() for label in classes})
-    table = {label: [report.counts[domain].get(label, 0) for domain in domains] for label in labels}
-    rows = [*table.items(), ("all", list(report.sizes))]
-    show(
-        ["class", *map(printable, domains), "all"],
-        [[printable(label), *map(str, row), str(sum(row))] for label, row in rows],
-        title=printable(f"{report.dataset}: {report.root}"),
-    )
+    labels = sorted(set().union(*report.counts.values()))
+    rows = [(label, [classes.get(label, 0) for classes in report.counts.values()]) for label in labels]
+    cells = [[printable(label), *map(str, [*row, sum(row)])] for label, row in [*rows, ("all", list(report.sizes))]]
+    show(["class", *map(printable, domains), "all"], cells, title=printable(f"{report.card.name}: {report.root}"))
     for problem in report.problems:
         print(printable(f"{problem.kind}: {problem.path}: {problem.reason}"))
     for note in report.notes:
         print(printable(f"note: {note}"))
     if report.hidden:
         print(f"note: {report.hidden} hidden files or folders ignored")
-    images = f"{sum(report.sizes):,} images{', as published' if report.sizes in report.published else ''}"
-    print(f"{report.dataset}: {images}, {len(domains)} domains, {len(labels)} classes: {report.verdict()}")
+    images = f"{sum(report.sizes):,} images{', as published' if report.as_published else ''}"
+    print(f"{report.card.name}: {images}, {len(domains)} domains, {len(labels)} classes: {report.verdict()}")
 
 
 if __name__ == "__main__":

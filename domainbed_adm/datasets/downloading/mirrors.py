@@ -115,10 +115,11 @@ def fetch(url: str, archive: Archive, folder: Path, attempts: int = ATTEMPTS, te
             _transfer(url, file)
             break
         except _Interrupted as error:
+            reason, named = error.args
             if not left:
-                raise ArchiveError(f"{error}, after {attempts} attempts") from error
-            wait = min(error.wait or 2.0 ** (attempts - 1 - left), LONGEST_WAIT)
-            tell(f"{error}; trying again in {wait:.0f} s")
+                raise ArchiveError(f"{reason}, after {attempts} attempts") from error
+            wait = min(named or 2.0 ** (attempts - 1 - left), LONGEST_WAIT)
+            tell(f"{reason}; trying again in {wait:.0f} s")
             _sleep(wait)
     try:
         check(file, archive)
@@ -155,11 +156,7 @@ def check(file: Path, archive: Archive) -> None:
 
 
 class _Interrupted(Exception):
-    """The transfer broke; another attempt may go further, after ``wait`` seconds where the server names them."""
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait
+    """The transfer broke; another attempt may go further, after so many seconds, 0 where the server names none."""
 
 
 def _transfer(url: str, file: Path) -> None:
@@ -186,16 +183,16 @@ def _transfer(url: str, file: Path) -> None:
         if response is None or response.status_code not in _PASSING:
             raise ArchiveError(reason) from error
         wait = response.headers.get("Retry-After", "")
-        raise _Interrupted(reason, float(wait) if wait.isdecimal() else 0.0) from error
+        raise _Interrupted(reason, float(wait) if wait.isdecimal() else 0) from error
     except (FileURLRetrievalError, requests.exceptions.InvalidURL, UnicodeError) as error:
         raise ArchiveError(one_line(error)) from error
     except DownloadError as error:
         if before and error.__cause__ is None and before == _part_sizes(file):  # the server does not resume this part
             for part in before:
                 part.unlink()
-        raise _Interrupted(f"transfer broke: {one_line(error)}") from error
+        raise _Interrupted(f"transfer broke: {one_line(error)}", 0) from error
     except requests.RequestException as error:
-        raise _Interrupted(f"transfer broke: {one_line(error)}") from error
+        raise _Interrupted(f"transfer broke: {one_line(error)}", 0) from error
 
 
 def _part_sizes(file: Path) -> dict[Path, int]:
