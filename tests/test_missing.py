@@ -3,7 +3,7 @@
 import pytest
 
 from domainbed_adm.cli import main
-from domainbed_adm.leaderboard.missing import missing_runs
+from domainbed_adm.leaderboard.notes import missing_runs
 from domainbed_adm.model_selection import SELECTION_METHODS
 from domainbed_adm.sweeping.jobs import Sweep
 from domainbed_adm.sweeping.plan import add_to_plan

@@ -8,9 +8,13 @@ from hypothesis import strategies as st
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard import Board
 from domainbed_adm.leaderboard.comparison import (
+    ALL,
     benjamini_hochberg,
+    compared,
+    comparison_rows,
+    comparison_sheet,
+    comparisons,
 )
-from domainbed_adm.leaderboard.paired import ALL, compared, comparison_rows, comparison_sheet, comparisons
 from domainbed_adm.model_selection import SELECTION_METHODS
 from tests.fuzzing import repeatable
 from tests.reference import comparison as twin

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from domainbed_adm.leaderboard import Board, tidy
+from domainbed_adm.leaderboard import Board
 from domainbed_adm.leaderboard.board import Entry
+from domainbed_adm.leaderboard.layouts import tidy_rows
 from domainbed_adm.leaderboard.published import (
     PublishedRow,
     published,
@@ -143,7 +144,7 @@ def test_what_is_not_published_is_a_line():
 
 def test_tidy_rows_get_columns_and_a_row_for_each_average():
     found = board(*pacs(0.8, trials=3)[:-1], *pacs(0.8, "FSAM")[:1])
-    before = tidy.tidy_rows(found, [TRAINING])
+    before = tidy_rows(found, [TRAINING])
     rows = with_published(before, found, [TRAINING])
     assert [set(row) for row in rows] == [set(rows[0])] * 9
     nothing = {"published": None, "published_sem": None, "difference": None, "standard_errors": None}

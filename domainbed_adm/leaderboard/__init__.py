@@ -1,6 +1,6 @@
-"""Records to tables: ``board`` selects and averages, ``sheets`` lays out, the others write text, LaTeX, CSV, JSON."""
+"""Records to tables: ``board`` averages, ``layouts`` writes text, LaTeX, CSV; paired comparisons, published numbers."""
 
 from domainbed_adm.leaderboard.board import Board
-from domainbed_adm.leaderboard.sheets import domainbed_sheets, paper_sheet
+from domainbed_adm.leaderboard.layouts import domainbed_sheets, paper_sheet
 
 __all__ = ["Board", "domainbed_sheets", "paper_sheet"]

@@ -1,15 +1,16 @@
-"""Runs -> the accuracy of each (selection method, dataset, algorithm, test environment), trial by trial."""
+"""Runs -> the accuracy of each (selection method, dataset, algorithm, test environment), and what made the runs."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from domainbed_adm.datasets.cards import CARDS
-from domainbed_adm.leaderboard.origins import sweep_line
 from domainbed_adm.method.cards import DOMAINBED_ALGORITHMS, METHODS
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.recorded_run import Run, Runs
@@ -79,8 +80,13 @@ class Board:
 
     @cached_property
     def sweep_line(self) -> str:
-        """What made the runs, for below a table."""
-        return sweep_line(self.runs)
+        """What made the runs, for below a table: seeds, splits, versions; where they differ, devices and threads."""
+        holdouts = sorted({str(run.args.get("holdout_fraction", "not recorded")) for run in self.runs})
+        return (
+            f"Trial seeds {spoken(seeds(self.runs, 'trial_seed'))}; "
+            f"hparams seeds {spoken(seeds(self.runs, 'hparams_seed'))}; holdout_fraction {', '.join(holdouts)}. "
+            f"Versions: {versions(self.runs)}.{_differences(self.runs)}"
+        )
 
     def trials(self, selection: SelectionMethod, dataset: str, algorithm: str, env: int) -> dict[int, float]:
         """Accuracy, a fraction, of each trial on one environment."""
@@ -95,19 +101,13 @@ class Board:
     ) -> Entry:
         """Accuracy on one dataset: each trial's mean over its test environments, then over trials.
 
-        Args:
-            selection: the selection method.
-            dataset: name of the dataset.
-            algorithm: name of the algorithm.
-            whole_trials: leave out trials that lack an environment; DomainBed averages what they have.
+        Where ``whole_trials``, those that lack an environment are left out; DomainBed averages what they have.
         """
         count = len(self.environments[dataset])
         by_env = [self.trials(selection, dataset, algorithm, env) for env in range(count)]
-        by_trial = [
-            [accuracies[trial] for accuracies in by_env if trial in accuracies]
-            for trial in sorted(set().union(*by_env))
-        ]
-        return Entry.of([float(np.mean(own)) for own in by_trial if len(own) == count or not whole_trials])
+        trials = sorted(set().union(*by_env))
+        of_trials = [[accuracies[trial] for accuracies in by_env if trial in accuracies] for trial in trials]
+        return Entry.of([float(np.mean(own)) for own in of_trials if len(own) == count or not whole_trials])
 
 
 def by_trial(runs: Iterable[Run]) -> dict[int, list[Run]]:
@@ -121,8 +121,7 @@ def by_trial(runs: Iterable[Run]) -> dict[int, list[Run]]:
 def _ordered(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """The distinct names: first those in ``known``, in its order, then the rest as they appear."""
     present = dict.fromkeys(names)
-    first = [name for name in dict.fromkeys(known) if name in present]
-    return first + [name for name in present if name not in first]
+    return list(dict.fromkeys([*(name for name in known if name in present), *present]))
 
 
 def _environment_names(dataset: str, runs: Iterable[Run]) -> list[str]:
@@ -132,8 +131,41 @@ def _environment_names(dataset: str, runs: Iterable[Run]) -> list[str]:
         return list(card.environments)
     own = [run for run in runs if run.dataset == dataset]
     count = max(run.n_envs for run in own)
-    for run in own:
-        names = run.provenance.get("environments")
-        if isinstance(names, list) and len(names) == count:
-            return [str(name) for name in names]
-    return [str(env) for env in range(count)]
+    recorded = (run.provenance.get("environments") for run in own)
+    named = (names for names in recorded if isinstance(names, list) and len(names) == count)
+    return list(map(str, next(named, range(count))))
+
+
+def versions(runs: Iterable[Run]) -> str:
+    """The package versions, commits and torch versions found in the records; DomainBed's records name none."""
+    return "; ".join(sorted({_version(made_by) for run in runs for made_by in run.provenances or ({},)})) or "none"
+
+
+def _version(made_by: dict[str, Any]) -> str:
+    if not made_by:
+        return "not recorded"
+    commit = str(made_by.get("git_commit") or "")[:10]
+    own = f"domainbed_adm {made_by.get('version')}" + (f" (commit {commit})" if commit else "")
+    return f"{own}, torch {made_by.get('torch')}"
+
+
+def seeds(runs: Iterable[Run], name: str) -> list[int]:
+    """The distinct values of one seed of ``args``, sorted."""
+    return sorted({run.args[name] for run in runs})
+
+
+def spoken(numbers: list[int]) -> str:
+    """``0, 1, 2`` or, where they are many and consecutive, ``0 to 19``."""
+    if len(numbers) > 3 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
+def _differences(runs: list[Run]) -> str:
+    sentences = []
+    for name, named in (("device", "devices"), ("threads", "numbers of threads")):
+        count = Counter(str(made_by[name]) for run in runs for made_by in run.provenances if name in made_by)
+        if len(count) > 1:
+            values = ", ".join(f"{value} ({n})" for value, n in count.most_common())
+            sentences.append(f" Runs differ in {named}: {values}.")
+    return "".join(sentences)

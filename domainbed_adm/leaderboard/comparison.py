@@ -1,6 +1,7 @@
-"""Is one method better than another? Paired differences by test environment: mean, interval, Wilcoxon's test.
+"""Is one method better than another? Differences by test environment: mean, interval, Wilcoxon's test; as table, rows.
 
-Trials that hold out the same environment are not independent, so they are averaged first. With d_e the mean difference
+Accuracies of the same trial seed and test environment are paired. Trials that hold out the same environment are not
+independent, so they are averaged first. With d_e the mean difference
 in environment e over its trials, in percentage points, e = 1 ... n:
 
 ==============  ========================================================================================
@@ -22,19 +23,32 @@ up to 50 differences, with ties among them up to 13, and the normal approximatio
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
 
+from domainbed_adm.errors import UserError, unknown_name
+from domainbed_adm.leaderboard.board import Board, versions
+from domainbed_adm.leaderboard.layouts import Sheet
+from domainbed_adm.leaderboard.notes import selection_line
+from domainbed_adm.model_selection import SelectionMethod
+
 COVERAGE_FILE = Path(__file__).with_name("interval_coverage.yaml")
-LEVEL = 0.05
+#: Stands for a dataset's name where the pairs of all of them count.
+ALL = "all datasets"
+_LEVEL = 0.05
+#: Fewest environments that differ for which p, at least 2^(1 - n), can be below the level.
+_FEWEST = math.ceil(1 - math.log2(_LEVEL))
 #: Accuracies are fractions of images: differences nearer than this are equal but for rounding.
 _DECIMALS = 9
 _MOST_TIES_EXACT = 13
+_CORRECTED, _REMARK = "p (Benjamini-Hochberg)", "remark"
 
 
 @dataclass(frozen=True)
@@ -93,16 +107,10 @@ def paired_difference(
     return PairedDifference(len(method), len(means), float(means.mean()), interval, p, remarks)
 
 
-def smallest_p(count: int) -> float:
-    """The smallest two-sided p that Wilcoxon's test can give for ``count`` differences other than zero: 2^(1 - n)."""
-    return min(1.0, 2.0 ** (1 - count))
-
-
 def simulated_coverage(environments: int) -> tuple[float, float]:
     """Lowest and highest coverage in % of the 95 % interval over the simulated distributions.
 
-    Args:
-        environments: how many, at least 2; beyond the table, its row for the next fewer counts.
+    ``environments`` is how many there are, at least 2; beyond the table, its row for the next fewer counts.
     """
     rows = _coverage_rows()
     values = rows[max(n for n in rows if n <= environments)].values()
@@ -124,7 +132,7 @@ def _student_interval(means: np.ndarray) -> tuple[tuple[float, float] | None, st
         return None, "all environments differ by the same: no interval"
     from scipy.special import stdtrit
 
-    half = stdtrit(n - 1, 1 - LEVEL / 2) * means.std(ddof=1) / np.sqrt(n)
+    half = stdtrit(n - 1, 1 - _LEVEL / 2) * means.std(ddof=1) / np.sqrt(n)
     return (float(means.mean() - half), float(means.mean() + half)), ""
 
 
@@ -133,17 +141,16 @@ def _wilcoxon(differences: np.ndarray) -> tuple[float | None, str]:
     n = len(differences)
     if n == 0:
         return None, "no environment differs: no p"
-    if smallest_p(n) > LEVEL:
-        return None, f"n too small for p: the smallest possible is {smallest_p(n):.2g} at {n}"
+    if n < _FEWEST:
+        return None, f"n too small for p: the smallest possible is {2.0 ** (1 - n):.2g} at {n}"
     from scipy import stats
 
     ranks = stats.rankdata(np.abs(differences))
-    if len(set(ranks)) == n:
-        return float(stats.wilcoxon(differences).pvalue), ""
-    if n > _MOST_TIES_EXACT:
-        return float(stats.wilcoxon(differences, method="asymptotic").pvalue), ""
-    signs = (ranks * np.sign(differences),)  # every way to sign the ranks
-    return float(stats.permutation_test(signs, np.sum, permutation_type="samples", n_resamples=np.inf).pvalue), ""
+    if len(set(ranks)) < n <= _MOST_TIES_EXACT:
+        signs = (ranks * np.sign(differences),)  # every way to sign the ranks
+        return float(stats.permutation_test(signs, np.sum, permutation_type="samples", n_resamples=np.inf).pvalue), ""
+    method = "auto" if len(set(ranks)) == n else "asymptotic"
+    return float(stats.wilcoxon(differences, method=method).pvalue), ""
 
 
 def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
@@ -153,3 +160,164 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
     known = [p for p in p_values if p is not None]
     corrected = iter(stats.false_discovery_control(known, method="bh") if known else [])
     return [None if p is None else float(next(corrected)) for p in p_values]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method against the baseline on one dataset.
+
+    Attributes:
+        dataset: its name, or ``ALL``.
+        method: name of the algorithm.
+        baseline: name of the algorithm it is compared with.
+        left_out: number of (test environment, trial seed) that only one of the two has.
+        difference: method - baseline, over the test environments, in percentage points.
+        corrected: p corrected over the list that this one comes in.
+    """
+
+    dataset: str
+    method: str
+    baseline: str
+    left_out: int
+    difference: PairedDifference
+    corrected: float | None = None
+
+
+def comparisons(board: Board, selection: SelectionMethod, baseline: str, methods: Sequence[str]) -> list[Comparison]:
+    """Each method against the baseline: on each dataset, then, where several have pairs, over those of all.
+
+    The corrected p are Benjamini and Hochberg's over all p of the list.
+    """
+
+    def compare(label: str, method: str, datasets: Iterable[str]) -> Comparison:
+        ours, theirs = (
+            {
+                (dataset, env, trial): 100 * accuracy
+                for dataset in datasets
+                for env in range(len(board.environments[dataset]))
+                for trial, accuracy in board.trials(selection, dataset, name, env).items()
+            }
+            for name in (method, baseline)
+        )
+        pairs = sorted(ours.keys() & theirs.keys())
+        a, b = ([side[pair] for pair in pairs] for side in (ours, theirs))
+        difference = paired_difference(a, b, [pair[:2] for pair in pairs])
+        return Comparison(label, method, baseline, len(ours.keys() ^ theirs.keys()), difference)
+
+    rows = [compare(dataset, method, [dataset]) for dataset in board.environments for method in methods]
+    for method in methods:
+        if sum(row.method == method and row.difference.n > 0 for row in rows) > 1:
+            rows.append(compare(ALL, method, board.environments))
+    corrected = benjamini_hochberg([row.difference.p for row in rows])
+    return [replace(row, corrected=p) for row, p in zip(rows, corrected, strict=True)]
+
+
+def compared(
+    board: Board, selections: Iterable[SelectionMethod], names: Sequence[str]
+) -> dict[SelectionMethod, list[Comparison]]:
+    """What ``comparisons`` finds under each selection method; the first of ``names`` is the baseline.
+
+    Raises:
+        UserError: there are fewer than two names, one comes twice, the records lack one, or one has no pair anywhere.
+    """
+    if len(names) < 2:
+        raise UserError("--compare needs two algorithms or more, the baseline first: --compare SAM SAM_SSPL_ADM")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--compare has {name} twice")
+        if name not in board.algorithms:
+            raise UserError(f"--compare, in these records: {unknown_name(board.algorithms, name, 'algorithm')}")
+    baseline, *methods = names
+    by_selection = {selection: comparisons(board, selection, baseline, methods) for selection in selections}
+    paired = {row.method for rows in by_selection.values() for row in rows if row.difference.n}
+    for method in methods:
+        if method not in paired:
+            raise UserError(
+                f"--compare: {method} and {baseline} have no accuracy of the same dataset, trial seed and test "
+                "environment; --missing without --compare lists the runs there are not"
+            )
+    return by_selection
+
+
+def comparison_sheet(board: Board, selection: SelectionMethod, rows: Sequence[Comparison]) -> Sheet:
+    """The table of ``comparisons``; corrected p only where there are several, remarks where there is one."""
+    size = _family_size(rows)
+    table = [_cells(row) for row in rows]
+    shown = {_CORRECTED: size > 1, _REMARK: any(row[_REMARK] for row in table)}
+    columns = tuple(name for name in table[0] if shown.get(name, True))
+    all_rows = f" and the rows of {ALL}" if any(row.dataset == ALL for row in rows) else ""
+    correction = (
+        f"Corrected by Benjamini and Hochberg over the {size} p of this table, every method and dataset{all_rows}. "
+    )
+    note = (
+        f"Difference: method - {rows[0].baseline} in percentage points. Pairs of the same trial seed and test "
+        "environment are averaged over trials within an environment, then over environments, each counting the same; "
+        f"{sum(row.left_out for row in rows if row.dataset != ALL)} left out because one side lacks them. "
+        "Interval: Student's t over environments, "
+        "as if these were drawn at random. Coverage: how often such an interval holds the mean, simulated for as many "
+        "environments, the lowest and highest of normal, heavy-tailed and skewed differences "
+        "(benchmarks/interval_coverage.py). p: Wilcoxon's signed-rank test, two-sided, over the environments that "
+        f"differ; fewer than {_FEWEST} cannot give p below {_LEVEL} and have none. "
+        f"{correction if size > 1 else ''}{selection_line(selection)} {board.sweep_line}"
+    )
+    return Sheet(
+        f"Comparison with {rows[0].baseline}, model selection method: {selection.name}",
+        columns[:3],
+        columns[3:],
+        tuple(tuple(row[name] for name in columns) for row in table),
+        note,
+        prose=(_REMARK,),
+    )
+
+
+def _cells(row: Comparison) -> dict[str, str]:
+    difference = row.difference
+    p, corrected = (
+        "-" if p is None else "<0.0001" if p < 0.0001 else f"{p:.2g}" for p in (difference.p, row.corrected)
+    )
+    return {
+        "Dataset": row.dataset,
+        "Method": row.method,
+        "Baseline": row.baseline,
+        "pairs": str(difference.n),
+        "environments": str(difference.n_environments),
+        "difference": "-" if difference.mean is None else f"{difference.mean:+.2f}",
+        "95 % interval": "{:+.2f} to {:+.2f}".format(*difference.interval) if difference.interval else "-",
+        "coverage": "{:.0f} to {:.0f} %".format(*difference.coverage) if difference.coverage else "-",
+        "p": p,
+        _CORRECTED: corrected,
+        _REMARK: "; ".join(difference.remarks),
+    }
+
+
+def _family_size(rows: Sequence[Comparison]) -> int:
+    """Number of p that are corrected together."""
+    return sum(row.difference.p is not None for row in rows)
+
+
+def comparison_rows(board: Board, selection: SelectionMethod, rows: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """A row for each comparison: differences in percentage points, coverage in %, None where the table has "-"."""
+    unknown = (None, None)
+    return [
+        {
+            "selection": selection.key,
+            "dataset": row.dataset,
+            "method": row.method,
+            "baseline": row.baseline,
+            "n": row.difference.n,
+            "n_environments": row.difference.n_environments,
+            "left_out": row.left_out,
+            "mean_difference": row.difference.mean,
+            **dict(zip(("low", "high"), row.difference.interval or unknown, strict=True)),
+            **dict(zip(("coverage_low", "coverage_high"), row.difference.coverage or unknown, strict=True)),
+            "p": row.difference.p,
+            "p_benjamini_hochberg": row.corrected,
+            "corrected_over": _family_size(rows),
+            "remark": "; ".join(row.difference.remarks),
+            "interval": "95 %, Student's t over test environments",
+            "test": "Wilcoxon signed-rank, two-sided, over test environments",
+            "selection_splits": selection.splits,
+            "versions": versions(board.runs),
+        }
+        for row in rows
+    ]

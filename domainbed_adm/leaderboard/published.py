@@ -16,13 +16,9 @@ import yaml
 
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.leaderboard.board import Board, Entry
-from domainbed_adm.leaderboard.footnotes import selection_line
-from domainbed_adm.leaderboard.sheets import Listing
-from domainbed_adm.leaderboard.text import written
-from domainbed_adm.leaderboard.tidy import tidy_row
+from domainbed_adm.leaderboard.layouts import Sheet, tidy_row, written
+from domainbed_adm.leaderboard.notes import selection_line
 from domainbed_adm.model_selection import SelectionMethod
-
-TABLE = Path(__file__).with_name("published.yaml")
 
 
 @dataclass(frozen=True)
@@ -73,6 +69,12 @@ class PublishedRow:
 
 
 @cache
+def _file() -> dict[str, Any]:
+    contents: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("published.yaml").read_text(encoding="utf-8"))
+    return contents
+
+
+@cache
 def published() -> dict[str, dict[str, Entry]]:
     """The published accuracy of each algorithm on each dataset."""
     return {
@@ -81,33 +83,18 @@ def published() -> dict[str, dict[str, Entry]]:
     }
 
 
-@cache
-def _file() -> dict[str, Any]:
-    contents: dict[str, Any] = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
-    return contents
-
-
 def published_rows(board: Board, selection: SelectionMethod) -> list[PublishedRow]:
     """A row for each dataset and algorithm of the board that has a published number."""
-    return [
-        PublishedRow(
-            dataset,
-            algorithm,
-            board.over_environments(selection, dataset, algorithm, whole_trials=True),
-            published()[algorithm][dataset],
-            _unlike_steps(board, dataset, algorithm),
-        )
-        for dataset in board.environments
-        for algorithm in board.algorithms
-        if dataset in published().get(algorithm, {})
-    ]
-
-
-def _unlike_steps(board: Board, dataset: str, algorithm: str) -> tuple[int, ...]:
-    """The numbers of steps other than the dataset's default that the runs were told to train."""
-    own = (board.runs_of.get((dataset, algorithm, env), []) for env in range(len(board.environments[dataset])))
-    steps = {int(run.args["steps"]) for runs in own for run in runs if run.args.get("steps") is not None}
-    return tuple(sorted(steps - {CARDS[dataset].n_steps}))
+    rows = []
+    for dataset, environments in board.environments.items():
+        for name in board.algorithms:
+            if number := published().get(name, {}).get(dataset):
+                ours = board.over_environments(selection, dataset, name, whole_trials=True)
+                keys = ((dataset, name, env) for env in range(len(environments)))
+                told = {run.args.get("steps") for key in keys for run in board.runs_of.get(key, [])}
+                steps = {int(steps) for steps in told if steps is not None} - {CARDS[dataset].n_steps}
+                rows.append(PublishedRow(dataset, name, ours, number, tuple(sorted(steps))))
+    return rows
 
 
 def unpublished_lines(board: Board) -> list[str]:
@@ -121,35 +108,13 @@ def unpublished_lines(board: Board) -> list[str]:
     return lines
 
 
-def published_sheet(board: Board, selection: SelectionMethod) -> Listing | None:
+def published_sheet(board: Board, selection: SelectionMethod) -> Sheet | None:
     """The table; None where nothing that the board has is published."""
     rows = published_rows(board, selection)
     if not rows:
         return None
-    return Listing(
-        f"Ours and published, model selection method: {selection.name}",
-        ("Dataset", "Method"),
-        ("ours", "n", "published", "difference", "in standard errors"),
-        tuple(map(_cells, rows)),
-        _note(board, selection, rows),
-    )
-
-
-def _cells(row: PublishedRow) -> tuple[str, ...]:
-    return (
-        row.dataset,
-        row.method,
-        written(row.ours, 2, "±"),
-        str(row.ours.n),
-        written(row.published, 2, "±"),
-        "-" if row.difference is None else f"{row.difference:+.2f}",
-        row.no_standard_errors or f"{row.standard_errors:+.2f}",
-    )
-
-
-def _note(board: Board, selection: SelectionMethod, rows: list[PublishedRow]) -> str:
     absent = ", ".join(algorithm for algorithm in board.algorithms if algorithm not in published())
-    return (
+    note = (
         f"Published: {_file()['source']}. It names no backbone, number of steps or model selection method, and does "
         f"not say what ± is: taken as the standard error over {rows[0].published.n} trials, as in DomainBed's tables, "
         f"of runs of {CARDS[rows[0].dataset].n_steps} steps, its default. "
@@ -159,6 +124,24 @@ def _note(board: Board, selection: SelectionMethod, rows: list[PublishedRow]) ->
         "sem_published is as published; not for one trial, which has no sem_ours, or for other numbers of steps. "
         f"{f'Not published: {absent}. ' if absent else ''}"
         f"{selection_line(selection)} {board.sweep_line}"
+    )
+    return Sheet(
+        f"Ours and published, model selection method: {selection.name}",
+        ("Dataset", "Method"),
+        ("ours", "n", "published", "difference", "in standard errors"),
+        tuple(
+            (
+                row.dataset,
+                row.method,
+                written(row.ours, 2, "±"),
+                str(row.ours.n),
+                written(row.published, 2, "±"),
+                "-" if row.difference is None else f"{row.difference:+.2f}",
+                row.no_standard_errors or f"{row.standard_errors:+.2f}",
+            )
+            for row in rows
+        ),
+        note,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from domainbed_adm.leaderboard.sheets import OPTIMIZERS
+from domainbed_adm.leaderboard.layouts import OPTIMIZERS
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, METHODS, Method, OwnMethod
 from domainbed_adm.system.figures import COLOURS
 

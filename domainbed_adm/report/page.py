@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from domainbed_adm.leaderboard import Board, domainbed_sheets, paper_sheet
-from domainbed_adm.leaderboard.footnotes import missing_line, trouble_lines
-from domainbed_adm.leaderboard.missing import missing_runs
+from domainbed_adm.leaderboard.notes import missing_line, missing_runs, trouble_lines
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.report import section_comparison, section_cost, section_learning, section_provenance
 from domainbed_adm.report.analysis_block import of_checkpoints
@@ -86,16 +86,18 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
 def _leaderboard(board: Board, selection: SelectionMethod) -> dict[str, Any]:
     """One selection method: its table, unless nothing has a number under it, and what it lacks."""
     sheet = paper_sheet(board, selection)
-    is_known = any(entry.mean is not None for row in sheet.rows for entry in row.entries)
     note = sheet.note.removesuffix(board.sweep_line)  # the page says once how the sweep was made
-    table = of_sheet(sheet, sheet.title, note) if is_known else None
+    table = of_sheet(replace(sheet, note=note)) if sheet.is_known else None
     return {"table": table, "missing": missing_line(board, selection)}
 
 
 def _domains(board: Board, selection: SelectionMethod) -> dict[str, Any]:
     """One selection method: a table for each dataset, a column for each of its test environments."""
     sheets = zip(board.environments, domainbed_sheets(board, selection), strict=False)
-    return {"name": selection.name, "tables": [of_sheet(sheet, dataset) for dataset, sheet in sheets]}
+    return {
+        "name": selection.name,
+        "tables": [of_sheet(replace(sheet, title=dataset, note="")) for dataset, sheet in sheets],
+    }
 
 
 def _missing(sweep: SweepFolder, selections: Sequence[SelectionMethod]) -> list[str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from domainbed_adm.leaderboard import Board
-from domainbed_adm.leaderboard.paired import comparison_sheet, comparisons
+from domainbed_adm.leaderboard.comparison import comparison_sheet, comparisons
 from domainbed_adm.leaderboard.published import published_sheet
 from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.report.tables import Table, of_listing
+from domainbed_adm.report.tables import Table, of_sheet
 
 #: What the page compares methods with: SAM, which the curricula were made for, else ERM.
 BASELINES = ("SAM", "ERM")
@@ -33,11 +33,11 @@ def section(board: Board, selection: SelectionMethod) -> tuple[list[Table], list
     elif not methods:
         absent.append(f"No comparison: {base} is the only method.")
     elif rows := [row for row in comparisons(board, selection, base, methods) if row.difference.n]:
-        tables.append(of_listing(comparison_sheet(board, selection, rows), without=("Baseline",)))
+        tables.append(of_sheet(comparison_sheet(board, selection, rows), without=("Baseline",)))
     else:
         absent.append(f"No comparison: no method shares a trial and test environment with {base}.")
     if published := published_sheet(board, selection):
-        tables.append(of_listing(published))
+        tables.append(of_sheet(published))
     else:
         absent.append("Nothing here has a published number to stand beside.")
     return tables, absent

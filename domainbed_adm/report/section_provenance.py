@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from domainbed_adm.leaderboard.origins import seeds, spoken, versions
+from domainbed_adm.leaderboard.board import seeds, spoken, versions
 from domainbed_adm.recorded_run import Run
 from domainbed_adm.report.tables import Row, Table, number, text
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.leaderboard.missing import end_step, reached_steps
+from domainbed_adm.leaderboard.notes import end_step, reached_steps
 from domainbed_adm.recorded_run import Run, Runs
 from domainbed_adm.records import load_runs
 from domainbed_adm.run_files import RESULTS, RUN_MARKS

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from domainbed_adm.leaderboard.sheets import Listing, Sheet
-from domainbed_adm.leaderboard.text import written
+from domainbed_adm.leaderboard.board import Entry
+from domainbed_adm.leaderboard.layouts import Sheet, written
 
 UNKNOWN = "–"
 #: As tables of text write what is not known.
 _NOT_KNOWN = ("X", "-")
-#: "1.2", "1.2±0.3", "-0.1 to +0.2", "<0.001", "89 to 96 %".
-_NUMBER = re.compile(r"<?([+-]?\d+(?:\.\d+)?)(?:±[\d.]+| to [+-]?[\d.]+)?(?: %)?$")
+#: "1.2", "1.2±0.3", "1.2 ± 0.3", "-0.1 to +0.2", "<0.001", "89 to 96 %".
+_NUMBER = re.compile(r"<?([+-]?\d+(?:\.\d+)?)(?: ?± ?[\d.]+| to [+-]?[\d.]+)?(?: %)?$")
 
 
 @dataclass(frozen=True)
@@ -74,35 +74,30 @@ def text(value: str) -> Cell:
     return Cell(value, number=False)
 
 
-def of_sheet(sheet: Sheet, caption: str, note: str = "") -> Table:
-    """A leaderboard's table; the best of each column is marked, and one trial has no error."""
-    best, rows = sheet.best(), []
-    for i, row in enumerate(sheet.rows):
-        entries = [entry if entry.n > 1 else replace(entry, sem=None) for entry in row.entries]
-        texts = [UNKNOWN if entry.mean is None else written(entry, sheet.digits, " ± ") for entry in entries]
-        cells = [Cell(texts[j], entry.mean, best=(i, j) in best) for j, entry in enumerate(entries)]
-        rows.append(Row(row.labels, cells))
-    return Table(caption, sheet.label_columns, sheet.columns, rows, note, highest_first=True)
+def of_sheet(sheet: Sheet, without: Collection[str] = ()) -> Table:
+    """A table of the leaderboard, without these labels; the best of each column is marked.
 
-
-def of_listing(listing: Listing, without: Collection[str] = ()) -> Table:
-    """A table whose cells are written already: a column of numbers sorts by what its cells begin with.
-
-    Args:
-        listing: the table.
-        without: headings of the labels to leave out.
+    A column of texts sorts by the numbers that they begin with, where all do.
     """
-    first = len(listing.label_columns)
-    kept = [i for i, name in enumerate(listing.label_columns) if name not in without]
-    columns = list(zip(*(row[first:] for row in listing.rows), strict=True))
-    cells = zip(*map(_column, columns), strict=True)
-    rows = [Row([row[i] for i in kept], list(one)) for row, one in zip(listing.rows, cells, strict=True)]
-    labels = [listing.label_columns[i] for i in kept]
-    return Table(listing.title, labels, listing.columns, rows, listing.note, highest_first=True)
+    first, best = len(sheet.label_columns), sheet.best()
+    kept = [i for i, name in enumerate(sheet.label_columns) if name not in without]
+    columns = list(zip(*sheet.rows, strict=True))
+    cells = zip(
+        *(_column(columns[j], {i for i, k in best if k == j}, sheet.digits) for j in range(first, len(columns))),
+        strict=True,
+    )
+    rows = [Row([str(row[i]) for i in kept], list(own)) for row, own in zip(sheet.rows, cells, strict=True)]
+    labels = [sheet.label_columns[i] for i in kept]
+    return Table(sheet.title, labels, sheet.columns, rows, sheet.note, highest_first=True)
 
 
-def _column(written: Sequence[str]) -> list[Cell]:
-    matches = [_NUMBER.match(cell) for cell in written]
-    if all(match or cell in _NOT_KNOWN for match, cell in zip(matches, written, strict=True)):
-        return [Cell(match.string, float(match[1])) if match else Cell(UNKNOWN) for match in matches]
-    return [text(cell) for cell in written]
+def _column(cells: Sequence[Entry | str], best: Collection[int], digits: int) -> list[Cell]:
+    texts = [written(cell, digits, " ± ") for cell in cells]
+    matches = [_NUMBER.match(cell) for cell in texts]
+    if not all(match or cell in _NOT_KNOWN for match, cell in zip(matches, texts, strict=True)):
+        return [text(cell) for cell in texts]
+    values = [
+        cell.mean if isinstance(cell, Entry) else match and float(match[1])
+        for cell, match in zip(cells, matches, strict=True)
+    ]
+    return [Cell(UNKNOWN if value is None else texts[i], value, best=i in best) for i, value in enumerate(values)]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed_adm.cli import run
 from domainbed_adm.errors import UserError
-from domainbed_adm.leaderboard import Board, domainbed_sheets, latex, paper_sheet, text, tidy
-from domainbed_adm.leaderboard.footnotes import data_lines, missing_line, shortened, trouble_lines
-from domainbed_adm.leaderboard.missing import missing_runs
-from domainbed_adm.leaderboard.paired import compared, comparison_rows, comparison_sheet
+from domainbed_adm.leaderboard import Board, domainbed_sheets, paper_sheet
+from domainbed_adm.leaderboard.comparison import compared, comparison_rows, comparison_sheet
+from domainbed_adm.leaderboard.layouts import as_csv, domainbed_text, latex_document, show_sheet, tidy_rows
+from domainbed_adm.leaderboard.notes import data_lines, missing_line, missing_runs, shortened, trouble_lines
 from domainbed_adm.leaderboard.published import published_sheet, unpublished_lines, with_published
-from domainbed_adm.leaderboard.sheets import Listing
-from domainbed_adm.model_selection import SELECTION_METHODS, SelectionMethod
+from domainbed_adm.model_selection import SELECTION_METHODS
 from domainbed_adm.records import load_runs
 from domainbed_adm.sweeping.plan import planned_runs
 from domainbed_adm.system.console import Parser, warn
@@ -80,14 +79,25 @@ def main(argv: Sequence[str]) -> int:
     comparisons = compared(board, selections, args.compare) if args.compare else {}
     if for_programs:
         rows = [row for selection, made in comparisons.items() for row in comparison_rows(board, selection, made)]
-        rows = rows or tidy.tidy_rows(board, selections)
+        rows = rows or tidy_rows(board, selections)
         rows = with_published(rows, board, selections) if args.with_published else rows
-        sys.stdout.write(tidy.as_csv(rows) if args.csv else tidy.as_json(rows))
+        sys.stdout.write(as_csv(rows) if args.csv else json.dumps(rows, indent=1) + "\n")
     else:
-        listings = [comparison_sheet(board, selection, made) for selection, made in comparisons.items()]
+        if args.layout == "paper":
+            sheets = [paper_sheet(board, selection) for selection in selections]
+        else:
+            sheets = [sheet for selection in selections for sheet in domainbed_sheets(board, selection)]
+        more = [comparison_sheet(board, selection, made) for selection, made in comparisons.items()]
         if args.with_published:
-            listings += filter(None, (published_sheet(board, selection) for selection in selections))
-        _write_tables(args, board, selections, listings)
+            more += filter(None, (published_sheet(board, selection) for selection in selections))
+        if args.latex:
+            sys.stdout.write(latex_document([*sheets, *more], board.total))
+        else:
+            if args.layout == "domainbed":
+                sys.stdout.write(domainbed_text(sheets, board.total))
+                sheets = []
+            for sheet in (*sheets, *more):
+                show_sheet(sheet)
     if args.with_published:
         for line in unpublished_lines(board):
             warn(line)
@@ -98,25 +108,6 @@ def main(argv: Sequence[str]) -> int:
         lines = missing_runs(runs, selections, planned_runs(Path(args.input_dir)))
         print("\n".join(lines) or "nothing is missing", file=sys.stderr)
     return 0
-
-
-def _write_tables(
-    args: argparse.Namespace, board: Board, selections: list[SelectionMethod], listings: list[Listing]
-) -> None:
-    if args.layout == "paper":
-        sheets = [paper_sheet(board, selection) for selection in selections]
-    else:
-        sheets = [sheet for selection in selections for sheet in domainbed_sheets(board, selection)]
-    if args.latex:
-        sys.stdout.write(latex.document([*sheets, *listings], board.total))
-        return
-    if args.layout == "paper":
-        for sheet in sheets:
-            text.show_paper(sheet)
-    else:
-        sys.stdout.write(text.domainbed_text(sheets, board.total))
-    for listing in listings:
-        text.show_listing(listing)
 
 
 if __name__ == "__main__":

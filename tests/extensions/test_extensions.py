@@ -26,7 +26,7 @@ from domainbed_adm.extensions import (
     folder_card,
 )
 from domainbed_adm.hparams_registry import default_hparams, random_hparams
-from domainbed_adm.leaderboard.sheets import _paper_labels
+from domainbed_adm.leaderboard.layouts import _paper_labels
 from domainbed_adm.method import cards as methods
 from domainbed_adm.registry import get_method, load_extensions
 from domainbed_adm.testing import check_algorithm, check_curriculum, check_difficulty, check_flatness

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from domainbed_adm.leaderboard import Board, domainbed_sheets
-from domainbed_adm.leaderboard.sheets import Listing
+from domainbed_adm.leaderboard.layouts import Sheet
 from domainbed_adm.model_selection import SELECTION_METHODS
-from domainbed_adm.report.tables import Cell, of_listing, of_sheet
+from domainbed_adm.report.tables import Cell, of_sheet
 from tests.runs import as_runs, record
 
 ORACLE = SELECTION_METHODS["oracle"]
@@ -20,7 +20,7 @@ def cells(trials: int) -> list[list[Cell]]:
         for trial in range(trials)
     ]
     sheet = domainbed_sheets(Board(as_runs(*records), [ORACLE]), ORACLE)[0]
-    return [list(row.cells) for row in of_sheet(sheet, "PACS").rows]
+    return [list(row.cells) for row in of_sheet(sheet).rows]
 
 
 def test_the_best_is_marked_and_what_is_not_known_has_no_value() -> None:
@@ -36,7 +36,7 @@ def test_one_trial_has_no_error() -> None:
 
 def test_written_cells_sort_by_their_number_where_the_whole_column_has_one() -> None:
     rows = (("PACS", "SAM", "+1.2", "-0.5 to +0.1", "<0.0001", "81.2±0.3", "few"), ("VLCS", "SAM", *"--X-", "2"))
-    table = of_listing(Listing("t", ("Dataset", "Baseline"), tuple("abcde"), rows, "n"), without=("Baseline",))
+    table = of_sheet(Sheet("t", ("Dataset", "Baseline"), tuple("abcde"), rows, "n"), without=("Baseline",))
     assert table.labels == ["Dataset"]
     first, second = table.rows
     assert first.labels == ["PACS"]
