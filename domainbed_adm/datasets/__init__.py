@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from domainbed_adm.datasets.cards import CARDS, get_card
 from domainbed_adm.errors import import_object
-from domainbed_adm.registry import load_extensions
 from domainbed_adm.system.console import printable
 
 if TYPE_CHECKING:
@@ -38,16 +37,4 @@ def get_dataset_class(name: str) -> type[MultipleDomainDataset]:
     return type(class_name, (base,), attributes)
 
 
-def __getattr__(name: str) -> list[str]:
-    """``DATASETS``: the names of all that have cards, in DomainBed's order.
-
-    Raises:
-        AttributeError: any other name.
-    """
-    if name != "DATASETS":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    load_extensions()
-    return list(CARDS)
-
-
-__all__ = ["CARDS", "DATASETS", "get_card", "get_dataset_class"]  # noqa: F822
+__all__ = ["CARDS", "get_card", "get_dataset_class"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torchvision import transforms
 
 from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, digest, to_inputs
@@ -19,32 +18,21 @@ from domainbed_adm.datasets.images import load_image
 from domainbed_adm.datasets.layout import dataset_root, environments, take_inventory
 from domainbed_adm.errors import UserError
 
-#: An image to its pixels, uint8 of shape (channels, height, width), which ``to_inputs`` normalises.
-Transform = Callable[[Image.Image], torch.Tensor]
 
-
-def eval_transform(image_size: int, channels: int = 3) -> Transform:
+def eval_transform(image_size: int, channels: int = 3) -> transforms.Compose:
     """Return DomainBed's transform of evaluation, up to the pixels: a square of ``image_size``, whatever the aspect.
 
     It maps an image of :func:`load_image` to uint8 of shape (channels, image_size, image_size), channels being 1 or 3.
     """
     grey = [transforms.Grayscale()] if channels == 1 else []
-    return _composed(*grey, transforms.Resize((image_size, image_size)))
+    return transforms.Compose([*grey, transforms.Resize((image_size, image_size)), transforms.PILToTensor()])
 
 
-def augment_transform(image_size: int) -> Transform:
+def augment_transform(image_size: int) -> transforms.Compose:
     """Return DomainBed's transform of training, up to the pixels, which draws from torch's global generator."""
-    return _composed(
-        transforms.RandomResizedCrop(image_size, scale=(0.7, 1.0)),
-        transforms.RandomHorizontalFlip(),
-        transforms.ColorJitter(0.3, 0.3, 0.3, 0.3),
-        transforms.RandomGrayscale(),
-    )
-
-
-def _composed(*steps: Callable[..., Any]) -> Transform:
-    transform: Transform = transforms.Compose([*steps, transforms.PILToTensor()])
-    return transform
+    crop = transforms.RandomResizedCrop(image_size, scale=(0.7, 1.0))
+    colours = transforms.ColorJitter(0.3, 0.3, 0.3, 0.3), transforms.RandomGrayscale()
+    return transforms.Compose([crop, transforms.RandomHorizontalFlip(), *colours, transforms.PILToTensor()])
 
 
 class FolderEnvironment(Environment):
@@ -58,8 +46,8 @@ class FolderEnvironment(Environment):
         folder: Path,
         images: Mapping[int, Sequence[Path]],
         channels: int,
-        evaluate: Transform,
-        augment: Transform | None,
+        evaluate: transforms.Compose,
+        augment: transforms.Compose | None,
         normalization: Normalization | None,
     ) -> None:
         self.paths = [str(path) for files in images.values() for path in files]

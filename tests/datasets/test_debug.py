@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from domainbed_adm.datasets import DATASETS, get_dataset_class
+from domainbed_adm.datasets import CARDS, get_dataset_class
 from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.datasets.cards import get_card
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", CARDS)
 def test_class_attributes_are_the_cards(name):
     kind, card = get_dataset_class(name), get_card(name)
     assert issubclass(kind, MultipleDomainDataset)

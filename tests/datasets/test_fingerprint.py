@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from domainbed_adm.datasets import DATASETS, get_dataset_class
+from domainbed_adm.datasets import CARDS, get_dataset_class
 from domainbed_adm.datasets.base import Environment, TensorEnvironment
 from domainbed_adm.errors import UserError
 
@@ -70,7 +70,7 @@ def test_a_file_that_has_gone_is_named(image_folder):
         dataset[0].fingerprint  # noqa: B018
 
 
-@pytest.mark.parametrize("name", [name for name in DATASETS if name.endswith(("Digits", "28"))])
+@pytest.mark.parametrize("name", [name for name in CARDS if name.endswith(("Digits", "28"))])
 def test_sets_in_memory_tell_their_environments_apart_and_are_the_same_each_time(name):
     first, second = ([data.fingerprint for data in get_dataset_class(name)(None, [0], {})] for _ in range(2))
     assert first == second

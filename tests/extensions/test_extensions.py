@@ -68,7 +68,7 @@ def test_the_grid_grows_by_the_methods_of_each_part_and_no_draw_moves(monkeypatc
     assert readers["rho"]["read by"] == "SAM, SAGM, FSAM, Reverse"
     assert readers["weighting"]["read by"] == "SPL, SSPL, Capped"
     assert listed(capsys, "datasets")["Stripes"]["steps"] == 6
-    assert datasets.DATASETS[-1] == "Stripes"
+    assert list(datasets.CARDS)[-1] == "Stripes"
 
 
 def test_an_extension_is_loaded_once_when_a_name_is_looked_up(monkeypatch, tmp_path):
