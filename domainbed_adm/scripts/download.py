@@ -11,9 +11,8 @@ from domainbed_adm.cli import run
 from domainbed_adm.datasets import layout
 from domainbed_adm.datasets.downloading import download
 from domainbed_adm.datasets.downloading.mirrors import ATTEMPTS, TABLE, load_sources
-from domainbed_adm.datasets.verification import verify
 from domainbed_adm.errors import UserError, lookup
-from domainbed_adm.scripts.verify_data import folder_dataset, print_report
+from domainbed_adm.scripts.verify_data import folder_dataset, print_report, verify
 from domainbed_adm.system.console import Parser
 from domainbed_adm.system.process import cpu_count
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from domainbed_adm.datasets import verification
 from domainbed_adm.datasets.cards import CARDS, folder_card, get_card
-from domainbed_adm.datasets.verification import Report, verify
 from domainbed_adm.errors import UserError
+from domainbed_adm.scripts import verify_data
+from domainbed_adm.scripts.verify_data import Report, verify
 
 CARD = folder_card("Shapes")
 PUBLISHED = {"PACS": [9991], "VLCS": [10729], "OfficeHome": [15588], "TerraIncognita": [24788, 24330]}
@@ -153,8 +153,8 @@ def test_an_interruption_does_not_wait_for_what_is_left(image_folder: Path, monk
     def interrupt(bar: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verification, "inspect_image", inspect)
-    monkeypatch.setattr(verification.ProgressBar, "advance", interrupt)
+    monkeypatch.setattr(verify_data, "inspect_image", inspect)
+    monkeypatch.setattr(verify_data.ProgressBar, "advance", interrupt)
     with pytest.raises(KeyboardInterrupt):
         verify(CARD, image_folder / "Shapes", workers=2)
     assert len(asked) < 15
