@@ -65,19 +65,15 @@ def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     try:
         load_extensions()
         return script(argv)
-    except UserError as error:
-        print(f"domainbed-adm: error: {printable(str(error))}", file=sys.stderr)
-        return ExitCode.USER_ERROR
-    except (NonFiniteError, LoadingError) as error:
-        print(f"domainbed-adm: error: {printable(str(error))}", file=sys.stderr)
-        return ExitCode.NOT_FINITE if isinstance(error, NonFiniteError) else ExitCode.RETRY
     except BrokenPipeError:  # the reader, head perhaps, has enough: nothing more can be written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.CLOSED_PIPE
-    except OSError as error:
-        told = f"{error.filename}: {error.strerror}" if error.filename is not None else str(error)
+    except (UserError, NonFiniteError, LoadingError, OSError) as error:
+        told = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            told = f"{error.filename}: {error.strerror}"
         print(f"domainbed-adm: error: {printable(told)}", file=sys.stderr)
-        return ExitCode.USER_ERROR
+        return {NonFiniteError: ExitCode.NOT_FINITE, LoadingError: ExitCode.RETRY}.get(type(error), ExitCode.USER_ERROR)
     except KeyboardInterrupt as error:
         print("domainbed-adm: interrupted" + "".join(f": {advice}" for advice in error.args), file=sys.stderr)
         return ExitCode.INTERRUPTED

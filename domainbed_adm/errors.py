@@ -23,19 +23,14 @@ class LoadingError(RuntimeError):
 
 
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
-    """Return ``table[name]``, or explain which names there are.
-
-    Args:
-        table: the known things by name.
-        name: what was asked for.
-        kind: what the table holds, in the singular, for the message ("algorithm").
+    """Return ``table[name]``; ``kind`` is what the table holds, in the singular, for the message ("algorithm").
 
     Raises:
         UserError: ``name`` is not in ``table``; the message has the nearest match and the valid names.
     """
-    if name in table:
-        return table[name]
-    raise UserError(unknown_name(table, name, kind))
+    if name not in table:
+        raise UserError(unknown_name(table, name, kind))
+    return table[name]
 
 
 def unknown_name(names: Mapping[str, object] | list[str], name: str, kind: str) -> str:
@@ -56,11 +51,7 @@ def one_line(error: BaseException, most: int = 300) -> str:
 
 
 def import_object(path: str, name: str) -> Any:
-    """Import what a card's path, ``module:object``, names.
-
-    Args:
-        path: the import path.
-        name: of what the card stands for, for the message.
+    """Import what a card's path, ``module:object``, names; ``name`` is the card's, for the message.
 
     Raises:
         UserError: it cannot be imported.

@@ -11,20 +11,28 @@ import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.hparams import STEPS, Number
-from domainbed_adm.system.console import flag
 
 _SHARE, _SEED = Number(0, 1, open_high=True), Number(0, 2**63 - 1, integer=True)
+_WORKERS = Number(0, integer=True)
 _TASKS = ("domain_generalization", "domain_adaptation")
-#: How a switch is read (present or absent), a count, and a count that may be left out.
+_ABOUT_THREADS = (
+    "CPU threads of a run's computations. Results depend on it a little (sums of floats), so that the default, 1, "
+    "is the same on every machine and for every --jobs. More pay off for large networks on an idle CPU: a step of "
+    "ResNet-18 at 224 px took 0.86 s with 1, 0.48 s with 2; small networks gain nothing, and lose beside others"
+)
+_ABOUT_TRACE = (
+    "score so many training images (256 where no number is given) with every difficulty at each evaluation, "
+    "into difficulty.npz; training does not change"
+)
+_ABOUT_TENSORBOARD = "write scalars, and histograms of the traced difficulties, to output_dir/tensorboard"
+#: How a switch is read (present or absent), and a count.
 _SWITCH: dict[str, Any] = {"action": "store_true"}
 _COUNT: dict[str, Any] = {"type": int, "metavar": "N"}
-_IMAGES: dict[str, Any] = {**_COUNT, "nargs": "?", "const": True, "metavar": "IMAGES"}
-#: What is so of a flag that says how to run.
-_HOW: dict[str, Any] = {"identifies": False, "every_job": True}
 
 
 def _flag(
@@ -50,6 +58,10 @@ def _flag(
     """
     about = {"help": help_text, "valid": valid, "identifies": identifies, "recorded": recorded, "every_job": every_job}
     return dataclasses.field(default=default, metadata={**about, "parser": parser})
+
+
+#: A flag that says how to run.
+_how = partial(_flag, identifies=False, every_job=True)
 
 
 @dataclass(frozen=True)
@@ -79,53 +91,23 @@ class RunArgs:
     )
     holdout_fraction: float = _flag(0.2, "share of each out-split (default 0.2)", _SHARE, type=float, metavar="X")
     uda_holdout_fraction: float = _flag(0.0, "unlabeled share of test environments (default 0)", _SHARE, type=float)
-    skip_model_save: bool = _flag(False, "keep no model.pkl", **_HOW, **_SWITCH)
-    save_model_every_checkpoint: bool = _flag(
-        False, "keep a model_step<step>.pkl at each evaluation", **_HOW, **_SWITCH
+    skip_model_save: bool = _how(False, "keep no model.pkl", **_SWITCH)
+    save_model_every_checkpoint: bool = _how(False, "keep a model_step<step>.pkl at each evaluation", **_SWITCH)
+    workers: int | None = _how(
+        None, "loading processes of a run in all, at most one per CPU (default: fitting)", _WORKERS, **_COUNT
     )
-    workers: int | None = _flag(
-        None,
-        "loading processes of a run in all, at most one per CPU (default: fitting)",
-        Number(0, integer=True),
-        **_HOW,
-        **_COUNT,
-    )
-    threads: int = _flag(
-        1,
-        "CPU threads of a run's computations. Results depend on it a little (sums of floats), so that the default, 1, "
-        "is the same on every machine and for every --jobs. More pay off for large networks on an idle CPU: a step of "
-        "ResNet-18 at 224 px took 0.86 s with 1, 0.48 s with 2; small networks gain nothing, and lose beside others",
-        Number(1, 1024, integer=True),
-        **_HOW,
-        **_COUNT,
-    )
-    checkpoint_every: int | None = _flag(
-        None, "save a run every so many steps, to go on from (default: each evaluation)", STEPS, **_HOW, **_COUNT
+    threads: int = _how(1, _ABOUT_THREADS, Number(1, 1024, integer=True), **_COUNT)
+    checkpoint_every: int | None = _how(
+        None, "save a run every so many steps, to go on from (default: each evaluation)", STEPS, **_COUNT
     )
     restart: bool = _flag(False, "begin anew where output_dir holds a run", identifies=False, recorded=False, **_SWITCH)
-    trace_difficulty: int | Literal[True] | None = _flag(
-        None,
-        "score so many training images (256 where no number is given) with every difficulty at each evaluation, "
-        "into difficulty.npz; training does not change",
-        recorded=False,
-        **_HOW,
-        **_IMAGES,
+    trace_difficulty: int | Literal[True] | None = _how(
+        None, _ABOUT_TRACE, recorded=False, type=int, metavar="IMAGES", nargs="?", const=True
     )
-    tensorboard: bool = _flag(
-        False,
-        "write scalars, and histograms of the traced difficulties, to output_dir/tensorboard",
-        recorded=False,
-        **_HOW,
-        **_SWITCH,
-    )
+    tensorboard: bool = _how(False, _ABOUT_TENSORBOARD, recorded=False, **_SWITCH)
 
     def __post_init__(self) -> None:
         check_flags(vars(self))
-
-    @classmethod
-    def parsed(cls, namespace: argparse.Namespace) -> RunArgs:
-        """The flags as a parser with :func:`add_flags` read them."""
-        return cls(**{**vars(namespace), "test_envs": tuple(namespace.test_envs)})
 
     def recorded(self) -> dict[str, Any]:
         """The ``args`` of a record."""
@@ -171,16 +153,16 @@ def words(values: Mapping[str, Any]) -> list[str]:
         elif value is True:
             command.append(f"--{name}")
         elif value is not None and value is not False:
-            command += flag(f"--{name}", str(value))
+            # as one word where the value would be read as a flag itself
+            command += [f"--{name}={value}"] if str(value).startswith("-") else [f"--{name}", str(value)]
     return command
 
 
 def identity(args: Mapping[str, Any], hparams: Mapping[str, Any]) -> dict[str, Any]:
     """What must be equal for two runs to be the same run: flags and hyperparameters by name.
 
-    Args:
-        args: of a record or a model, of any version. What this version does not know counts as identifying.
-        hparams: those that the run trains with.
+    ``args`` are a record's or a model's, of any version: what this one does not know counts as identifying. ``hparams``
+    are those that the run trains with.
     """
     flags = {f"--{n}": value for n, value in args.items() if n not in FLAGS or FLAGS[n].metadata["identifies"]}
     return flags | {f"hparam {name}": value for name, value in hparams.items()}
@@ -191,12 +173,11 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str | Non
 
     A flag that one of them lacks, as it is older, counts as its default.
     """
-    absent = object()
     defaults = identity(RunArgs().recorded(), {})
     theirs, ours = defaults | dict(theirs), defaults | dict(ours)
     unlike = [
         f"{name} ({theirs.get(name, 'absent')} there, {ours.get(name, 'absent')} here)"
         for name in sorted(theirs.keys() | ours.keys())
-        if theirs.get(name, absent) != ours.get(name, absent)
+        if name not in theirs or name not in ours or theirs[name] != ours[name]
     ]
     return " ".join(", ".join(unlike).split()) or None

@@ -23,7 +23,6 @@ HESSIAN, LANDSCAPE = ("hessian", "json"), ("landscape", "npz")
 #: Any of these files makes a folder a run's.
 RUN_MARKS = (RESULTS, FAILED, LOCK, DONE, ERR)
 
-_OWN_FILES = (DONE, CHECKPOINT, RESULTS, MODEL, DIVERGED, DIFFICULTY, OUT, ERR)
 _MODEL_NAME = re.compile(r"model(?P<suffix>\w*)\.pkl")
 _ANALYSIS_NAME = re.compile("|".join(rf"{kind}(_step[0-9]+)?\.{ending}" for kind, ending in (HESSIAN, LANDSCAPE)))
 
@@ -66,12 +65,8 @@ def model_suffix(checkpoint: str) -> str:
     return matched["suffix"]
 
 
-def analysis_files(folder: Path) -> list[Path]:
-    """What ``analyze`` left in a run's folder: ``hessian.json`` of model.pkl, ``hessian_step300.json`` and so on."""
-    return [path for path in folder.iterdir() if _ANALYSIS_NAME.fullmatch(path.name)]
-
-
 def files_of_run(folder: Path) -> list[Path]:
-    """The files that a run and ``analyze`` may have left in ``folder``, there or not; TensorBoard's folder is apart."""
-    own = [folder / name for name in _OWN_FILES]
-    return [*own, *folder.glob("model_step*.pkl"), *analysis_files(folder)]
+    """What a run (its own files there or not) and ``analyze`` may have left in ``folder``, without TensorBoard's."""
+    own = (DONE, CHECKPOINT, RESULTS, MODEL, DIVERGED, DIFFICULTY, OUT, ERR)
+    analyses = [path for path in folder.iterdir() if _ANALYSIS_NAME.fullmatch(path.name)]
+    return [*(folder / name for name in own), *folder.glob("model_step*.pkl"), *analyses]

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from domainbed_adm.cli import run
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.datasets.layout import expanded
 from domainbed_adm.errors import UserError, lookup
 from domainbed_adm.method.cards import METHODS
-from domainbed_adm.run_args import EVERY_JOB, FLAGS, add_flags, check_flags
+from domainbed_adm.run_args import EVERY_JOB, FLAGS, add_flags, check_flags, words
 from domainbed_adm.run_files import PLAN, ExitCode
 from domainbed_adm.sweeping.jobs import (
     DONE,
-    FAILED,
-    INCOMPLETE,
     RUNNING,
+    UNFINISHED,
     Job,
     Sweep,
     check_sweep,
@@ -30,7 +31,7 @@ from domainbed_adm.sweeping.launch import Launch
 from domainbed_adm.sweeping.launchers import LAUNCHERS, gpus
 from domainbed_adm.sweeping.plan import add_to_plan, drop_from_plan, named_sweeps, planned_jobs, read_named_sweep
 from domainbed_adm.sweeping.status import show_status, summary
-from domainbed_adm.system.console import Parser, flag
+from domainbed_adm.system.console import Parser
 
 EXAMPLES = """\
   domainbed-adm sweep launch --sweep smoke --output_dir results/smoke --jobs 2 --skip_confirmation
@@ -64,17 +65,16 @@ def build_parser() -> Parser:
     add("--output_dir", help="folder of the sweep; each job gets a folder in it")
     add("--datasets", nargs="+", default=default_datasets(), metavar="NAME", help="default: all known ones but Debug*")
     add("--algorithms", nargs="+", default=list(METHODS), metavar="NAME", help="default: all")
-    add(
-        "--n_hparams_from", type=int, default=0, metavar="N", help="first hparams_seed (default 0, the default hparams)"
-    )
-    add("--n_hparams", type=int, default=20, metavar="N", help="hparams_seeds below this (default 20)")
-    add("--n_trials", type=int, default=3, metavar="N", help="trials, each with its own split (default 3)")
+    number: dict[str, Any] = {"type": int, "metavar": "N"}
+    add("--n_hparams_from", default=0, help="first hparams_seed (default 0, the default hparams)", **number)
+    add("--n_hparams", default=20, help="hparams_seeds below this (default 20)", **number)
+    add("--n_trials", default=3, help="trials, each with its own split (default 3)", **number)
     add("--seed", type=int, default=0, help="accepted as in DomainBed, where it changes nothing either")
-    single = argparse.BooleanOptionalAction
-    add("--single_test_envs", action=single, default=False, help="hold out single environments only, no pairs")
+    switch = argparse.BooleanOptionalAction
+    add("--single_test_envs", action=switch, default=False, help="hold out single environments only, no pairs")
     add("--command_launcher", default="local", metavar="NAME", help=f"{', '.join(LAUNCHERS)} (default local)")
-    add("--jobs", type=int, default=1, metavar="N", help="processes at a time, for local (default 1)")
-    add("--retries", type=int, default=1, metavar="N", help="how often to try a failed job again (default 1)")
+    add("--jobs", default=1, help="processes at a time, for local (default 1)", **number)
+    add("--retries", default=1, help="how often to try a failed job again (default 1)", **number)
     add("--dry_run", action="store_true", help="count the jobs of each method, and do nothing")
     add("--skip_confirmation", action="store_true", help="do not ask before launching or deleting")
     shared = parser.add_argument_group("flags of train that every job is given")
@@ -133,11 +133,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _sweep(args: argparse.Namespace, needs_data: bool) -> Sweep:
-    """The sweep that the flags describe.
-
-    Raises:
-        UserError: a flag is wrong, or data are not there that are needed.
-    """
+    """The sweep that the flags describe, checked."""
     lists = {name: list(dict.fromkeys(getattr(args, name))) for name in ("datasets", "algorithms")}
     sweep = Sweep(**{name: getattr(args, name) for name in _FIELDS} | lists)
     check_sweep(sweep, needs_data)
@@ -168,14 +164,14 @@ def _launch(args: argparse.Namespace, folder: Path) -> int:
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same launch goes on, each job from its last checkpoint") from None
     print(f"Results: {folder}")
-    print(f"Leaderboard: {shlex.join(['domainbed-adm', 'collect_results', *flag('--input_dir', str(folder))])}")
+    print(f"Leaderboard: {shlex.join(['domainbed-adm', 'collect_results', *words({'input_dir': folder})])}")
     return code
 
 
 def _delete(args: argparse.Namespace, folder: Path, jobs: list[Job]) -> int:
     now = with_states(jobs)
     print(summary(now))
-    count = sum(state in {INCOMPLETE, FAILED} for _, state in now)
+    count = sum(state in UNFINISHED for _, state in now)
     if count:
         _confirm(f"Delete the folders of {count} incomplete or failed jobs?", args.skip_confirmation)
     print(f"Deleted {delete_incomplete(jobs)} folders")
@@ -184,17 +180,11 @@ def _delete(args: argparse.Namespace, folder: Path, jobs: list[Job]) -> int:
 
 
 def _confirm(question: str, skip: bool) -> None:
-    """Ask on a terminal.
-
-    Raises:
-        UserError: the answer is not yes, or nobody can answer.
-    """
     if skip:
         return
-    try:
+    answer = None
+    with contextlib.suppress(EOFError):
         answer = input(f"{question} (y/n) ") if sys.stdin.isatty() else None
-    except EOFError:
-        answer = None
     if answer is None:
         raise UserError("nobody to confirm: standard input is no terminal; pass --skip_confirmation")
     if not answer.strip().lower().startswith("y"):

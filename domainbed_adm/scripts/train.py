@@ -33,12 +33,9 @@ def build_parser() -> Parser:
 
 
 def parse(argv: Sequence[str]) -> RunArgs:
-    """The flags given, over the defaults.
-
-    Raises:
-        UserError: a number is out of its range.
-    """
-    return RunArgs.parsed(build_parser().parse_args(argv))
+    """The flags given, over the defaults."""
+    flags = vars(build_parser().parse_args(argv))
+    return RunArgs(**{**flags, "test_envs": tuple(flags["test_envs"])})
 
 
 def main(argv: Sequence[str]) -> int:

@@ -86,11 +86,6 @@ def read(folder: Path) -> Failure | None:
     return replace(failure, **texts, stderr=[printable(line) for line in failure.stderr])
 
 
-def clear(folder: Path) -> None:
-    """Take ``failed.json`` away."""
-    (folder / FAILED).unlink(missing_ok=True)
-
-
 def failure_lines(folders: Iterable[tuple[str, Path]]) -> list[str]:
     """Of failed runs, each (what it is, its folder): a line for each reason, with the file that says more.
 

@@ -27,6 +27,8 @@ from domainbed_adm.system.disk import LockedError, is_locked, run_lock
 from domainbed_adm.system.seeding import seed_hash
 
 DONE, RUNNING, INCOMPLETE, FAILED, NOT_LAUNCHED = STATES = ("done", "running", "incomplete", "failed", "not launched")
+#: States in which a job's folder may be deleted.
+UNFINISHED = {INCOMPLETE, FAILED}
 #: Far above any sweep; more would not fit into memory.
 _MOST_JOBS = 1_000_000
 
@@ -106,10 +108,8 @@ class Sweep:
     ) -> list[Job]:
         """All jobs in the folder ``sweep_dir``, in DomainBed's order.
 
-        Args:
-            sweep_dir: folder of the sweep.
-            flags: flags of ``train`` that say how to run each job.
-            counts: number of environments of each dataset; looked up where not given.
+        ``flags`` of ``train`` say how to run each; ``counts``, the number of environments of each dataset, is looked up
+        where not given.
         """
         counts = counts or self.environment_counts()
         optional = {name: getattr(self, name) for name in ("data_dir", "steps", "hparams", "checkpoint_freq")}
@@ -151,9 +151,7 @@ class Sweep:
 def check_sweep(sweep: Sweep, needs_data: bool) -> None:
     """Check all that can be known before a job runs: a mistake is one line, not a hundred failed jobs.
 
-    Args:
-        sweep: what is to run.
-        needs_data: the jobs will run on this machine, so that the folders must be there.
+    Where the jobs will run on this machine, ``needs_data``, the datasets' folders must be there.
 
     Raises:
         UserError: for the first thing that is wrong.
@@ -175,18 +173,13 @@ def check_sweep(sweep: Sweep, needs_data: bool) -> None:
         raise UserError(f"the sweep has {count} jobs, more than {_MOST_JOBS:,}: give fewer trials or hparams")
     given = {} if sweep.hparams is None else parse(sweep.hparams)
     for dataset in sweep.datasets:
-        if needs_data:
-            _check_data(dataset, sweep.data_dir)
+        card = get_card(dataset)
+        if needs_data and card.path == MNIST:
+            existing_data_dir(card, sweep.data_dir)
+        elif needs_data and card.path == FOLDERS:
+            environments(card, dataset_root(card, sweep.data_dir))
         for algorithm in sweep.algorithms:
             override(default_hparams(algorithm, dataset), given, algorithm, dataset)
-
-
-def _check_data(dataset: str, data_dir: str | None) -> None:
-    card = get_card(dataset)
-    if card.path == MNIST:
-        existing_data_dir(card, data_dir)
-    if card.path == FOLDERS:
-        environments(card, dataset_root(card, data_dir))
 
 
 def held_out(count: int, single: bool) -> Iterator[list[int]]:
@@ -219,7 +212,7 @@ def with_states(jobs: Sequence[Job]) -> list[tuple[Job, str]]:
 
 def delete_incomplete(jobs: Sequence[Job]) -> int:
     """Remove the folders of jobs that are incomplete or failed, never one that a process trains in; return how many."""
-    return sum(_delete(job.output_dir) for job, state in with_states(jobs) if state in {INCOMPLETE, FAILED})
+    return sum(_delete(job.output_dir) for job, state in with_states(jobs) if state in UNFINISHED)
 
 
 def _delete(folder: Path) -> bool:

@@ -88,7 +88,7 @@ class Launch:
             return None
         if outcome.code == ExitCode.DONE:
             self._over.add(job.name)
-            failures.clear(job.output_dir)
+            (job.output_dir / run_files.FAILED).unlink(missing_ok=True)
             return None
         self._tries[job.name] += 1
         self._attempts[job.name] = attempts = self._attempts.get(job.name, 0) + 1

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import queue
 import shlex
 import shutil
 import signal
@@ -25,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 
@@ -36,8 +35,6 @@ from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count, terminate_
 
 #: Seconds that a child has to end after SIGTERM, and what it has left behind to end by itself.
 GRACE, LEFTOVERS_GRACE = 10.0, 2.0
-#: How many last lines of a child's standard error are kept, and of at most so many bytes.
-_LINES, _BYTES = 20, 20_000
 #: What an exit code is called in progress lines; any other is a failure.
 _WORDS = {0: "done  ", ExitCode.LOCKED: "runs elsewhere:"}
 
@@ -121,9 +118,7 @@ class Pool:
     """Runs commands as child processes in slots, one at a time in each, with the slot's environment variables."""
 
     def __init__(self, slots: Sequence[Mapping[str, str]]) -> None:
-        self._slots: queue.SimpleQueue[Mapping[str, str]] = queue.SimpleQueue()
-        for slot in slots:
-            self._slots.put(slot)
+        self._slots = list(slots)  # those that are free
         self._size = len(slots)
         self._running: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
@@ -159,7 +154,7 @@ class Pool:
                 raise
 
     def _run_one(self, command: str) -> Outcome:
-        slot, start = self._slots.get(), time.monotonic()
+        slot, start = self._slots.pop(0), time.monotonic()  # no more commands run at a time than there are slots
         try:
             # A file, no pipe: a child that outlives this process goes on writing.
             with tempfile.TemporaryFile() as stderr:
@@ -179,11 +174,13 @@ class Pool:
                 _end_group(child.pid)
                 with self._lock:
                     self._running.discard(child)
-                return Outcome(child.returncode, _last_lines(stderr), time.monotonic() - start)
+                stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - 20_000))
+                last_lines = stderr.read().decode(errors="replace").splitlines()[-20:]
+                return Outcome(child.returncode, last_lines, time.monotonic() - start)
         except OSError as error:
             return Outcome(ExitCode.NOT_RUN, [str(error)], time.monotonic() - start)
         finally:
-            self._slots.put(slot)
+            self._slots.append(slot)
 
     def _end_all(self) -> None:
         """SIGTERM to the running children and, after the grace time, SIGKILL, to what they started as well.
@@ -212,8 +209,3 @@ def _end_group(group: int) -> None:
             os.killpg(group, 0)
             time.sleep(0.02)
         os.killpg(group, signal.SIGKILL)
-
-
-def _last_lines(stream: IO[bytes]) -> list[str]:
-    stream.seek(max(0, stream.seek(0, os.SEEK_END) - _BYTES))
-    return stream.read().decode(errors="replace").splitlines()[-_LINES:]

@@ -101,14 +101,9 @@ def named_sweeps() -> dict[str, Path]:
 
 
 def read_named_sweep(name: str) -> dict[str, Any]:
-    """Read a named sweep.
+    """The flags of a named sweep, or of a ``.yaml`` file, by name, and ``about``, its one line ("" where it has none).
 
-    Args:
-        name: of a sweep that comes with the package, or the path of a ``.yaml`` file.
-
-    Returns:
-        Its flags by name, and ``about``, its one line ("" where the file has none). ``hparams`` is JSON text, and ``~``
-        in ``output_dir`` is expanded.
+    ``hparams`` is JSON text, and ``~`` in ``output_dir`` is expanded.
 
     Raises:
         UserError: there is no such sweep, or it is not a mapping of flags to values of their types.

@@ -66,11 +66,6 @@ class ProgressBar:
         self._bar.stop()
 
 
-def flag(name: str, value: str) -> list[str]:
-    """A flag and its value as words of a command: two, or one where the value would be read as a flag itself."""
-    return [f"{name}={value}"] if value.startswith("-") else [name, value]
-
-
 def printable(text: str) -> str:
     r"""Text from outside on one line that any terminal can show: an escape sequence becomes ``\x1b[31m``, harmless."""
     if text.isprintable():

@@ -110,9 +110,7 @@ def _is_stream(path: Path) -> bool:
 def run_lock(output_dir: Path, needed: bool = True) -> Iterator[None]:
     """Hold the folder's lock. The folder is made where absent, and removed again where nothing was written to it.
 
-    Args:
-        output_dir: the folder.
-        needed: False warns, and goes on without, where the file system has no locks.
+    Where the file system has no locks, and none is ``needed``, it warns and goes on without.
 
     Raises:
         LockedError: another process holds it.
