@@ -18,8 +18,8 @@ The flow, which is also the layout::
 ``networks``                  what is trained: feature extractors, pretrained or not, and classifiers
 ``run_args``, ``run_files``   the flags of a run; every file name and exit code
 ``training``                  one run: set-up, batches, splits, loop, evaluation, resume
-``records``                   ``results.jsonl``: write, read; ``record_lines`` decodes a line,
-                              ``recorded_run`` is a run as arrays over its checkpoints
+``records``                   ``results.jsonl``: write, read; ``recorded_run`` is a run as arrays over
+                              its checkpoints
 ``model_selection``           runs -> the accuracy each selection method reports
 ``leaderboard``               runs -> tables, paired comparisons, published numbers beside ours
 ``sweeping``                  many runs: jobs, command launchers, named sweeps, status

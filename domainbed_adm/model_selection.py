@@ -32,45 +32,36 @@ class SelectionMethod:
         name: its name in tables, as DomainBed prints it.
         splits: what it looks at.
         needs: the records it cannot do without.
-        run_acc: (runs of one hparams_seed, test environment) -> the accuracies; None where one is missing.
+        run_acc: (the run of one hparams_seed that holds out the test environment alone, all runs of this seed, test
+            environment) -> the accuracies; None where one is missing.
     """
 
     key: str
     name: str
     splits: str
     needs: str
-    run_acc: Callable[[Sequence[Run], int], RunAccuracy | None]
+    run_acc: Callable[[Run, Sequence[Run], int], RunAccuracy | None]
 
     def chosen(self, runs: Iterable[Run], test_env: int) -> tuple[int, RunAccuracy] | None:
         """The hparams_seed of the chosen run, and what it is ranked by and reports.
 
-        Args:
-            runs: all runs of one (trial, dataset, algorithm) that hold out ``test_env``.
-            test_env: index of the environment.
-
-        Returns:
-            None where no run has what this method needs.
+        ``runs`` are all of one (trial, dataset, algorithm) that hold out ``test_env``. None where no run has what this
+        method needs.
         """
         by_seed: dict[int, list[Run]] = {}
         for run in runs:
             by_seed.setdefault(run.hparams_seed, []).append(run)
-        best: tuple[int, RunAccuracy] | None = None
-        for seed in sorted(by_seed):
-            scored = self.run_acc(by_seed[seed], test_env)
-            if scored and (best is None or scored.val_acc >= best[1].val_acc):
-                best = seed, scored
-        return best
+        known = []
+        for seed, own in by_seed.items():
+            alone = [run for run in own if len(run.test_envs) == 1]
+            accuracies = self.run_acc(alone[0], own, test_env) if len(alone) == 1 else None
+            known += [(seed, accuracies)] if accuracies else []
+        return max(known, key=lambda one: (one[1].val_acc, one[0]), default=None)
 
     def sweep_acc(self, runs: Iterable[Run], test_env: int) -> float | None:
         """Test accuracy in [0, 1] of the chosen run of ``runs``, as in ``chosen``; None where there is none."""
         best = self.chosen(runs, test_env)
         return best[1].test_acc if best else None
-
-
-def _alone(runs: Sequence[Run]) -> Run | None:
-    """The run that holds out the test environment and no other."""
-    alone = [run for run in runs if len(run.test_envs) == 1]
-    return alone[0] if len(alone) == 1 else None
 
 
 def _first_best(val_acc: Column, test_acc: Column) -> RunAccuracy | None:
@@ -80,24 +71,18 @@ def _first_best(val_acc: Column, test_acc: Column) -> RunAccuracy | None:
     return RunAccuracy(float(ranked[best]), float(test_acc[best])) if ranked[best] >= 0 else None
 
 
-def _training_domain(runs: Sequence[Run], test_env: int) -> RunAccuracy | None:
-    run = _alone(runs)
-    if run is None:
-        return None
+def _training_domain(run: Run, _: Sequence[Run], test_env: int) -> RunAccuracy | None:
     return _first_best(run.mean_accuracy("out", without=test_env), run.accuracy(test_env, "in"))
 
 
-def _leave_one_domain_out(runs: Sequence[Run], test_env: int) -> RunAccuracy | None:
+def _leave_one_domain_out(run: Run, runs: Sequence[Run], test_env: int) -> RunAccuracy | None:
     """At each step: how well each other environment is classified by the run that did not see it either."""
-    run = _alone(runs)
-    pairs = {env: pair for pair in runs if len(pair.test_envs) == 2 for env in pair.test_envs if env != test_env}
-    if run is None or run.n_envs < 2 or len(pairs) < run.n_envs - 1:
+    pairs = {env: pair for pair in runs if len(pair.test_envs) == 2 for env in pair.test_envs}
+    others = [env for env in range(run.n_envs) if env != test_env]
+    if not others or not pairs.keys() >= set(others):
         return None
     order = np.argsort(run.steps, kind="stable")
-    steps = run.steps[order]
-    columns = [_at(steps, pairs[env], env) for env in range(run.n_envs) if env != test_env and env in pairs]
-    if len(columns) < run.n_envs - 1:
-        return None
+    columns = [_at(run.steps[order], pairs[env], env) for env in others]
     return _first_best(np.column_stack(columns).mean(axis=1), run.accuracy(test_env, "in")[order])
 
 
@@ -109,14 +94,12 @@ def _at(steps: Column, run: Run, env: int) -> Column:
     return np.array([by_step.get(step, np.nan) for step in steps.tolist()])
 
 
-def _oracle(runs: Sequence[Run], test_env: int) -> RunAccuracy | None:
-    run = _alone(runs)
-    if run is None:
-        return None
-    last = int(run.steps.argmax())
-    return _first_best(run.accuracy(test_env, "out")[last : last + 1], run.accuracy(test_env, "in")[last : last + 1])
+def _oracle(run: Run, _: Sequence[Run], test_env: int) -> RunAccuracy | None:
+    last = [int(run.steps.argmax())]
+    return _first_best(run.accuracy(test_env, "out")[last], run.accuracy(test_env, "in")[last])
 
 
+_ONE_HELD_OUT = "each run that holds out one environment, with out-split accuracies (--holdout_fraction above 0)"
 #: The selection methods by their key, in DomainBed's order.
 SELECTION_METHODS = {
     method.key: method
@@ -125,7 +108,7 @@ SELECTION_METHODS = {
             "training-domain",
             "training-domain validation set",
             "out-splits of the source environments",
-            "each run that holds out one environment, with out-split accuracies (--holdout_fraction above 0)",
+            _ONE_HELD_OUT,
             _training_domain,
         ),
         SelectionMethod(
@@ -139,7 +122,7 @@ SELECTION_METHODS = {
             "oracle",
             "test-domain validation set (oracle)",
             "out-split of the test environment, last checkpoint",
-            "each run that holds out one environment, with out-split accuracies (--holdout_fraction above 0)",
+            _ONE_HELD_OUT,
             _oracle,
         ),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainbed_adm.errors import UserError
+from domainbed_adm.system.console import warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +23,8 @@ Column = NDArray[np.float64]
 
 #: What tells the runs of a sweep apart in its tables.
 IDENTITY = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
+#: Of runs that cannot stand beside each other, so many are named.
+_MOST_NAMED = 5
 _ENVIRONMENT = re.compile(r"env([0-9]{1,9})_(?:in|out)_acc")
 
 
@@ -165,18 +168,41 @@ class Runs(list[Run]):
             | {"test_envs": " ".join(map(str, run.test_envs))}
             for run in self
         ]
-        lengths = [len(run) for run in self]
-        row = np.repeat(np.arange(len(self)), lengths)
-        names = list(dict.fromkeys(["step", *(name for run in self for name in run.columns.names)]))
+        row = np.repeat(np.arange(len(self)), [len(run) for run in self])
+        names = dict.fromkeys(["step", *(name for run in self for name in run.columns.names)])
         numbers = {name: np.concatenate([run.column(name) for run in self]) for name in names}
         hparams = pd.DataFrame([run.hparams for run in self]).add_prefix("hparams.")
-        return pd.concat(
-            [
-                frame.reset_index(drop=True)
-                for frame in (pd.DataFrame(about).iloc[row], pd.DataFrame(numbers), hparams.iloc[row])
-            ],
-            axis=1,
-        )
+        frames = (pd.DataFrame(about).iloc[row], pd.DataFrame(numbers), hparams.iloc[row])
+        return pd.concat([frame.reset_index(drop=True) for frame in frames], axis=1)
+
+
+def one_of_each(runs: Iterable[Run]) -> Runs:
+    """The runs, of those that a table cannot tell apart the longest; a warning names the others."""
+    kept: dict[tuple[object, ...], Run] = {}
+    lines = []
+    for run in runs:
+        key = (run.dataset, run.algorithm, frozenset(run.test_envs), run.trial_seed, run.hparams_seed)
+        other = kept.setdefault(key, run)
+        if other is not run:
+            kept[key] = run if run.last_step >= other.last_step else other
+            lines.append(_rivals(other, run, kept[key]))
+    for line in lines[:_MOST_NAMED]:
+        warn(line)
+    if len(lines) > _MOST_NAMED:
+        warn(f"{len(lines) - _MOST_NAMED} more runs are left out for the same reason")
+    return Runs(kept.values())
+
+
+def _rivals(a: Run, b: Run, kept: Run) -> str:
+    names = sorted((a.args.keys() | b.args.keys()) - {"output_dir"})
+    unlike = [
+        f"{name} {a.args.get(name)} and {b.args.get(name)}" for name in names if a.args.get(name) != b.args.get(name)
+    ]
+    where = f"{a.folder} and {b.folder} hold" if a.folder != b.folder else f"{a.folder} holds"
+    return (
+        f"{where} two runs of {a.label} ({', '.join(unlike) or 'the same flags'}): only that in "
+        f"{kept.folder.name} counts, to step {kept.last_step}"
+    )
 
 
 def trouble(run: Run, n_classes: int | None = None) -> str | None:
@@ -187,31 +213,22 @@ def trouble(run: Run, n_classes: int | None = None) -> str | None:
       c + 2 sqrt(c (1 - c) / n), two standard errors of a guess. c is 1 / C or, where C is unknown, the accuracy at
       step 0; n is the number of images in those splits, or 1000 where they are not recorded.
 
-    C is the number of classes, in ln C taken as 2 where it is unknown.
+    C is ``n_classes``, in ln C taken as 2 where it is unknown.
 
     A run with one record is not judged: it has just begun.
-
-    Args:
-        run: the run.
-        n_classes: of its dataset; None where unknown.
     """
     if len(run) < 2:
         return None
     order = np.argsort(run.steps, kind="stable")
-    first, last = order[0], order[-1]
+    first, last = int(order[0]), int(order[-1])
     at = f"at step {run.steps[last]:g}"
     if "loss" in run.columns.place:
         loss = run.column("loss")
-        floor = math.log(n_classes) if n_classes and n_classes > 1 else math.log(2)
         before = float(loss[first]) if math.isfinite(loss[first]) else 0.0
         if not math.isfinite(loss[last]):
             return f"exploded: its loss {at} is not a number"
-        if loss[last] > 10 * max(before, floor):
+        if loss[last] > 10 * max(before, math.log(max(n_classes or 2, 2))):
             return f"exploded: its loss is {loss[last]:.3g} {at}, and was {before:.3g} at step {run.steps[first]:g}"
-    return _at_chance(run, n_classes, int(first), int(last))
-
-
-def _at_chance(run: Run, n_classes: int | None, first: int, last: int) -> str | None:
     sources = [env for env in range(run.n_envs) if env not in run.test_envs]
     if not sources:
         return None
@@ -224,7 +241,5 @@ def _at_chance(run: Run, n_classes: int | None, first: int, last: int) -> str | 
     if not accuracy[last] <= chance + 2 * math.sqrt(chance * (1 - chance) / max(n, 1)):
         return None
     of = f"of {n_classes} classes" if n_classes else "at step 0"
-    return (
-        f"at chance: {100 * accuracy[last]:.1f} % on the source environments at step {run.steps[last]:g}; "
-        f"chance is {100 * chance:.1f} % ({of})"
-    )
+    reached = f"{100 * accuracy[last]:.1f} % on the source environments {at}"
+    return f"at chance: {reached}; chance is {100 * chance:.1f} % ({of})"

@@ -107,20 +107,15 @@ def paired_difference(
     return PairedDifference(len(method), len(means), float(means.mean()), interval, p, remarks)
 
 
+@cache
 def simulated_coverage(environments: int) -> tuple[float, float]:
     """Lowest and highest coverage in % of the 95 % interval over the simulated distributions.
 
     ``environments`` is how many there are, at least 2; beyond the table, its row for the next fewer counts.
     """
-    rows = _coverage_rows()
+    rows = yaml.safe_load(COVERAGE_FILE.read_text(encoding="utf-8"))["student"]
     values = rows[max(n for n in rows if n <= environments)].values()
     return min(values), max(values)
-
-
-@cache
-def _coverage_rows() -> dict[int, dict[str, float]]:
-    rows: dict[int, dict[str, float]] = yaml.safe_load(COVERAGE_FILE.read_text(encoding="utf-8"))["student"]
-    return rows
 
 
 def _student_interval(means: np.ndarray) -> tuple[tuple[float, float] | None, str]:
@@ -164,15 +159,10 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One method against the baseline on one dataset.
+    """A method against a baseline on one dataset, or ``ALL``.
 
-    Attributes:
-        dataset: its name, or ``ALL``.
-        method: name of the algorithm.
-        baseline: name of the algorithm it is compared with.
-        left_out: number of (test environment, trial seed) that only one of the two has.
-        difference: method - baseline, over the test environments, in percentage points.
-        corrected: p corrected over the list that this one comes in.
+    ``left_out`` is the number of (test environment, trial seed) that only one of the two has, ``corrected`` p corrected
+    over the list that this one comes in.
     """
 
     dataset: str

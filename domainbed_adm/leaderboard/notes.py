@@ -18,13 +18,7 @@ _PAIRED = "leave-one-domain-out"
 
 
 def provenance_line(board: Board, selection: SelectionMethod, counts: Iterable[int]) -> str:
-    """One line for below a table of accuracies, or in its place where it has none.
-
-    Args:
-        board: where the table comes from.
-        selection: the selection method.
-        counts: the number of trials behind each of its cells.
-    """
+    """One line below a table of accuracies with ``counts`` trials behind its cells; in its place where all are 0."""
     n = sorted(set(counts) - {0})
     if not n:
         return f"No number: {selection.name} needs {selection.needs}{_reason(board, selection)}."

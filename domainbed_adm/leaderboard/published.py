@@ -23,14 +23,9 @@ from domainbed_adm.model_selection import SelectionMethod
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One method on one dataset, ours and published, both in %.
+    """One method on one dataset: ours, over the trials that have every environment, and the published accuracy, in %.
 
-    Attributes:
-        dataset: its name.
-        method: name of the algorithm.
-        ours: mean over the trials that have every environment; without an error where there is one trial.
-        published: mean and what is taken as its standard error.
-        unlike_steps: training steps of our runs where they are not DomainBed's default, taken as the published runs'.
+    ``unlike_steps`` are training steps of our runs other than DomainBed's default, taken as the published runs'.
     """
 
     dataset: str
