@@ -33,14 +33,8 @@ class Featurizer(nn.Module):
 
     With ``freeze_bn`` every BatchNorm stays in evaluation mode, whatever ``train()`` says: it normalises with its
     stored statistics, which do not move; its scale and shift are trained. ``resnet_dropout`` is for the ResNets and
-    timm models; as in DomainBed, the two small networks have no dropout.
-
-    Args:
-        input_shape: (channels, height, width).
-        hparams: read with the registry's defaults where a name is missing.
-
-    Attributes:
-        n_outputs: number of features.
+    timm models; as in DomainBed, the two small networks have no dropout. ``input_shape`` is (channels, height, width);
+    hparams that are missing have the registry's defaults.
 
     Raises:
         UserError: no network reads such images, weights cannot be fetched, timm is needed and missing, or has no such
@@ -54,21 +48,22 @@ class Featurizer(nn.Module):
         super().__init__()
         self.freeze_bn = bool(hparams.get("freeze_bn", False))
         channels, *size = input_shape
-        dropout, pretrained = hparams.get("resnet_dropout", 0.0), hparams.get("pretrained", True)
+        pretrained, small = (
+            hparams.get("pretrained", True),
+            size in ([28, 28], [32, 32]) and not hparams.get("backbone"),
+        )
         if hparams.get("backbone"):
             self.network, self.n_outputs = timm_model(hparams["backbone"], input_shape, pretrained)
         elif size == [28, 28]:
             self.network, self.n_outputs = small_cnn(channels, hparams.get("cnn_width", 64))
-            dropout = 0.0
         elif size == [32, 32]:
             self.network, self.n_outputs = wide_resnet(channels)
-            dropout = 0.0
         elif len(size) == 2 and min(size) > 32:
             name, self.n_outputs = ("resnet18", 512) if hparams.get("resnet18", False) else ("resnet50", 2048)
             self.network = resnet(name, channels, pretrained)
         else:
             raise UserError(f"no network for inputs of shape {tuple(input_shape)}: give images of 28, 32 or over 32 px")
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = nn.Dropout(0.0 if small else hparams.get("resnet_dropout", 0.0))
         self.train()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -144,13 +139,10 @@ def wide_resnet(channels: int) -> tuple[nn.Module, int]:
 
 
 def resnet(name: str, channels: int, pretrained: bool) -> ResNet:
-    """Return a torchvision ResNet without its last layer.
+    """Return torchvision's "resnet18" or "resnet50" without its last layer, and with its IMAGENET1K_V1 if pretrained.
 
-    Args:
-        name: "resnet18" or "resnet50"; its features are 512 or 2048 wide.
-        channels: of the input. One grey channel gets the sum of the three pretrained kernels, which is the network
-            seeing a grey image in three equal channels; other numbers get the kernels in turn, as in DomainBed.
-        pretrained: start from the weights IMAGENET1K_V1, else from torchvision's random ones.
+    One grey channel gets the sum of the three pretrained kernels, which is the network seeing a grey image in three
+    equal channels; other numbers get the kernels in turn, as in DomainBed.
 
     Raises:
         UserError: the weights can neither be found on disk nor fetched; the message says which file to put where.
@@ -179,13 +171,8 @@ def resnet(name: str, channels: int, pretrained: bool) -> ResNet:
 def timm_model(name: str, input_shape: Sequence[int], pretrained: bool) -> tuple[nn.Module, int]:
     """Return a timm model without its classifier, and the number of its features.
 
-    Inputs are normalised as the dataset states (ImageNet's mean and std for folders), whatever the model was
-    pretrained with.
-
-    Args:
-        name: as timm's ``create_model`` takes it, with or without a weight tag ("resnet18.a1_in1k").
-        input_shape: (channels, height, width); timm adapts the pretrained kernel to the channels.
-        pretrained: start from timm's weights.
+    The name may have a weight tag ("resnet18.a1_in1k"); timm adapts pretrained kernels to the channels. Inputs are
+    normalised as the dataset states (ImageNet's mean and std for folders), whatever the model was pretrained with.
 
     Raises:
         UserError: timm is not installed, has no such model, or cannot fetch or read its weights; or the model does not
@@ -209,15 +196,14 @@ def timm_model(name: str, input_shape: Sequence[int], pretrained: bool) -> tuple
             source = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
         cached = f"put {source} of huggingface.co in the Hugging Face cache (HF_HOME), " if source else ""
         advice = f": {cached}{_SCRATCH}" if pretrained else ""
-        raise UserError(
-            f"cannot make backbone {name!r} ({type(error).__name__}: {one_line(error, 200)}){advice}"
-        ) from error
+        told = f"{type(error).__name__}: {one_line(error, 200)}"
+        raise UserError(f"cannot make backbone {name!r} ({told}){advice}") from error
     try:
         with torch.no_grad():
             features = network.eval()(torch.zeros(1, *input_shape))
     except (RuntimeError, ValueError, AssertionError) as error:
-        told = one_line(error, 200)
-        raise UserError(f"backbone {name!r} cannot read inputs of shape {tuple(input_shape)}: {told}") from error
+        shape, told = tuple(input_shape), one_line(error, 200)
+        raise UserError(f"backbone {name!r} cannot read inputs of shape {shape}: {told}") from error
     if features.ndim != 2:
         raise UserError(f"backbone {name!r} gives features of shape {tuple(features.shape[1:])}, not one vector")
     return network, int(features.shape[1])

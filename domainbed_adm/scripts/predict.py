@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
-import io
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from domainbed_adm.cli import run
 from domainbed_adm.errors import NonFiniteError, UserError
@@ -93,15 +93,12 @@ def _predictions(algorithm: Any, contents: dict[str, Any], images: Sequence[Path
 
 
 @contextmanager
-def _opened(path: Path | None) -> Iterator[TextIO]:
+def _opened(path: Path | None) -> Iterator[Any]:
     if path is None:
         yield sys.stdout
-        return
-    with replacing(path) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="backslashreplace", newline="")
-        yield text
-        text.flush()
-        text.detach()
+    else:
+        with replacing(path) as file:
+            yield codecs.getwriter("utf-8")(file, errors="backslashreplace")
 
 
 if __name__ == "__main__":

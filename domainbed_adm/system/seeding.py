@@ -13,15 +13,11 @@ def seed_hash(*args: object) -> int:
 
 
 def raw_stream(n: int, *key: object) -> np.ndarray:
-    """``n`` independent uniform 64-bit integers, uint64 of shape (n,), that are a function of ``key`` alone.
+    """``n`` independent uniform 64-bit integers, uint64 of shape (n,), that are a function of the ``repr`` of ``key``.
 
     They come from the counter-based generator Philox keyed by the md5 of ``key``, so the numbers of one
     (seed, environment, step) depend neither on other steps nor on who computes them. Only the raw output is used,
     which NumPy guarantees to stay the same from version to version (its derived draws it does not: NEP 19).
-
-    Args:
-        n: how many, at least 0.
-        *key: values whose ``repr`` is stable, here integers and strings.
     """
     digest = int(hashlib.md5(repr(key).encode()).hexdigest(), 16)
     return np.random.Philox(key=digest).random_raw(n)
@@ -30,11 +26,7 @@ def raw_stream(n: int, *key: object) -> np.ndarray:
 def draw_indices(n: int, population: int, weights: np.ndarray | None, *key: object) -> np.ndarray:
     """Draw ``n`` indices below ``population`` with replacement, int64 of shape (n,), as a function of ``key`` alone.
 
-    Args:
-        n: batch size.
-        population: number of items, at least 1; may be smaller than ``n``.
-        weights: None for uniform, or ``population`` non-negative weights with a positive sum.
-        *key: as in :func:`raw_stream`.
+    ``weights`` are None for uniform, or ``population`` non-negative ones with a positive sum.
     """
     raw = raw_stream(n, *key)
     if weights is None:

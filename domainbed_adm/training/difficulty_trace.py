@@ -36,8 +36,7 @@ from domainbed_adm.system.disk import replacing
 from domainbed_adm.system.seeding import raw_stream
 from domainbed_adm.training.setup import Setup
 
-#: Images scored where the user names no number; fewer where there are fewer.
-DEFAULT_SIZE = 256
+_DEFAULT_SIZE = 256
 #: Arrays of the file that are no scores.
 _NOT_SCORES = ("environment", "sample", "step", "correct")
 
@@ -77,11 +76,7 @@ class Trace:
         return replace(self, step=np.append(self.step, step), scores=longer, correct=correct)
 
     def save(self, path: Path) -> None:
-        """Write the trace, whole or not at all.
-
-        Raises:
-            UserError: the system refuses.
-        """
+        """Write the trace, whole or not at all."""
         arrays: dict[str, Any] = {name: getattr(self, name) for name in _NOT_SCORES} | self.scores
         with replacing(path) as file:
             np.savez_compressed(file, **arrays)
@@ -165,24 +160,26 @@ def _traced_difficulties(run: Setup) -> dict[str, Difficulty]:
     for card in DIFFICULTIES.values():
         hparams = {hparam.name: hparam.default for hparam in card.hparams} | run.hparams
         hparams |= {"input_std": std, "total_steps": run.n_steps}
-        if card.estimate is None:
-            found[card.name] = card.build(hparams)
-            continue
-        chooser = card.estimate.hparam
-        found[card.name] = card.build(hparams | {chooser.name: chooser.default})
-        found[f"{card.name}_{card.estimate.value}"] = card.build(hparams | {chooser.name: card.estimate.value})
+        if estimate := card.estimate:
+            hparams[estimate.hparam.name] = estimate.hparam.default
+        found[card.name] = card.build(hparams)
+        if estimate:
+            found[f"{card.name}_{estimate.value}"] = card.build(hparams | {estimate.hparam.name: estimate.value})
     return found
 
 
-def choose_sample(run: Setup, size: int | None) -> list[tuple[int, int]]:
+def choose_sample(run: Setup) -> list[tuple[int, int]]:
     """(environment, position) of the images to score: from the in-splits of the sources, in turn, without repeats.
 
-    They depend on the data, the splits, the trial and ``size``, not on the method, so that the runs of one trial score
-    the same images.
+    They depend on the data, the splits, the trial and the number asked for, not on the method, so that the runs of one
+    trial score the same images. None are chosen where no trace is asked for.
 
     Raises:
         UserError: there are not so many images, or fewer than two.
     """
+    asked = run.trace_difficulty
+    if asked is None and not run.tensorboard:
+        return []
     shuffled = []
     for i in run.sources:
         keys = np.array(run.splits[i].in_)
@@ -190,20 +187,16 @@ def choose_sample(run: Setup, size: int | None) -> list[tuple[int, int]]:
         shuffled.append([(i, int(key)) for key in keys[order]])
     longest = max(map(len, shuffled), default=0)
     dealt = [keys[place] for place in range(longest) for keys in shuffled if place < len(keys)]
-    wanted = min(DEFAULT_SIZE, len(dealt)) if size is None else size
+    wanted = min(_DEFAULT_SIZE, len(dealt)) if asked is None or asked is True else asked
     if not 2 <= wanted <= len(dealt):
         raise UserError(f"--trace_difficulty must be in [2, {len(dealt)}], the training images there are, not {wanted}")
     return dealt[:wanted]
 
 
 def _probe(algorithm: Any, x: Tensor, y: Tensor) -> Probe:
-    """The clean pass, and what the difficulties may ask for."""
     x = x.detach().requires_grad_()
     losses = cross_entropy(algorithm.predict(x), y)
     gradient = torch.autograd.grad(losses.sum(), x)[0]
 
-    def losses_at(other: Tensor) -> Tensor:
-        with torch.no_grad():
-            return cross_entropy(algorithm.predict(other), y)
-
+    losses_at = torch.no_grad()(lambda other: cross_entropy(algorithm.predict(other), y))
     return Probe(x.detach(), losses.detach(), lambda: gradient, losses_at)

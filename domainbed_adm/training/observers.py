@@ -41,26 +41,25 @@ def check_observers(run: Setup) -> None:
             import tensorboard  # noqa: F401
         except ImportError as error:
             raise UserError("--tensorboard needs tensorboard: pip install tensorboard") from error
-    _images_to_trace(run)
+    choose_sample(run)
 
 
 def warn_of_trace(run: Setup, path: Path) -> None:
     """Say where the ``difficulty.npz`` of a finished run is not the trace that is asked for."""
-    if not (images := _images_to_trace(run)):
-        return
+    images, fault = choose_sample(run), ""
     try:
-        trace = load_trace(path) if path.exists() else None
-        if trace is None:
+        if images and not path.exists():
             fault = "it was trained without --trace_difficulty"
-        elif trace.images != images:
-            fault = f"{path} traces {len(trace.sample)} images, other ones than asked for"
-        elif trace.step.tolist() != run.checkpoints_before(run.n_steps):
-            fault = f"{path} lacks checkpoints, {_LEFT_OUT}"
-        else:
-            return
+        elif images:
+            trace = load_trace(path)
+            if trace.images != images:
+                fault = f"{path} traces {len(trace.sample)} images, other ones than asked for"
+            elif trace.step.tolist() != run.checkpoints_before(run.n_steps):
+                fault = f"{path} lacks checkpoints, {_LEFT_OUT}"
     except UserError as error:
         fault = str(error)
-    warn(f"{fault}; --restart redoes the run with the trace asked for")
+    if fault:
+        warn(f"{fault}; --restart redoes the run with the trace asked for")
 
 
 @contextmanager
@@ -70,9 +69,8 @@ def observing(run: Setup, output_dir: Path, next_step: int) -> Iterator[Callable
     Raises:
         UserError: the images for it are missing, the trace there is another's, or the disk is full.
     """
-    tracer = None
-    path = output_dir / DIFFICULTY
-    if images := _images_to_trace(run):
+    tracer, path = None, output_dir / DIFFICULTY
+    if images := choose_sample(run):
         tracer = DifficultyTracer(run, path, images, next_step)
         if tracer.trace.step.tolist() != run.checkpoints_before(next_step):
             warn(f"{path} lacks checkpoints before step {next_step}, {_LEFT_OUT}; --restart traces all")
@@ -86,12 +84,6 @@ def observing(run: Setup, output_dir: Path, next_step: int) -> Iterator[Callable
                 write(record, scores)
 
         yield observe
-
-
-def _images_to_trace(run: Setup) -> list[tuple[int, int]]:
-    if run.trace_difficulty is None and not run.tensorboard:
-        return []
-    return choose_sample(run, None if run.trace_difficulty is True else run.trace_difficulty)
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def test_scores_are_those_of_the_model_at_the_checkpoint(traced):
 
 def test_correctness_is_that_of_evaluation_and_training_goes_on_as_before(tmp_path):
     """With BatchNorm and dropout, which the digits' network has not, the modes differ."""
-    flags = ["--algorithm", "ERM", "--dataset", "Debug28", "--hparams", json.dumps(HPARAMS)]
+    flags = ["--algorithm", "ERM", "--dataset", "Debug28", "--hparams", json.dumps(HPARAMS), "--trace_difficulty"]
     run = set_up(train.parse(flags))
     torch.manual_seed(0)
     norm = torch.nn.BatchNorm1d(run.algorithm.featurizer.n_outputs)
@@ -96,7 +96,7 @@ def test_correctness_is_that_of_evaluation_and_training_goes_on_as_before(tmp_pa
     middle = torch.nn.Sequential(norm, torch.nn.Dropout(0.5))
     run.algorithm.network = torch.nn.Sequential(run.algorithm.featurizer, middle, run.algorithm.classifier).train()
     before = {name: value.clone() for name, value in run.algorithm.state_dict().items()}
-    tracer = DifficultyTracer(run, tmp_path / "difficulty.npz", choose_sample(run, None), 0)
+    tracer = DifficultyTracer(run, tmp_path / "difficulty.npz", choose_sample(run), 0)
     tracer.observe(0)
     assert all(module.training for module in run.algorithm.modules())
     after = run.algorithm.state_dict()
