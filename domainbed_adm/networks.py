@@ -48,22 +48,21 @@ class Featurizer(nn.Module):
         super().__init__()
         self.freeze_bn = bool(hparams.get("freeze_bn", False))
         channels, *size = input_shape
-        pretrained, small = (
-            hparams.get("pretrained", True),
-            size in ([28, 28], [32, 32]) and not hparams.get("backbone"),
-        )
+        dropout, pretrained = hparams.get("resnet_dropout", 0.0), hparams.get("pretrained", True)
         if hparams.get("backbone"):
             self.network, self.n_outputs = timm_model(hparams["backbone"], input_shape, pretrained)
         elif size == [28, 28]:
             self.network, self.n_outputs = small_cnn(channels, hparams.get("cnn_width", 64))
+            dropout = 0.0
         elif size == [32, 32]:
             self.network, self.n_outputs = wide_resnet(channels)
+            dropout = 0.0
         elif len(size) == 2 and min(size) > 32:
             name, self.n_outputs = ("resnet18", 512) if hparams.get("resnet18", False) else ("resnet50", 2048)
             self.network = resnet(name, channels, pretrained)
         else:
             raise UserError(f"no network for inputs of shape {tuple(input_shape)}: give images of 28, 32 or over 32 px")
-        self.dropout = nn.Dropout(0.0 if small else hparams.get("resnet_dropout", 0.0))
+        self.dropout = nn.Dropout(dropout)
         self.train()
 
     def forward(self, x: Tensor) -> Tensor:

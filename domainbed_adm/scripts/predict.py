@@ -98,7 +98,7 @@ def _opened(path: Path | None) -> Iterator[Any]:
         yield sys.stdout
     else:
         with replacing(path) as file:
-            yield codecs.getwriter("utf-8")(file, errors="backslashreplace")
+            yield codecs.getwriter("utf-8")(file, "backslashreplace")
 
 
 if __name__ == "__main__":

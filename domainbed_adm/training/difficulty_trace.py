@@ -142,9 +142,13 @@ class DifficultyTracer:
 
     def _score(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         algorithm = self.run.algorithm
+        losses_at = torch.no_grad()(lambda other: cross_entropy(algorithm.predict(other), y))
         with RandomState({x.device}).replayed():
             with as_trained(algorithm):
-                probe = _probe(algorithm, x, y)
+                clean = x.detach().requires_grad_()
+                losses = cross_entropy(algorithm.predict(clean), y)
+                gradient = torch.autograd.grad(losses.sum(), clean)[0]
+                probe = Probe(x, losses.detach(), lambda: gradient, losses_at)
                 scores = {name: difficulty(probe).float() for name, difficulty in self._difficulties.items()}
             algorithm.eval()
             with torch.no_grad():
@@ -191,12 +195,3 @@ def choose_sample(run: Setup) -> list[tuple[int, int]]:
     if not 2 <= wanted <= len(dealt):
         raise UserError(f"--trace_difficulty must be in [2, {len(dealt)}], the training images there are, not {wanted}")
     return dealt[:wanted]
-
-
-def _probe(algorithm: Any, x: Tensor, y: Tensor) -> Probe:
-    x = x.detach().requires_grad_()
-    losses = cross_entropy(algorithm.predict(x), y)
-    gradient = torch.autograd.grad(losses.sum(), x)[0]
-
-    losses_at = torch.no_grad()(lambda other: cross_entropy(algorithm.predict(other), y))
-    return Probe(x.detach(), losses.detach(), lambda: gradient, losses_at)

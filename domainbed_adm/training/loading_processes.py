@@ -27,8 +27,6 @@ from domainbed_adm.errors import LoadingError, UserError, one_line
 from domainbed_adm.system.process import ENDING, held_back
 from domainbed_adm.training.batches import Batch, Schedule, Task, TaskDataset
 
-#: Where fewer files may be open, torch's own threads and processes fail, each with a traceback.
-_LEAST_FILES, _FILES_OF_WORKER = 32, 16
 _TOO_MANY_FILES = "too many open files: raise the limit (ulimit -n 4096), or give --workers 0"
 
 
@@ -40,7 +38,8 @@ def open_stream(tasks: TaskDataset, schedule: Schedule, workers: int, pin_memory
             or too few open files are allowed.
         LoadingError: a loading process was killed.
     """
-    if workers and resource.getrlimit(resource.RLIMIT_NOFILE)[0] < _LEAST_FILES + _FILES_OF_WORKER * workers:
+    # Where fewer files may be open, torch's own threads and processes fail, each with a traceback.
+    if workers and resource.getrlimit(resource.RLIMIT_NOFILE)[0] < 32 + 16 * workers:
         raise UserError(_TOO_MANY_FILES)
     try:
         loader = DataLoader(

@@ -26,7 +26,6 @@ from domainbed_adm.training.observers import check_observers, observing, teed, w
 from domainbed_adm.training.resume import Position, claim, find_position, is_finished, provenance, save_position
 from domainbed_adm.training.setup import Setup, torch_errors_explained
 
-#: After so many seconds without a line one says how far the run is.
 _SILENCE = 30.0
 
 
@@ -60,7 +59,7 @@ def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
 
 
 class _Progress:
-    """What people see: the bar on a terminal, and lines, one at the latest after half a minute."""
+    """What people see: the bar on a terminal, and lines, one at the latest after ``_SILENCE`` seconds."""
 
     def __init__(self, bar: ProgressBar) -> None:
         self.bar, self._told = bar, time.monotonic()
@@ -215,8 +214,8 @@ def _print_setup(run: Setup, position: Position) -> None:
     chosen = {name: value for name, value in run.hparams.items() if value != defaults[name]}
     for title, values in (("args", run.args), ("hparams that are not the default", chosen)):
         print(f"{title}: " + (", ".join(f"{name}={value}" for name, value in sorted(values.items())) or "none"))
-    sizes = []
-    for i, (name, split) in enumerate(zip(run.dataset.environments, run.splits, strict=True)):
-        test = " (test)" if i in run.args["test_envs"] else ""
-        sizes.append(f"{i} {name} {len(split.in_)}+{len(split.out)}{test}")
+    sizes = [
+        f"{i} {name} {len(split.in_)}+{len(split.out)}{'' if i in run.sources else ' (test)'}"
+        for i, (name, split) in enumerate(zip(run.dataset.environments, run.splits, strict=True))
+    ]
     print(f"samples in+out: {', '.join(sizes)}", flush=True)

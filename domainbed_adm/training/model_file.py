@@ -23,11 +23,7 @@ from domainbed_adm.system.disk import replacing
 
 _KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
 #: What random hparams of DomainBed are made of: NumPy's numbers, which ``weights_only`` refuses without these.
-_NUMPY_NUMBERS = [
-    np.float64(0).__reduce__()[0],
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in (np.float64, np.int64, np.bool_)),
-]
+_NUMPY_NUMBERS = [np.float64(0).__reduce__()[0], np.dtype, *(type(np.dtype(kind)) for kind in (float, int, bool))]
 #: Our names of the layers of DomainBed's network for 28 px: a convolution, ReLU and GroupNorm each.
 _CNN = {f"conv{i + 1}": str(3 * i) for i in range(4)} | {f"bn{i}": str(3 * i + 2) for i in range(4)}
 _BLOCK = {"bn1": "residual.0", "conv1": "residual.2", "bn2": "residual.3", "conv2": "residual.5"}
@@ -40,11 +36,7 @@ _WIDE_RESNET = {"conv1": "0", "bn1": "7"} | {
 
 
 def save_model(path: Path, contents: dict[str, Any]) -> None:
-    """Write ``contents`` to ``path``, whole or not at all.
-
-    Raises:
-        UserError: the system refuses; an older file is as it was.
-    """
+    """Write ``contents`` to ``path``, whole or not at all."""
     with replacing(path) as file:
         torch.save(contents, file)
 

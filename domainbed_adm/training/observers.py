@@ -14,6 +14,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -36,11 +37,8 @@ def check_observers(run: Setup) -> None:
     Raises:
         UserError: there are not so many images, or a library is missing.
     """
-    if run.tensorboard:
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError as error:
-            raise UserError("--tensorboard needs tensorboard: pip install tensorboard") from error
+    if run.tensorboard and find_spec("tensorboard") is None:
+        raise UserError("--tensorboard needs tensorboard: pip install tensorboard")
     choose_sample(run)
 
 
@@ -64,11 +62,7 @@ def warn_of_trace(run: Setup, path: Path) -> None:
 
 @contextmanager
 def observing(run: Setup, output_dir: Path, next_step: int) -> Iterator[Callable[[Record], None]]:
-    """Within the block, a function to call with each record once it is written; a run that goes on is traced further.
-
-    Raises:
-        UserError: the images for it are missing, the trace there is another's, or the disk is full.
-    """
+    """Within the block, a function to call with each record once it is written; a resumed run is traced further."""
     tracer, path = None, output_dir / DIFFICULTY
     if images := choose_sample(run):
         tracer = DifficultyTracer(run, path, images, next_step)
@@ -92,10 +86,8 @@ def tensorboard_events(
 ) -> Iterator[Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], None]]:
     """Within the block, a function that adds a record's numbers, and a histogram of each measure's finite scores.
 
-    TensorBoard then shows nothing that was written earlier for steps from ``next_step`` on.
-
-    Raises:
-        UserError: the system refuses to write; an error of the block goes first.
+    TensorBoard then shows nothing that was written earlier for steps from ``next_step`` on. An error of the block goes
+    before one of closing the file.
     """
     from torch.utils.tensorboard import SummaryWriter
 
@@ -126,8 +118,7 @@ def tensorboard_events(
 
 @contextmanager
 def _no_traceback_of_the_writing_thread() -> Iterator[None]:
-    """What the thread meets that writes events is raised again by the next call: it need not print it as well."""
-    before = threading.excepthook
+    before = threading.excepthook  # what that thread meets is raised again by the next call to write
 
     def hook(args: threading.ExceptHookArgs) -> None:
         if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):

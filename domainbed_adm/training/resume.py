@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -47,9 +48,7 @@ def claim(output_dir: Path, restart: bool) -> None:
     """
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        probe = output_dir / ".writable"
-        probe.touch()
-        probe.unlink()
+        tempfile.TemporaryFile(dir=output_dir).close()
         if shutil.disk_usage(output_dir).free < 2**20:
             raise UserError(f"--output_dir {output_dir}: the disk is full")
         if restart:
@@ -80,8 +79,7 @@ def is_finished(run: Setup, output_dir: Path) -> bool:
 def find_position(run: Setup, output_dir: Path) -> Position:
     """Where to begin: at the checkpoint, records beyond it dropped; else at the start.
 
-    Raises:
-        UserError: the checkpoint cannot be used, records are lost that it counts, or they are another run's.
+    A checkpoint or records that are damaged, lost or another run's are a UserError.
     """
     checkpoint, path = output_dir / CHECKPOINT, output_dir / RESULTS
     position = _load_position(checkpoint, run) if checkpoint.exists() else Position()
@@ -96,11 +94,7 @@ def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> Non
     for other in runs:
         for made_by in other.provenances or ({},):
             data = {name: made_by[name] for name in ("environments", "samples", "fingerprints") if name in made_by}
-            difference = _difference(run, identity(other.args, other.hparams) | data)
-            if difference:
-                raise UserError(
-                    f"{path.parent} holds another run: {difference}. Give another --output_dir, or --restart"
-                )
+            _check_same(run, identity(other.args, other.hparams) | data, f"{path.parent} holds another run")
     expected = set(run.checkpoints_before(next_step))
     kept = expected.intersection(step for other in runs for step in other.steps.tolist())
     if kept != expected:
@@ -109,24 +103,21 @@ def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> Non
         )
 
 
-def _difference(run: Setup, theirs: Mapping[str, Any]) -> str | None:
-    """What differs between this run and one of another identity; data that an older file does not state are equal."""
+def _check_same(run: Setup, theirs: Mapping[str, Any], otherwise: str) -> None:
+    # data that an older file does not state are equal
     theirs, data = dict(theirs), {name: value for name, value in _data(run).items() if name in theirs}
     before, now = theirs.pop("fingerprints", []), data.pop("fingerprints", [])
     ours = identity(run.args, run.hparams) | data
     difference = differences(printable_values(theirs), printable_values(ours))
     if difference is None and before != now:
         changed = [name for i, name in enumerate(run.dataset.environments) if before[i : i + 1] != now[i : i + 1]]
-        return printable(f"the images or labels of {', '.join(changed)} have changed")
-    return difference
+        difference = printable(f"the images or labels of {', '.join(changed)} have changed")
+    if difference:
+        raise UserError(f"{otherwise}: {difference}. Give another --output_dir, or --restart")
 
 
 def save_position(path: Path, run: Setup, position: Position) -> None:
-    """Write the checkpoint, over an older one once it is whole and on the disk.
-
-    Raises:
-        UserError: the system refuses; the older one is as it was.
-    """
+    """Write the checkpoint, over an older one once it is whole and on the disk."""
     kind, keys, *rest = np.random.get_state(legacy=True)
     contents = {
         "identity": identity(run.args, run.hparams) | _data(run),
@@ -146,9 +137,7 @@ def save_position(path: Path, run: Setup, position: Position) -> None:
 def _load_position(path: Path, run: Setup) -> Position:
     # On an error the run may be changed in part, and is of no more use.
     contents = load_tensors(path, _KEYS, _ADVICE)
-    difference = _difference(run, contents["identity"])
-    if difference:
-        raise UserError(f"{path} is a checkpoint of another run: {difference}. Give another --output_dir, or --restart")
+    _check_same(run, contents["identity"], f"{path} is a checkpoint of another run")
     try:
         run.algorithm.load_state_dict(contents["algorithm"])
         for name, optimizer in _optimizers(run).items():
@@ -169,11 +158,7 @@ def _load_position(path: Path, run: Setup) -> Position:
 
 
 def saved_step(path: Path) -> int:
-    """The step that a run goes on from.
-
-    Raises:
-        UserError: the file is no checkpoint.
-    """
+    """The step that a run goes on from."""
     return int(load_tensors(path, _KEYS, _ADVICE)["position"]["next_step"])
 
 

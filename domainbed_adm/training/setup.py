@@ -102,7 +102,7 @@ def set_up(args: RunArgs) -> Setup:
     """
     start_time = time.monotonic()
     torch.set_num_threads(args.threads)
-    hparams = choose_hparams(args)
+    hparams = _hparams(args)
     random.seed(args.seed)
     np.random.seed(args.seed % 2**32)
     torch.manual_seed(args.seed)
@@ -113,10 +113,8 @@ def set_up(args: RunArgs) -> Setup:
     # what only the run knows, where the method reads it
     std = list(dataset.normalization.std) if dataset.normalization else None
     hparams |= {name: value for name, value in (("total_steps", n_steps), ("input_std", std)) if name in hparams}
-    lengths = [len(environment) for environment in dataset.datasets]
-    splits = split_environments(
-        lengths, args.test_envs, args.trial_seed, args.holdout_fraction, args.uda_holdout_fraction
-    )
+    fractions = args.holdout_fraction, args.uda_holdout_fraction
+    splits = split_environments(list(map(len, dataset.datasets)), args.test_envs, args.trial_seed, *fractions)
     if args.task == "domain_adaptation" and not any(split.uda for split in splits):
         raise UserError("task domain_adaptation needs unlabeled samples: give --uda_holdout_fraction above 0")
     run = Setup(
@@ -157,8 +155,7 @@ def check_test_envs(test_envs: Sequence[int], environments: list[str]) -> None:
         raise UserError(f"--test_envs holds out all environments ({named}): none is left to train on")
 
 
-def choose_hparams(args: RunArgs) -> dict[str, Any]:
-    """The defaults, or the random draw of ``--hparams_seed``, with the values of ``--hparams`` over them."""
+def _hparams(args: RunArgs) -> dict[str, Any]:
     names = args.algorithm, args.dataset
     if args.hparams_seed == 0:
         hparams = hparams_registry.default_hparams(*names)
