@@ -22,8 +22,7 @@ from domainbed_adm import __version__
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.hparams_registry import default_hparams
 from domainbed_adm.registry import get_method
-from domainbed_adm.system.console import Parser, ProgressBar
-from domainbed_adm.system.tables import show
+from domainbed_adm.system.console import Parser, ProgressBar, show
 
 LINEAR = {"weighting": "descent", "adm_estimator": "linear"}
 

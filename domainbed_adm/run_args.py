@@ -39,7 +39,6 @@ def _flag(
     default: Any,
     help_text: str,
     valid: Number | None = None,
-    *,
     identifies: bool = True,
     recorded: bool = True,
     every_job: bool = False,

@@ -23,9 +23,6 @@ HESSIAN, LANDSCAPE = ("hessian", "json"), ("landscape", "npz")
 #: Any of these files makes a folder a run's.
 RUN_MARKS = (RESULTS, FAILED, LOCK, DONE, ERR)
 
-_MODEL_NAME = re.compile(r"model(?P<suffix>\w*)\.pkl")
-_ANALYSIS_NAME = re.compile("|".join(rf"{kind}(_step[0-9]+)?\.{ending}" for kind, ending in (HESSIAN, LANDSCAPE)))
-
 
 class ExitCode(IntEnum):
     """How a command ended."""
@@ -57,7 +54,7 @@ def model_suffix(checkpoint: str) -> str:
     Raises:
         UserError: ``checkpoint`` is no name of a model's file.
     """
-    matched = _MODEL_NAME.fullmatch(checkpoint)
+    matched = re.fullmatch(r"model(?P<suffix>\w*)\.pkl", checkpoint)
     if matched is None:
         raise UserError(
             f"--checkpoint is {MODEL} or model_step<step>.pkl, the name of a file in the run, not {checkpoint}"
@@ -68,5 +65,6 @@ def model_suffix(checkpoint: str) -> str:
 def files_of_run(folder: Path) -> list[Path]:
     """What a run (its own files there or not) and ``analyze`` may have left in ``folder``, without TensorBoard's."""
     own = (DONE, CHECKPOINT, RESULTS, MODEL, DIVERGED, DIFFICULTY, OUT, ERR)
-    analyses = [path for path in folder.iterdir() if _ANALYSIS_NAME.fullmatch(path.name)]
+    analysis = "|".join(rf"{kind}(_step[0-9]+)?\.{ending}" for kind, ending in (HESSIAN, LANDSCAPE))
+    analyses = [path for path in folder.iterdir() if re.fullmatch(analysis, path.name)]
     return [*(folder / name for name in own), *folder.glob("model_step*.pkl"), *analyses]

@@ -13,7 +13,7 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.recorded_run import Run
 from domainbed_adm.run_files import DIFFICULTY
 from domainbed_adm.system import figures
-from domainbed_adm.system.tables import show
+from domainbed_adm.system.console import show
 
 #: What is printed, by its name in a row.
 _COLUMNS = {

@@ -24,8 +24,7 @@ from domainbed_adm.analysis.trained_model import TrainedModel, TrainedModels
 from domainbed_adm.errors import NonFiniteError
 from domainbed_adm.recorded_run import Run
 from domainbed_adm.system import figures
-from domainbed_adm.system.console import ProgressBar, warn
-from domainbed_adm.system.tables import show
+from domainbed_adm.system.console import ProgressBar, show, warn
 
 DEFAULT_RHO = 0.05
 

@@ -14,7 +14,7 @@ from domainbed_adm.leaderboard.board import Board, Entry, seeds, versions
 from domainbed_adm.leaderboard.notes import provenance_line
 from domainbed_adm.method.cards import METHODS, OwnMethod
 from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.system.tables import show
+from domainbed_adm.system.console import show
 
 #: How the published tables name the flatness part; without one, the base optimizer is what runs.
 OPTIMIZERS = {None: "Adam", "SAM": "SAM", "SAGM": "SAGM", "FSAM": "F-SAM"}

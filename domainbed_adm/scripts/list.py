@@ -14,8 +14,7 @@ from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, METHOD
 from domainbed_adm.scripts.sweep import default_datasets
 from domainbed_adm.sweeping import plan
 from domainbed_adm.sweeping.jobs import Sweep
-from domainbed_adm.system.console import Parser
-from domainbed_adm.system.tables import show
+from domainbed_adm.system.console import Parser, show
 
 EXAMPLES = """\
   domainbed-adm list algorithms

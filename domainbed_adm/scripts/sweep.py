@@ -17,16 +17,7 @@ from domainbed_adm.errors import UserError, lookup
 from domainbed_adm.method.cards import METHODS
 from domainbed_adm.run_args import EVERY_JOB, FLAGS, add_flags, check_flags, words
 from domainbed_adm.run_files import PLAN, ExitCode
-from domainbed_adm.sweeping.jobs import (
-    DONE,
-    RUNNING,
-    UNFINISHED,
-    Job,
-    Sweep,
-    check_sweep,
-    delete_incomplete,
-    with_states,
-)
+from domainbed_adm.sweeping.jobs import DONE, RUNNING, UNFINISHED, Sweep, check_sweep, delete_incomplete, with_states
 from domainbed_adm.sweeping.launch import Launch
 from domainbed_adm.sweeping.launchers import LAUNCHERS, gpus
 from domainbed_adm.sweeping.plan import add_to_plan, drop_from_plan, named_sweeps, planned_jobs, read_named_sweep
@@ -129,7 +120,14 @@ def main(argv: Sequence[str]) -> int:
     if args.command == "status":
         show_status(jobs)
         return ExitCode.DONE
-    return _delete(args, folder, jobs)
+    now = with_states(jobs)
+    print(summary(now))
+    count = sum(state in UNFINISHED for _, state in now)
+    if count:
+        _confirm(f"Delete the folders of {count} incomplete or failed jobs?", args.skip_confirmation)
+    print(f"Deleted {delete_incomplete(jobs)} folders")
+    drop_from_plan(folder)
+    return ExitCode.DONE
 
 
 def _sweep(args: argparse.Namespace, needs_data: bool) -> Sweep:
@@ -166,17 +164,6 @@ def _launch(args: argparse.Namespace, folder: Path) -> int:
     print(f"Results: {folder}")
     print(f"Leaderboard: {shlex.join(['domainbed-adm', 'collect_results', *words({'input_dir': folder})])}")
     return code
-
-
-def _delete(args: argparse.Namespace, folder: Path, jobs: list[Job]) -> int:
-    now = with_states(jobs)
-    print(summary(now))
-    count = sum(state in UNFINISHED for _, state in now)
-    if count:
-        _confirm(f"Delete the folders of {count} incomplete or failed jobs?", args.skip_confirmation)
-    print(f"Deleted {delete_incomplete(jobs)} folders")
-    drop_from_plan(folder)
-    return ExitCode.DONE
 
 
 def _confirm(question: str, skip: bool) -> None:

@@ -18,9 +18,8 @@ from domainbed_adm.datasets.cards import FOLDERS, DatasetCard, get_card
 from domainbed_adm.datasets.images import load_image
 from domainbed_adm.datasets.layout import Inventory, Problem, dataset_root, take_inventory
 from domainbed_adm.errors import UserError
-from domainbed_adm.system.console import Parser, ProgressBar, printable
+from domainbed_adm.system.console import Parser, ProgressBar, printable, show
 from domainbed_adm.system.process import cpu_count
-from domainbed_adm.system.tables import show
 
 EXAMPLES = """\
   domainbed-adm verify_data --dataset PACS VLCS --data_dir data

@@ -197,9 +197,7 @@ def state_of(folder: Path) -> str:
     locked = is_locked(folder)  # asked first: a run that ends in between is done
     if (folder / run_files.DONE).exists():
         return DONE
-    if locked:
-        return RUNNING
-    return FAILED if failures.read(folder) else INCOMPLETE
+    return RUNNING if locked else FAILED if failures.read(folder) else INCOMPLETE
 
 
 def with_states(jobs: Sequence[Job]) -> list[tuple[Job, str]]:

@@ -84,11 +84,10 @@ class Launch:
 
     def _end(self, job: Job, outcome: Outcome) -> str | None:
         """Note how a job's attempt ended; return why it failed, and the file that says more."""
-        if outcome.code == ExitCode.LOCKED:
-            return None
         if outcome.code == ExitCode.DONE:
             self._over.add(job.name)
             (job.output_dir / run_files.FAILED).unlink(missing_ok=True)
+        if outcome.code in {ExitCode.DONE, ExitCode.LOCKED}:
             return None
         self._tries[job.name] += 1
         self._attempts[job.name] = attempts = self._attempts.get(job.name, 0) + 1

@@ -125,10 +125,7 @@ class Pool:
         self._stopped = False
 
     def run(
-        self,
-        commands: Sequence[str],
-        on_done: Callable[[int, Outcome], None],
-        skip: Callable[[int], bool] = lambda index: False,
+        self, commands: Sequence[str], on_done: Callable[[int, Outcome], None], skip: Callable[[int], bool]
     ) -> list[Outcome]:
         """Run all commands, no shell between; return their outcomes in the order of the commands.
 
@@ -146,8 +143,7 @@ class Pool:
 
         with ThreadPoolExecutor(self._size) as threads, terminate_as_interrupt():
             try:  # from here on, as a child may run before the last command is submitted
-                futures = [threads.submit(work, index) for index in range(len(commands))]
-                return [future.result() for future in futures]
+                return list(threads.map(work, range(len(commands))))
             except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)
                 self._end_all()

@@ -14,8 +14,7 @@ from domainbed_adm.datasets.cards import get_card
 from domainbed_adm.recorded_run import Run, trouble
 from domainbed_adm.sweeping.failures import failure_lines
 from domainbed_adm.sweeping.jobs import DONE, FAILED, NOT_LAUNCHED, RUNNING, STATES, Job, with_states
-from domainbed_adm.system.console import printable
-from domainbed_adm.system.tables import show
+from domainbed_adm.system.console import printable, show
 
 
 class Progress(NamedTuple):

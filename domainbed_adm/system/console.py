@@ -1,15 +1,19 @@
-"""What every command shows: help with examples, one-line errors, progress."""
+"""What every command shows: help with examples, one-line errors, progress, tables."""
 
 from __future__ import annotations
 
 import argparse
 import re
 import sys
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
 
 #: What a terminal obeys instead of showing it, and the halves of characters that no encoding can write.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -87,3 +91,44 @@ def printable_values(value: Any) -> Any:
 def warn(message: str) -> None:
     """Print one line of warning to the standard error stream, whatever names the message holds."""
     print(f"warning: {printable(message)}", file=sys.stderr)
+
+
+def show(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    prose: Collection[str] = (),
+    bold: Collection[tuple[int, int]] = (),
+    title: str = "",
+    width: int | None = None,
+) -> None:
+    """Print a table to the standard output: bold on a terminal, plain elsewhere, and never a name cut short.
+
+    Args:
+        columns: headings.
+        rows: cells, one row for each line of the table.
+        prose: headings of the columns that may wrap on a narrow terminal; the others never do.
+        bold: (row, column) of cells to set in bold where the output is a terminal.
+        title: a line above.
+        width: columns to use at most where the output is not a terminal; None for as many as the cells take.
+    """
+    console = Console()
+    limit = console.width if console.is_terminal else width
+    squeezed = [["" if name in prose else cell for name, cell in zip(columns, row, strict=True)] for row in rows]
+    narrow = _table(columns, rows if limit is None else squeezed, prose if limit else (), ())
+    least = console.measure(narrow, options=console.options.update(max_width=10_000)).maximum
+    if title:
+        print(f"\n{title}")
+    Console(width=max(limit or 0, least), highlight=False).print(_table(columns, rows, prose, bold))
+
+
+def _table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], prose: Collection[str], bold: Collection[tuple[int, int]]
+) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in columns:
+        least = max(8, len(name)) if name in prose else None
+        table.add_column(Text(name), no_wrap=name not in prose, overflow="fold", min_width=least)
+    for i, row in enumerate(rows):
+        table.add_row(*(Text(cell, style="bold" if (i, j) in bold else "") for j, cell in enumerate(row)))
+    return table

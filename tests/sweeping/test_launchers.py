@@ -149,8 +149,8 @@ def test_an_interruption_ends_running_children_and_starts_no_more(
     start = time.monotonic()
     pool = Pool([{}, {}])
     with pytest.raises(KeyboardInterrupt):
-        pool.run(commands[:2], interrupt)
-    assert pool.run(commands[2:], interrupt) == [(ExitCode.NOT_RUN, ["not started"], 0.0)]
+        pool.run(commands[:2], interrupt, lambda index: False)
+    assert pool.run(commands[2:], interrupt, lambda index: False) == [(ExitCode.NOT_RUN, ["not started"], 0.0)]
     assert not (tmp_path / "late").exists()
     assert time.monotonic() - start < 20
     with pytest.raises(ProcessLookupError):
