@@ -31,16 +31,16 @@ class SelectionMethod:
         key: its name on the command line.
         name: its name in tables, as DomainBed prints it.
         splits: what it looks at.
-        needs: the records it cannot do without.
         run_acc: (the run of one hparams_seed that holds out the test environment alone, all runs of this seed, test
             environment) -> the accuracies; None where one is missing.
+        needs: the records it cannot do without.
     """
 
     key: str
     name: str
     splits: str
-    needs: str
     run_acc: Callable[[Run, Sequence[Run], int], RunAccuracy | None]
+    needs: str = "each run that holds out one environment, with out-split accuracies (--holdout_fraction above 0)"
 
     def chosen(self, runs: Iterable[Run], test_env: int) -> tuple[int, RunAccuracy] | None:
         """The hparams_seed of the chosen run, and what it is ranked by and reports.
@@ -99,7 +99,6 @@ def _oracle(run: Run, _: Sequence[Run], test_env: int) -> RunAccuracy | None:
     return _first_best(run.accuracy(test_env, "out")[last], run.accuracy(test_env, "in")[last])
 
 
-_ONE_HELD_OUT = "each run that holds out one environment, with out-split accuracies (--holdout_fraction above 0)"
 #: The selection methods by their key, in DomainBed's order.
 SELECTION_METHODS = {
     method.key: method
@@ -108,21 +107,19 @@ SELECTION_METHODS = {
             "training-domain",
             "training-domain validation set",
             "out-splits of the source environments",
-            _ONE_HELD_OUT,
             _training_domain,
         ),
         SelectionMethod(
             "leave-one-domain-out",
             "leave-one-domain-out cross-validation",
             "in-split of each source environment, in the run that holds it out too",
-            "also the runs that hold out pairs of environments",
             _leave_one_domain_out,
+            needs="also the runs that hold out pairs of environments",
         ),
         SelectionMethod(
             "oracle",
             "test-domain validation set (oracle)",
             "out-split of the test environment, last checkpoint",
-            _ONE_HELD_OUT,
             _oracle,
         ),
     )

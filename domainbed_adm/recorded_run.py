@@ -41,15 +41,6 @@ class Columns:
         self.place = {name: i for i, name in enumerate(self.names)}
         envs = {int(match[1]) for name in self.names if (match := _ENVIRONMENT.fullmatch(name))}
         self.n_envs = next(i for i in range(len(envs) + 1) if i not in envs)
-        self._splits: dict[tuple[str, int | None], list[int]] = {}
-
-    def of_split(self, split: str, without: int | None) -> list[int]:
-        """Places of one split's accuracies of all environments but ``without``; -1 for one that is not recorded."""
-        key = split, without
-        if key not in self._splits:
-            envs = (env for env in range(self.n_envs) if env != without)
-            self._splits[key] = [self.place.get(f"env{env}_{split}_acc", -1) for env in envs]
-        return self._splits[key]
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,10 +117,8 @@ class Run:
 
     def mean_accuracy(self, split: str, without: int | None) -> Column:
         """Mean accuracy on one split over all environments but ``without``; NaN where one of them is missing."""
-        places = self.columns.of_split(split, without)
-        if not places or -1 in places:
-            return self._unknown
-        mean: Column = self.table.take(places, axis=1).mean(axis=1)
+        columns = [self.accuracy(env, split) for env in range(self.n_envs) if env != without]
+        mean: Column = np.column_stack(columns).mean(axis=1) if columns else self._unknown
         return mean
 
     @property

@@ -53,15 +53,10 @@ _CORRECTED, _REMARK = "p (Benjamini-Hochberg)", "remark"
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """The comparison of two methods over pairs of runs.
+    """The comparison of two methods over ``n`` pairs of runs; mean and interval (low, high) in percentage points.
 
-    Attributes:
-        n: number of pairs.
-        n_environments: number of environments that the pairs are of.
-        mean: over environments, in percentage points; None without a pair.
-        interval: low and high end; None where ``remarks`` say why.
-        p: in (0, 1]; None where so few environments differ that no outcome could bring it to 0.05.
-        remarks: why something is missing.
+    p is None where so few environments differ that no outcome could bring it to 0.05; ``remarks`` say what is missing
+    and why.
     """
 
     n: int
@@ -80,12 +75,9 @@ class PairedDifference:
 def paired_difference(
     method: Sequence[float], baseline: Sequence[float], environments: Sequence[Hashable]
 ) -> PairedDifference:
-    """Compare ``method`` with ``baseline``.
+    """Compare a method with a baseline, by the accuracies in % and the test environment of each pair.
 
-    Args:
-        method: accuracies in %, one for each pair.
-        baseline: those of the baseline, in the same order.
-        environments: the test environment of each pair; of several datasets, with the dataset.
+    Pairs of several datasets have (dataset, environment) for an environment.
 
     Raises:
         ValueError: the three have different lengths.

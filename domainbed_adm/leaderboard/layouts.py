@@ -39,11 +39,9 @@ class Sheet:
     """One table, not yet written in any format.
 
     Attributes:
-        title: what it shows.
         label_columns: headings of the columns that say what a row is of.
         columns: headings of the others.
         rows: a cell for each heading: a text, or a number.
-        note: which selection method, splits, trials, seeds and versions made it.
         digits: decimals of a number.
         width: characters of a column in DomainBed's text.
         prose: headings of the columns that may wrap on a narrow terminal.
