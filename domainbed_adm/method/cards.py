@@ -142,7 +142,12 @@ SCOPES = ("batch", "domain")
 #: Of every method that has a curriculum, whatever its parts.
 CURRICULUM_HPARAMS = (
     Hparam("curriculum_scope", "batch", Choice(SCOPES), "rank over the batch, or in each domain"),
-    Hparam("weighting", "both", Choice(WEIGHTINGS), "which passes are weighted, by scores from when"),
+    Hparam(
+        "weighting",
+        "both",
+        Choice(WEIGHTINGS),
+        "which gradient passes are weighted, and by scores of this batch or remembered ones",
+    ),
     TOTAL_STEPS,
 )
 

@@ -55,7 +55,7 @@ class FirstPass:
 
 @dataclass
 class Weighting:
-    """Computes the first pass of a curriculum: which passes are weighted, by scores from when.
+    """Computes the first pass of a curriculum: which passes are weighted, and by scores of which step.
 
     Attributes:
         difficulty: scores the samples.
