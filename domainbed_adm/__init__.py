@@ -17,7 +17,7 @@ The flow, which is also the layout::
 ``hparams_registry``          their defaults, random ranges and valid ranges
 ``networks``                  what is trained: feature extractors, pretrained or not, and classifiers
 ``run_args``, ``run_files``   the flags of a run; every file name and exit code
-``training``                  one run: set-up, batches, splits, loop, evaluation, resume
+``training``                  one run: set-up, batches, loop, evaluation, resume, models
 ``records``                   ``results.jsonl``: write, read; ``recorded_run`` is a run as arrays over
                               its checkpoints
 ``model_selection``           runs -> the accuracy each selection method reports

@@ -83,15 +83,15 @@ def torch_errors_explained(what: str) -> Iterator[None]:
     except (MemoryError, RuntimeError, ValueError) as error:
         no_memory = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
         if no_memory or any(sign in str(error) for sign in _NO_MEMORY):
-            raise UserError(
-                f"out of memory: {what}: lower the hparam batch_size (or image_size), or take a smaller network"
-            ) from error
-        if str(error).startswith("Expected more than 1 value per channel when training"):
-            raise UserError(
+            told = f"out of memory: {what}: lower the hparam batch_size (or image_size), or take a smaller network"
+        elif str(error).startswith("Expected more than 1 value per channel when training"):
+            told = (
                 f"{what}: BatchNorm needs more than one value of each channel in a batch: raise the hparam batch_size, "
-                "or set freeze_bn to true"
-            ) from error
-        raise
+            )
+            told += "or set freeze_bn to true"
+        else:
+            raise
+        raise UserError(told) from error
 
 
 def set_up(args: RunArgs) -> Setup:
