@@ -35,8 +35,9 @@ DISTRIBUTED = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModul
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Per-sample cross-entropy in nats, shape (B,)."""
-    return F.cross_entropy(logits, y, reduction="none")
+    """Per-sample cross-entropy in nats, shape (B,), in single precision at least, whatever the logits are in."""
+    precise = torch.promote_types(logits.dtype, torch.float32)
+    return F.cross_entropy(logits.to(precise), y, reduction="none")
 
 
 @dataclass

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from domainbed_adm.method.flatness import FSAM, SAGM, SAM, Flatness, displaced
-from domainbed_adm.method.step import TrainingStep
+from domainbed_adm.method.step import TrainingStep, cross_entropy
 
 RULES = [SAM(rho=0.5), SAGM(rho=0.5), FSAM(rho=0.5)]
 
@@ -52,3 +52,13 @@ def test_autocast_sees_the_displaced_parameters_and_then_the_restored_ones() -> 
         with displaced(params, [torch.ones_like(param) for param in params]):
             assert not torch.equal(model(x), before)
         assert torch.equal(model(x), before)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_losses_are_in_single_precision_at_least(dtype: torch.dtype) -> None:
+    logits, y = torch.randn(64, 5, dtype=torch.float64).to(dtype), torch.arange(64) % 5
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = cross_entropy(logits, y)
+    assert losses.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    exact = torch.logsumexp(logits.double(), 1) - logits.double().gather(1, y[:, None])[:, 0]
+    torch.testing.assert_close(losses.double(), exact, rtol=1e-5, atol=1e-6)
