@@ -1,4 +1,19 @@
-"""Traces of several runs, by method: what ``analyze difficulty`` and ``report`` show."""
+"""Traces of several runs, by method, and how well each difficulty in them tells samples apart.
+
+With xi_t in R^N the scores of N images at checkpoint t, t = 0 ... T - 1:
+
+============================  ==================================================================================
+coefficient of variation      std(xi_t) / mean(xi_t), std with divisor N; 0: all images score alike
+correlation with the last     Spearman's of xi_t and xi_{t-1}: whether the order lasts; NaN at t = 0
+correlation with correctness  Spearman's of xi_t and c in {0, 1}^N, whether the image is right at t = T - 1: below
+                              0 where images that end wrong were scored harder
+share of an estimate          share of the pairs (i, j) with xi_i < xi_j that the estimate has in that order
+rank correlation of it        Spearman's of xi_t and its estimate
+============================  ==================================================================================
+
+Where scores are all equal a correlation is NaN; where one is no finite number, all figures of its checkpoint are.
+Spearman's is Pearson's of mean ranks (Spearman, 1904).
+"""
 
 from __future__ import annotations
 
@@ -9,35 +24,24 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from domainbed_adm import records
-from domainbed_adm.analysis.separability import agreement, separability
 from domainbed_adm.errors import UserError
 from domainbed_adm.recorded_run import Run
 from domainbed_adm.run_files import DIFFICULTY, DONE, RESULTS
 from domainbed_adm.system.console import warn
 from domainbed_adm.training.difficulty_trace import Trace, load_trace
 
-#: Figures of a measure at a checkpoint, in the order of ``separability`` and of ``agreement``.
-_FIGURES = ("variation", "self_correlation", "correctness_correlation")
-_OF_ESTIMATE = ("linear_share", "linear_rank_correlation")
-
 
 @dataclass(frozen=True)
 class TracedMethod:
-    """The traces of one method on one dataset that were scored at the same steps.
-
-    Attributes:
-        algorithm: its name.
-        dataset: name of the dataset.
-        traces: one for each run.
-        left_out: how many more runs were scored at other steps.
-    """
+    """The traces of one method on one dataset that were scored at the same steps."""
 
     algorithm: str
     dataset: str
-    traces: list[Trace]
-    left_out: int = 0
+    traces: list[Trace]  # one for each run
+    left_out: int = 0  # how many more runs were scored at other steps
 
     @property
     def step(self) -> np.ndarray:
@@ -64,17 +68,19 @@ class TracedMethod:
         """
         found = {}
         for measure, estimate in self.estimates.items():
-            by_run = np.array([separability(trace.scores[measure], trace.correct) for trace in self.traces])
-            found[measure] = dict(zip(_FIGURES, _mean(by_run), strict=True))
-            found[measure]["correctness_runs"] = np.isfinite(by_run[:, -1]).sum(axis=0)
-            if estimate:
-                agreed = np.array([agreement(one.scores[measure], one.scores[estimate]) for one in self.traces])
-                found[measure] |= dict(zip(_OF_ESTIMATE, _mean(agreed), strict=True))
+            by_run = [
+                separability(trace.scores[measure], trace.correct)
+                | (agreement(trace.scores[measure], trace.scores[estimate]) if estimate else {})
+                for trace in self.traces
+            ]
+            found[measure] = {name: _mean([one[name] for one in by_run]) for name in by_run[0]}
+            correlations = [one["correctness_correlation"] for one in by_run]
+            found[measure]["correctness_runs"] = np.isfinite(correlations).sum(axis=0)
         return found
 
 
-def _mean(by_run: np.ndarray) -> np.ndarray:
-    """Mean over runs, the first axis, of what is a number; NaN where none is."""
+def _mean(by_run: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean over runs of what is a number; NaN where none is."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         mean: np.ndarray = np.nanmean(np.where(np.isfinite(by_run), by_run, np.nan), axis=0)
@@ -117,14 +123,17 @@ def rows(methods: Iterable[TracedMethod]) -> list[dict[str, Any]]:
     found = []
     for method in methods:
         for measure, figures in method.figures.items():
+            estimate = method.estimates[measure]
             scores = method.scores(measure)
             for t, step in enumerate(method.step.tolist()):
                 row: dict[str, Any] = {"dataset": method.dataset, "algorithm": method.algorithm, "measure": measure}
                 row |= {"step": step, "runs": len(method.traces), "samples": scores.shape[1]}
                 row["median"] = _number(np.median(scores[t]))
-                row |= {name: _number(figures[name][t]) for name in _FIGURES}
+                for name in ("variation", "self_correlation", "correctness_correlation"):
+                    row[name] = _number(figures[name][t])
                 row["correctness_runs"] = int(figures["correctness_runs"][t])
-                row |= {name: _number(figures[name][t]) if name in figures else None for name in _OF_ESTIMATE}
+                for name in ("linear_share", "linear_rank_correlation"):
+                    row[name] = _number(figures[name][t]) if estimate else None
                 found.append(row)
     return found
 
@@ -134,12 +143,9 @@ def _number(value: float) -> float | None:
 
 
 def backwards(last: Sequence[dict[str, Any]]) -> list[str]:
-    """Sentences on difficulties that rank backwards: scores are higher where the image ends right.
+    """Sentences on difficulties that rank backwards in the last rows: scores are higher where the image ends right.
 
     A correlation counts from 2 / sqrt(N) on, N images of a run: chance alone stays below it in 19 cases of 20.
-
-    Args:
-        last: the rows of the last checkpoints.
     """
     methods: dict[str, list[str]] = {}
     for row in last:
@@ -149,3 +155,54 @@ def backwards(last: Sequence[dict[str, Any]]) -> list[str]:
         f"{measure} ranks backwards here ({', '.join(names)}): images called hard are the ones the model gets right."
         for measure, names in methods.items()
     ]
+
+
+def separability(scores: np.ndarray, correct: np.ndarray) -> dict[str, np.ndarray]:
+    """The first three figures of one measure at each checkpoint, each of shape (T,).
+
+    ``scores`` are >= 0, of shape (T, N); ``correct`` is bool of that shape, and its last row counts.
+    """
+    scores = _finite(scores)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        variation = scores.std(axis=1) / scores.mean(axis=1)
+    previous = np.append(np.full((1, scores.shape[1]), np.nan), scores[:-1], axis=0)[: len(scores)]
+    final = np.broadcast_to(correct[-1:], scores.shape)
+    return {
+        "variation": variation,
+        "self_correlation": rank_correlations(scores, previous),
+        "correctness_correlation": rank_correlations(scores, final),
+    }
+
+
+def agreement(exact: np.ndarray, estimate: np.ndarray) -> dict[str, np.ndarray]:
+    """The last two: how much of the order of scores (T, N) their estimate keeps."""
+    exact, estimate = _finite(exact), _finite(estimate)
+    share = np.array([same_order(*pair) for pair in zip(exact, estimate, strict=True)])
+    return {"linear_share": share, "linear_rank_correlation": rank_correlations(exact, estimate)}
+
+
+def _finite(scores: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(scores), scores.astype(np.float64), np.nan)
+
+
+def rank_correlations(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of the rows of two arrays of shape (T, N), of shape (T,); NaN for constant or NaN rows."""
+    ranks = np.array([rankdata(values, axis=1, nan_policy="propagate") for values in (a, b)])
+    centred = ranks - ranks.mean(axis=2, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        correlations: np.ndarray = (centred[0] * centred[1]).sum(axis=1) / np.linalg.norm(centred, axis=2).prod(axis=0)
+    return correlations
+
+
+def same_order(exact: np.ndarray, estimate: np.ndarray) -> float:
+    """Share of the pairs that ``exact`` orders strictly which ``estimate`` orders alike; an equal pair is half.
+
+    1/2 is chance, NaN where all of ``exact`` are equal. Both are of shape (N,).
+    """
+    ordered = kept = 0.0
+    for i in range(len(exact) - 1):
+        above = np.sign(exact[i + 1 :] - exact[i])
+        agreement = above * np.sign(estimate[i + 1 :] - estimate[i])
+        ordered += np.count_nonzero(above)
+        kept += np.count_nonzero(agreement > 0) + np.count_nonzero((agreement == 0) & (above != 0)) / 2
+    return kept / ordered if ordered else float("nan")

@@ -1,11 +1,8 @@
-"""``analyze landscape``: the loss around models, along random directions normalised by filter."""
+"""The loss around models, along random directions normalised by filter."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,56 +10,16 @@ import torch
 from torch import Tensor
 
 from domainbed_adm.analysis.mean_loss import MeanLoss
-from domainbed_adm.analysis.result_files import Landscape, save_landscape
-from domainbed_adm.analysis.runs import labels, with_checkpoint
-from domainbed_adm.analysis.settings import LandscapeSettings, Settings
-from domainbed_adm.analysis.trained_model import TrainedModel, TrainedModels
+from domainbed_adm.analysis.result_files import Landscape
+from domainbed_adm.analysis.runs import LandscapeSettings
+from domainbed_adm.analysis.trained_model import TrainedModel
 from domainbed_adm.method.flatness import displaced
-from domainbed_adm.recorded_run import Run
-from domainbed_adm.system import figures
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.seeding import seed_hash
 
 
-def analyze_landscape(runs: Sequence[Run], settings: Settings, where: LandscapeSettings, output: Path) -> None:
-    """Compute the loss around each run's model, keep it in the run's folder, and draw all.
-
-    Args:
-        runs: those without the checkpoint are left out.
-        settings: which model and sample.
-        where: the positions.
-        output: figure to draw.
-
-    Raises:
-        UserError: no run has the checkpoint, a model or its data cannot be read, parameters differ in shape, a file
-            cannot be written.
-    """
-    figures.check_output(output)
-    runs = with_checkpoint(runs, settings.checkpoint)
-    models, landscapes = TrainedModels(runs, settings), []
-    models.check_same_shapes()
-    for i, (run, name) in enumerate(zip(runs, labels([run.args for run in runs]), strict=True)):
-        start = time.perf_counter()
-        with models.open(i) as model:
-            landscapes.append(measure_landscape(model, where, settings.seed, name))
-        path = save_landscape(landscapes[-1], run.folder)
-        print(
-            f"[{i + 1}/{len(runs)}] {name}: {path} ({time.perf_counter() - start:.0f} s)", file=sys.stderr, flush=True
-        )
-    from domainbed_adm.analysis.landscape_figures import draw_landscape
-
-    figures.save(draw_landscape(landscapes), output)
-    print(f"figure: {output}")
-
-
 def measure_landscape(model: TrainedModel, where: LandscapeSettings, seed: int, title: str) -> Landscape:
     """The loss around a model, on all source domains pooled and on all test domains pooled.
-
-    Args:
-        model: the middle.
-        where: the positions.
-        seed: of the directions.
-        title: of the progress bar.
 
     Raises:
         UserError: BatchNorm has too small a mini-batch.
@@ -86,19 +43,17 @@ def filter_normalised(params: Sequence[Tensor], seed: int, number: int) -> list[
     normalisations) have direction zero. The entries are standard normal before, drawn on the CPU by the parameter's
     position and shape alone: networks of equal shapes get the same direction, up to their own filters' norms.
     """
-    return [
-        _direction(param, seed_hash("landscape", seed, number, i, tuple(param.shape))) for i, param in enumerate(params)
-    ]
-
-
-def _direction(param: Tensor, seed: int) -> Tensor:
-    if param.ndim <= 1:
-        return torch.zeros_like(param)
-    direction = torch.randn(param.shape, generator=torch.Generator().manual_seed(seed)).to(param)
-    axes = tuple(range(1, param.ndim))
-    lengths, own = (torch.linalg.vector_norm(x.detach(), dim=axes, keepdim=True) for x in (direction, param))
-    scaled: Tensor = direction * (own / lengths)
-    return scaled
+    directions = []
+    for i, param in enumerate(params):
+        seeded = torch.Generator().manual_seed(seed_hash("landscape", seed, number, i, tuple(param.shape)))
+        direction = torch.zeros_like(param)
+        if param.ndim > 1:
+            direction = torch.randn(param.shape, generator=seeded).to(param)
+            axes = tuple(range(1, param.ndim))
+            lengths, own = (torch.linalg.vector_norm(x, dim=axes, keepdim=True) for x in (direction, param.detach()))
+            direction *= own / lengths
+        directions.append(direction)
+    return directions
 
 
 def symmetric_grid(points: int, radius: float) -> np.ndarray:

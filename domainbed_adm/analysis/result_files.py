@@ -20,71 +20,39 @@ _ARRAYS = ("alphas", "source_1d", "test_1d", "alphas_2d", "source_2d", "test_2d"
 
 
 class Origin(msgspec.Struct, kw_only=True):
-    """Which model a result is of, and how it was measured.
+    """Which model a result is of, and how it was measured."""
 
-    Attributes:
-        model: name of the model's file.
-        algorithm: name of the method.
-        dataset: name of the dataset.
-        test_envs: indices of the environments held out.
-        trial_seed: of the run.
-        hparams_seed: of the run.
-        samples: images of each environment that were asked for; None: 256, or all where there are fewer.
-        batch_size: images of each domain in a mini-batch.
-        seed: of the sample and of all random vectors.
-        dtype: "float32" or "float64".
-        device: "cpu", or the GPU's name.
-        mode: how BatchNorm and dropout were treated, in words.
-        versions: of domainbed_adm, torch, numpy and scipy.
-    """
-
-    model: str
+    model: str  # name of its file
     algorithm: str
     dataset: str
-    test_envs: list[int]
+    test_envs: list[int]  # indices of the environments held out
     trial_seed: int
     hparams_seed: int
-    samples: int | None
-    batch_size: int
-    seed: int
-    dtype: str
-    device: str
-    mode: str
-    versions: dict[str, str]
+    samples: int | None  # images of each environment that were asked for; None: 256, or all where there are fewer
+    batch_size: int  # images of each domain in a mini-batch
+    seed: int  # of the sample and of all random vectors
+    dtype: str  # "float32" or "float64"
+    device: str  # "cpu", or the GPU's name
+    mode: str  # how BatchNorm and dropout were treated, in words
+    versions: dict[str, str]  # of domainbed_adm, torch, numpy and scipy
 
 
 class DomainFlatness(msgspec.Struct, kw_only=True):
-    """One sample's flatness; losses in nats.
+    """One sample's flatness; losses in nats."""
 
-    Attributes:
-        name: of the environment, or "pooled".
-        role: "source", "pooled" (all source domains) or "test".
-        n: images.
-        loss: mean cross-entropy, in the mode training used.
-        accuracy: fraction right, in the same mode.
-        eigenvalues: of the Hessian, largest first.
-        converged: whether all that were asked for are there.
-        trace: of the Hessian, estimated.
-        trace_sem: its standard error.
-        trace_vectors: how many vectors it took.
-        sharpness: rise of the loss by one SAM step of radius rho.
-        random_rise: mean rise at distance rho.
-        random_rise_sem: its standard error.
-    """
-
-    name: str
-    role: str
-    n: int
-    loss: float
-    accuracy: float
-    eigenvalues: list[float]
-    converged: bool
-    trace: float
-    trace_sem: float
-    trace_vectors: int
-    sharpness: float
-    random_rise: float
-    random_rise_sem: float
+    name: str  # of the environment, or "pooled"
+    role: str  # "source", "pooled" (all source domains) or "test"
+    n: int  # images
+    loss: float  # mean cross-entropy, in the mode training used
+    accuracy: float  # fraction right, in the same mode
+    eigenvalues: list[float]  # of the Hessian, largest first
+    converged: bool  # whether all eigenvalues that were asked for are there
+    trace: float  # of the Hessian, estimated
+    trace_sem: float  # its standard error
+    trace_vectors: int  # how many vectors it took
+    sharpness: float  # rise of the loss by one SAM step of radius rho
+    random_rise: float  # mean rise at distance rho
+    random_rise_sem: float  # its standard error
 
     @property
     def largest_eigenvalue(self) -> float:
@@ -93,21 +61,12 @@ class DomainFlatness(msgspec.Struct, kw_only=True):
 
 
 class Flatness(Origin, kw_only=True):
-    """What ``hessian.json`` holds.
+    """What ``hessian.json`` holds."""
 
-    Attributes are those of :class:`Origin`, and
-
-    Attributes:
-        rho: radius of the sharpness.
-        tolerance: of the eigenvalues.
-        trace_tolerance: standard error that the trace was to have, relative to it.
-        domains: each source domain, all of them pooled, and each test domain.
-    """
-
-    rho: float
-    tolerance: float
-    trace_tolerance: float
-    domains: list[DomainFlatness]
+    rho: float  # radius of the sharpness
+    tolerance: float  # of the eigenvalues
+    trace_tolerance: float  # standard error that the trace was to have, relative to it
+    domains: list[DomainFlatness]  # each source domain, all of them pooled, and each test domain
 
     def __post_init__(self) -> None:
         if len(self.of("pooled")) != 1 or not self.of("test"):
@@ -119,26 +78,14 @@ class Flatness(Origin, kw_only=True):
 
 
 class Landscape(Origin, kw_only=True):
-    """What ``landscape.npz`` holds: mean losses in nats along one random direction and over two (see ``landscape``).
+    """What ``landscape.npz`` holds: mean losses in nats along one random direction and over two, in float64."""
 
-    Attributes are those of :class:`Origin`, and
-
-    Attributes:
-        test_name: names of the test environments.
-        alphas: positions along the first direction, float64 of shape (A,).
-        source_1d: loss of all source domains there, shape (A,).
-        test_1d: of all test domains.
-        alphas_2d: positions along the first and along the second direction, shape (B,).
-        source_2d: shape (B, B), the first axis along the first direction.
-        test_2d: of all test domains.
-    """
-
-    test_name: str
-    alphas: np.ndarray
-    source_1d: np.ndarray
-    test_1d: np.ndarray
-    alphas_2d: np.ndarray
-    source_2d: np.ndarray
+    test_name: str  # names of the test environments
+    alphas: np.ndarray  # positions along the first direction, shape (A,)
+    source_1d: np.ndarray  # loss of all source domains there, shape (A,)
+    test_1d: np.ndarray  # of all test domains
+    alphas_2d: np.ndarray  # positions along the first and along the second direction, shape (B,)
+    source_2d: np.ndarray  # shape (B, B), the first axis along the first direction
     test_2d: np.ndarray
 
     def __post_init__(self) -> None:
@@ -148,11 +95,7 @@ class Landscape(Origin, kw_only=True):
 
 
 def save_flatness(flatness: Flatness, folder: Path) -> Path:
-    """Write ``hessian.json`` into a run's folder, over an older one; returns the file.
-
-    Raises:
-        UserError: the system refuses.
-    """
+    """Write ``hessian.json`` into a run's folder, over an older one; returns the file."""
     path = result_path(folder, flatness.model, *HESSIAN)
     with replacing(path) as file:
         file.write(json.dumps(msgspec.to_builtins(flatness), indent=1, allow_nan=False).encode() + b"\n")
@@ -160,11 +103,7 @@ def save_flatness(flatness: Flatness, folder: Path) -> Path:
 
 
 def save_landscape(landscape: Landscape, folder: Path) -> Path:
-    """Write ``landscape.npz`` into a run's folder, over an older one; returns the file.
-
-    Raises:
-        UserError: the system refuses.
-    """
+    """Write ``landscape.npz`` into a run's folder, over an older one; returns the file."""
     path, about = result_path(folder, landscape.model, *LANDSCAPE), msgspec.structs.asdict(landscape)
     arrays = {name: about.pop(name) for name in _ARRAYS}
     with replacing(path) as file:
@@ -186,11 +125,7 @@ def load_landscapes(folder: Path, checkpoint: str = MODEL) -> list[Landscape]:
 
 
 def result_path(folder: Path, checkpoint: str, kind: str, ending: str) -> Path:
-    """Where a model's result lies: ``hessian.json`` of model.pkl, ``hessian_step300.json`` of model_step300.pkl.
-
-    Raises:
-        UserError: ``checkpoint`` is no name of a model's file.
-    """
+    """Where a model's result lies: ``hessian.json`` of model.pkl, ``hessian_step300.json`` of model_step300.pkl."""
     return folder / f"{kind}{model_suffix(checkpoint)}.{ending}"
 
 

@@ -1,10 +1,10 @@
-"""The runs to analyse: found below the folders given, and named for people. Loads no torch."""
+"""What ``analyze`` is asked for: the runs, found and named for people, and the settings. Loads no torch."""
 
 from __future__ import annotations
 
 import argparse
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +23,52 @@ _KEEP = (
 )
 
 
+@dataclass(frozen=True)
+class Settings:
+    """Which model of each run, and which sample of its data."""
+
+    checkpoint: str = MODEL  # the model's file in the run's folder
+    data_dir: str | None = None  # None: where the data lay in training
+    samples: int | None = None  # images of each environment; None: 256, or all where there are fewer
+    #: Images of each domain in a mini-batch; None: the run's, but at least 64 where no BatchNorm in training mode makes
+    #: the loss depend on it.
+    batch_size: int | None = None
+    seed: int = 0  # of the sample, the directions and the vectors
+    double: bool = False  # whether to compute in float64
+
+
+@dataclass(frozen=True)
+class HessianSettings:
+    """The arguments of ``largest_eigenvalues``, ``hutchinson_trace`` and ``random_rise`` of these names."""
+
+    eigenvalues: int = 5
+    tolerance: float = 1e-3
+    max_restarts: int = 100
+    trace_tolerance: float = 0.05
+    max_vectors: int = 100
+    directions: int = 10
+    rho: float | None = None  # radius of the sharpness; None: as ``common_rho`` says
+
+
+@dataclass(frozen=True)
+class LandscapeSettings:
+    """Where to compute the loss."""
+
+    points: int = 41  # along one direction, odd
+    plane_points: int = 15  # along each of two, odd
+    radius: float = 1.0  # of both; 1 reaches as far from each filter as it is long
+
+
 def find_runs(paths: Iterable[Path], filters: argparse.Namespace | None = None) -> list[Run]:
     """The runs in these folders, each the output_dir of a run or of a sweep; those of a sweep in the tables' order.
 
-    Args:
-        paths: folders; a run that is found twice counts once.
-        filters: may have ``algorithms``, ``dataset``, ``test_envs`` and ``trial_seed``: what a run must have been
-            trained with. None, or an attribute that is None, asks nothing.
+    A run that is found twice counts once. ``filters`` may have ``algorithms``, ``dataset``, ``test_envs`` and
+    ``trial_seed``: what a run must have been trained with; None asks nothing.
 
     Raises:
         UserError: a folder holds no run, or no run is as the filters ask.
     """
-    by_folder: dict[Path, Run] = {}
-    for path in paths:
-        for run in _runs_of(path):
-            by_folder.setdefault(run.folder.resolve(), run)
-    runs = list(by_folder.values())
+    runs = list({run.folder.resolve(): run for path in paths for run in _runs_of(path)}.values())
     kept = [run for run in runs if _is_asked_for(run.args, filters)]
     if not kept:
         raise UserError(f"none of the {len(runs)} runs is as the flags ask; they have {_choices(runs)}")
@@ -49,7 +79,7 @@ def with_checkpoint(runs: Sequence[Run], checkpoint: str = MODEL) -> list[Run]:
     """The runs that hold this file; a warning counts the others.
 
     Raises:
-        UserError: none does; the message says how to keep one. Or it is no name of a model's file.
+        UserError: none does, or it is no name of a model's file.
     """
     model_suffix(checkpoint)
     kept = [run for run in runs if (run.folder / checkpoint).is_file()]
@@ -66,13 +96,8 @@ def with_checkpoint(runs: Sequence[Run], checkpoint: str = MODEL) -> list[Run]:
 def labels(args: Sequence[Mapping[str, Any]]) -> list[str]:
     """A short name for each run, of its flags: "SAM, test env 0, trial 0"; the dataset where there are several."""
     datasets = len({one["dataset"] for one in args}) > 1
-    named = [_label(one, datasets) for one in args]
-    count, seen = Counter(named), Counter[str]()
-    for i, name in enumerate(named):
-        if count[name] > 1:
-            seen[name] += 1
-            named[i] = f"{name} ({seen[name]})"
-    return named
+    names = [_label(one, datasets) for one in args]
+    return [f"{name} ({names[: i + 1].count(name)})" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def _runs_of(path: Path) -> list[Run]:
@@ -83,21 +108,20 @@ def _runs_of(path: Path) -> list[Run]:
     runs = [run for file in files if file.is_file() for run in read_runs(file)[:1]]
     if not runs:
         raise UserError(f"no run in {path}: give the output_dir of a run, which holds {RESULTS}, or of a sweep")
-    places = {name: i for i, name in enumerate(METHODS)}
+    return sorted(
+        runs, key=lambda run: (run.dataset, place(run.algorithm), run.test_envs, run.hparams_seed, run.trial_seed)
+    )
 
-    def place(run: Run) -> tuple[Any, ...]:
-        position = places.get(run.algorithm, len(places))
-        return (run.dataset, position, run.algorithm, run.test_envs, run.hparams_seed, run.trial_seed)
 
-    return sorted(runs, key=place)
+def place(algorithm: str) -> tuple[int, str]:
+    """Sorts methods: the grid's in its order, then the others by name."""
+    return (list(METHODS).index(algorithm) if algorithm in METHODS else len(METHODS), algorithm)
 
 
 def _is_asked_for(args: Mapping[str, Any], filters: argparse.Namespace | None) -> bool:
-    for flag, name in _FILTERS.items():
-        asked = getattr(filters, flag, None)
-        if asked is not None and (args[name] not in asked if flag == "algorithms" else args[name] != asked):
-            return False
-    return True
+    asked = {flag: value for flag in _FILTERS if (value := getattr(filters, flag, None)) is not None}
+    own = {flag: args[_FILTERS[flag]] for flag in asked}
+    return all(own[flag] in value if flag == "algorithms" else own[flag] == value for flag, value in asked.items())
 
 
 def _choices(runs: Sequence[Run]) -> str:

@@ -17,10 +17,7 @@ from domainbed_adm.leaderboard import Board, domainbed_sheets, paper_sheet
 from domainbed_adm.leaderboard.notes import missing_line, missing_runs, trouble_lines
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.report import section_comparison, section_cost, section_learning, section_provenance
-from domainbed_adm.report.analysis_block import of_checkpoints
-from domainbed_adm.report.section_difficulty import difficulty
-from domainbed_adm.report.section_flatness import flatness
-from domainbed_adm.report.section_landscape import landscape
+from domainbed_adm.report.section_analyses import difficulty, flatness, landscape, of_checkpoints
 from domainbed_adm.report.sweep_folder import SweepFolder, kept_warnings
 from domainbed_adm.report.tables import of_sheet
 from domainbed_adm.sweeping.failures import failure_lines

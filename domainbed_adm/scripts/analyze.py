@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from domainbed_adm.analysis.runs import find_runs
-from domainbed_adm.analysis.settings import HessianSettings, LandscapeSettings, Settings
+from domainbed_adm.analysis.runs import HessianSettings, LandscapeSettings, Settings, find_runs
 from domainbed_adm.cli import run
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.console import Parser
@@ -151,7 +150,7 @@ def main(argv: Sequence[str]) -> int:
 def _hessian(args: argparse.Namespace) -> int:
     _check_ranges(args)
     runs = find_runs(args.runs, args)
-    from domainbed_adm.analysis.hessian_command import analyze_hessian
+    from domainbed_adm.analysis.commands import analyze_hessian
 
     analyze_hessian(runs, _taken(Settings, args), _taken(HessianSettings, args), args.output, args.json)
     return 0
@@ -160,7 +159,7 @@ def _hessian(args: argparse.Namespace) -> int:
 def _landscape(args: argparse.Namespace) -> int:
     _check_ranges(args)
     runs = find_runs(args.runs, args)
-    from domainbed_adm.analysis.landscape import analyze_landscape
+    from domainbed_adm.analysis.commands import analyze_landscape
 
     output = args.output or args.runs[0] / "landscape.svg"
     analyze_landscape(runs, _taken(Settings, args), _taken(LandscapeSettings, args), output)
@@ -188,7 +187,7 @@ def _check_ranges(args: argparse.Namespace) -> None:
 
 
 def _difficulty(args: argparse.Namespace) -> int:
-    from domainbed_adm.analysis.difficulty_command import analyze_difficulty
+    from domainbed_adm.analysis.commands import analyze_difficulty
 
     analyze_difficulty(find_runs(args.runs, args), args.output or args.runs[0] / "difficulty.svg", args.json)
     return 0

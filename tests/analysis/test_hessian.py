@@ -4,7 +4,7 @@ import torch
 from scipy.sparse.linalg import aslinearoperator
 from torch import nn
 
-from domainbed_adm.analysis.hessian import Eigenpairs, HessianOperator, hutchinson_trace, largest_eigenvalues
+from domainbed_adm.analysis.flatness import Eigenpairs, HessianOperator, hutchinson_trace, largest_eigenvalues
 from domainbed_adm.analysis.mean_loss import MeanLoss
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.side_effects import as_trained
@@ -34,8 +34,8 @@ def test_a_quadratic_with_a_known_hessian():
     assert pairs.converged
     assert pairs.values == pytest.approx([9.0, 4.0, 2.5], rel=1e-9)
     trace = hutchinson_trace(operator, pairs, 0.01, 1000, 0)
-    assert trace.sem <= 0.02 * trace.value
-    assert abs(trace.value - np.trace(matrix)) < 4 * trace.sem
+    assert trace.sem <= 0.02 * trace.mean
+    assert abs(trace.mean - np.trace(matrix)) < 4 * trace.sem
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])
@@ -51,8 +51,8 @@ def test_a_small_network_against_its_full_autograd_hessian(batch_norm):
     assert np.trace(columns) == pytest.approx(np.trace(dense), rel=1e-6)
     assert trace == hutchinson_trace(operator, pairs, 0.05, 30, 0)
     of_dense = hutchinson_trace(aslinearoperator(dense), pairs, 0.05, 30, 0)
-    assert (trace.value, trace.sem) == pytest.approx((of_dense.value, of_dense.sem), rel=1e-6)
-    assert abs(trace.value - np.trace(dense)) < 4 * trace.sem
+    assert (trace.mean, trace.sem) == pytest.approx((of_dense.mean, of_dense.sem), rel=1e-6)
+    assert abs(trace.mean - np.trace(dense)) < 4 * trace.sem
 
 
 def test_softmax_regression_at_zero_has_a_hessian_in_closed_form():
@@ -117,12 +117,12 @@ def test_a_hessian_that_is_zero_has_eigenvalues_and_trace_zero():
     operator = aslinearoperator(np.zeros((6, 6)))
     pairs = largest_eigenvalues(operator, 2, 1e-3, 100, 0)
     assert (pairs.values, pairs.converged) == ([0.0, 0.0], True)
-    assert hutchinson_trace(operator, pairs, 0.05, 20, 0).value == 0.0
+    assert hutchinson_trace(operator, pairs, 0.05, 20, 0).mean == 0.0
 
 
 def test_hutchinson_is_exact_for_a_diagonal_and_takes_the_fewest_vectors():
     trace = hutchinson_trace(aslinearoperator(np.diag([5.0, -1.0, 3.0])), none_known(3), 1e-6, 100, 0)
-    assert (trace.value, trace.sem, trace.vectors) == (pytest.approx(7.0), pytest.approx(0, abs=1e-12), 5)
+    assert (trace.mean, trace.sem, trace.vectors) == (pytest.approx(7.0), pytest.approx(0, abs=1e-12), 5)
 
 
 def test_the_trace_is_unbiased_where_stopping_at_a_small_standard_error_was_not():
@@ -131,7 +131,7 @@ def test_the_trace_is_unbiased_where_stopping_at_a_small_standard_error_was_not(
     matrix = (basis * np.r_[100, np.ones(99)]) @ basis.T
     operator, truth, repetitions = aslinearoperator(matrix), 199.0, 1500
     estimates = [hutchinson_trace(operator, none_known(100), 0.1, 100, seed) for seed in range(repetitions)]
-    values = np.array([trace.value for trace in estimates])
+    values = np.array([trace.mean for trace in estimates])
     assert abs(values.mean() - truth) < 4 * values.std() / np.sqrt(repetitions)
     signs = np.random.RandomState(1).randint(0, 2, (repetitions, 100, 100)) * 2.0 - 1
     old = []
@@ -157,12 +157,12 @@ def test_the_standard_error_is_that_of_repeated_estimates_and_known_eigenvectors
     matrix = symmetric(30)
     operator, none = aslinearoperator(matrix), none_known(30)
     traces = [hutchinson_trace(operator, none, 1e-9, 40, seed) for seed in range(60)]
-    values = [trace.value for trace in traces]
+    values = [trace.mean for trace in traces]
     assert abs(np.mean(values) - np.trace(matrix)) < 4 * np.std(values) / np.sqrt(60)
     assert np.mean([trace.sem for trace in traces]) == pytest.approx(np.std(values), rel=0.3)
     known = largest_eigenvalues(operator, 3, **EXACT)
     with_known = [hutchinson_trace(operator, known, 1e-9, 40, seed) for seed in range(60)]
-    values = [trace.value for trace in with_known]
+    values = [trace.mean for trace in with_known]
     assert abs(np.mean(values) - np.trace(matrix)) < 4 * np.std(values) / np.sqrt(60)
     assert np.mean([trace.sem for trace in with_known]) < 0.5 * np.mean([trace.sem for trace in traces])
 

@@ -4,8 +4,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from domainbed_adm.analysis.hessian_command import common_rho
-from domainbed_adm.analysis.hessian_figures import QUANTITIES, draw_flatness, flatness_panels
+from domainbed_adm.analysis.commands import common_rho
+from domainbed_adm.analysis.drawings import QUANTITIES, draw_flatness, flatness_panels
 from domainbed_adm.analysis.result_files import DomainFlatness, Flatness, load_flatness, result_path, save_flatness
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.figures import inline

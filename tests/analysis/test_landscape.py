@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from domainbed_adm.analysis.landscape_figures import draw_landscape, landscape_panels
+from domainbed_adm.analysis.drawings import draw_landscape, landscape_panels
 from domainbed_adm.analysis.result_files import Landscape, load_landscapes, save_landscape
 from domainbed_adm.system.figures import inline
 

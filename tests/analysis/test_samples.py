@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.memory import PeakMemory
 from domainbed_adm.analysis.mean_loss import MeanLoss
-from domainbed_adm.analysis.samples import POOLED, SOURCE, TEST, draw_samples
+from domainbed_adm.analysis.trained_model import POOLED, SOURCE, TEST, draw_samples
 from domainbed_adm.datasets.base import MultipleDomainDataset, TensorEnvironment
 from domainbed_adm.errors import UserError
 from domainbed_adm.training.batches import split_environments

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from domainbed_adm.analysis.sharpness import random_rise, sam_rise
+from domainbed_adm.analysis.flatness import random_rise, sam_rise
 from domainbed_adm.errors import NonFiniteError
 from tests.analysis.test_mean_loss import loss_of, split
 from tests.reference import hessian as reference

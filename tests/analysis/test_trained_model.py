@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from domainbed_adm.analysis import trained_model
-from domainbed_adm.analysis.runs import find_runs
-from domainbed_adm.analysis.settings import HessianSettings, LandscapeSettings, Settings
+from domainbed_adm.analysis.runs import HessianSettings, LandscapeSettings, Settings, find_runs
 from domainbed_adm.analysis.trained_model import TrainedModels
 from domainbed_adm.datasets.in_memory import DigitsDataset
 from domainbed_adm.errors import UserError
@@ -139,8 +138,7 @@ def test_data_that_moved_are_found_by_data_dir(tmp_path, image_folder):
 
 @pytest.mark.parametrize("command", ["hessian", "landscape"])
 def test_a_command_reads_each_model_once_and_builds_each_dataset_once(trained, tmp_path, monkeypatch, command):
-    from domainbed_adm.analysis.hessian_command import analyze_hessian
-    from domainbed_adm.analysis.landscape import analyze_landscape
+    from domainbed_adm.analysis.commands import analyze_hessian, analyze_landscape
 
     for name in ("ERM", "SAM"):
         shutil.copytree(trained / name, tmp_path / name)

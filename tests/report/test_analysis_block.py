@@ -19,16 +19,13 @@ from domainbed_adm.analysis.result_files import (
     save_flatness,
     save_landscape,
 )
-from domainbed_adm.report import section_difficulty as difficulty
-from domainbed_adm.report import section_flatness as flatness
-from domainbed_adm.report import section_landscape as landscape
-from domainbed_adm.report.analysis_block import charts
+from domainbed_adm.report.section_analyses import charts, difficulty, flatness, landscape
 from domainbed_adm.report.tables import Table
 from domainbed_adm.training.difficulty_trace import Trace
 from tests.report.sweeps import HOSTILE
 from tests.runs import record, write
 
-ALL = (flatness.flatness, landscape.landscape, difficulty.difficulty)
+ALL = (flatness, landscape, difficulty)
 ORDER = ["ERM", "SAM", "SAM_ADM"]
 RUN = {"dataset": "Mine", "test_envs": [0], "trial_seed": 0}
 
@@ -57,7 +54,7 @@ def test_flatness_is_the_mean_over_runs_on_source_and_test_domains(tmp_path: Pat
     flat(tmp_path / "b", HOSTILE, 5.0)
     flat(tmp_path / "c", "SAM", 4.0, trial_seed=1)
     flat(tmp_path / "d", "SAM", 4.0, dataset="Zoo")
-    mine, zoo = flatness.flatness(tmp_path, [HOSTILE, "SAM"])
+    mine, zoo = flatness(tmp_path, [HOSTILE, "SAM"])
     assert (mine.title, zoo.title) == ("Mine", "Zoo")
     assert shown(mine.table) == [
         [HOSTILE, "source", "ink (1)", "1", "5", "9", "0.5", "0.1", "1"],
@@ -78,7 +75,7 @@ def test_flatness_measured_otherwise_stands_apart(tmp_path: Path, other: dict[st
     flat(tmp_path / "a", "ERM", 3.0)
     flat(tmp_path / "b", "SAM", 5.0, **other)
     flat(tmp_path / "c", "SAM", 4.0, device="Some GPU")
-    first, second = flatness.flatness(tmp_path, ORDER)
+    first, second = flatness(tmp_path, ORDER)
     assert (first.title, second.title) == ("Mine, settings 1 of 2", "Mine, settings 2 of 2")
     assert [[row[0], row[3]] for row in shown(first.table)] == [["ERM", "3"], ["ERM", "6"], ["SAM", "4"], ["SAM", "8"]]
     assert [[row[0], row[3]] for row in shown(second.table)] == [["SAM", "5"], ["SAM", "10"]]
@@ -91,12 +88,12 @@ def test_means_over_unlike_test_environments_are_told(tmp_path: Path) -> None:
         [("ERM", 1, "oil"), ("ERM", 0, "ink"), ("ERM", 0, "ink"), ("SAM", 1, "oil")]
     ):
         flat(tmp_path / f"{i}", algorithm, 3.0, name, test_envs=[env], trial_seed=i)
-    (found,) = flatness.flatness(tmp_path, ORDER)
+    (found,) = flatness(tmp_path, ORDER)
     assert [row[2] for row in shown(found.table)] == ["ink (2), oil (1)"] * 2 + ["oil (1)"] * 2
     assert "hold out test environments in different shares" in found.table.note
     for i, (env, name) in enumerate([(0, "ink")] * 4 + [(1, "oil")]):
         flat(tmp_path / f"z{i}", "SAM", 3.0, name, test_envs=[env], trial_seed=i)
-    (found,) = flatness.flatness(tmp_path, ORDER)
+    (found,) = flatness(tmp_path, ORDER)
     assert [row[2] for row in shown(found.table)] == ["ink (2), oil (1)"] * 2 + ["ink (4), oil (2)"] * 2
     assert found.table.note == ""
 
@@ -110,7 +107,7 @@ def test_environments_held_out_equally_often_are_counted_together(tmp_path: Path
         3.0,
         domains=[domain("pooled", [1.0]), domain("test", [1.0], "a"), domain("test", [2.0], "b")],
     )
-    (found,) = flatness.flatness(tmp_path, ORDER)
+    (found,) = flatness(tmp_path, ORDER)
     assert found.table.note == "Test environments of each method (runs): ink, a and b, oil, wax (1 each)."
     assert found.table.labels == ["Method", "Domains"]
 
@@ -121,7 +118,7 @@ def test_eigenvalues_that_did_not_converge_are_marked_and_not_counted(tmp_path: 
         unknown = [domain("pooled", left, converged=False, trace=3.0), domain("test", [8.0], "ink")]
         flat(tmp_path / f"{i}", "SAM", 0, trial_seed=1 + i, domains=unknown)
     flat(tmp_path / "e", "ERM", 0, domains=[domain("pooled", [], converged=False), domain("test", [8.0], "ink")])
-    (found,) = flatness.flatness(tmp_path, ORDER)
+    (found,) = flatness(tmp_path, ORDER)
     assert [row[2:6] for row in shown(found.table)] == [
         ["ink (1)", "0", "– *", "9"],
         ["ink (1)", "1", "8", "9"],
@@ -156,12 +153,12 @@ def test_landscapes_of_adam_and_sam_on_the_same_environment_are_drawn(tmp_path: 
     for i, algorithm in enumerate(("SAM_ADM", "SAM", "ERM")):
         around(tmp_path / f"{i}", algorithm)
     around(tmp_path / "9", "ERM", trial_seed=1)
-    (found,) = landscape.landscape(tmp_path, ORDER)
+    (found,) = landscape(tmp_path, ORDER)
     assert found.note == f"Drawn: ERM and SAM. With test environment {HOSTILE}, trial 0."
     assert len(found.charts) == 2 + 2 * 2
     assert all("<script" not in chart.svg for chart in found.charts)
     (tmp_path / "2" / "landscape.npz").unlink()
-    assert landscape.landscape(tmp_path, ORDER)[0].note.startswith("Drawn: SAM and SAM_ADM.")
+    assert landscape(tmp_path, ORDER)[0].note.startswith("Drawn: SAM and SAM_ADM.")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +168,7 @@ def test_landscapes_made_otherwise_are_not_drawn_together(tmp_path: Path, other:
     around(tmp_path / "a", "ERM")
     around(tmp_path / "b", "SAM", **other)
     around(tmp_path / "c", "SAM_ADM")
-    first, second = landscape.landscape(tmp_path, ORDER)
+    first, second = landscape(tmp_path, ORDER)
     assert (first.title, second.title) == ("Mine, settings 1 of 2", "Mine, settings 2 of 2")
     assert first.note == (
         f"Drawn: ERM and SAM_ADM. With test environment {HOSTILE}, trial 0. seed: 0; images of each environment: 256 "
@@ -187,7 +184,7 @@ def test_landscapes_of_unlike_hyperparameters_are_not_drawn_together(tmp_path: P
     around(tmp_path / "a", "ERM", hparams_seed=3)
     around(tmp_path / "b", "SAM")
     around(tmp_path / "c", "SAM", hparams_seed=3)
-    (found,) = landscape.landscape(tmp_path, ORDER)
+    (found,) = landscape(tmp_path, ORDER)
     assert found.note == f"Drawn: ERM and SAM. With test environment {HOSTILE}, trial 0, hparams 3."
 
 
@@ -207,7 +204,7 @@ def test_traces_have_a_row_for_each_measure_and_method_at_the_last_checkpoint(tm
     traced(tmp_path / "a", "SAM")
     traced(tmp_path / "b", "ERM")
     traced(tmp_path / "c", "SAM_ADM", steps=2)
-    (found,) = difficulty.difficulty(tmp_path, ORDER)
+    (found,) = difficulty(tmp_path, ORDER)
     assert found.note == "Drawn: ERM and SAM."
     assert len(found.charts) == 2 * 3 + 4
     assert [row[:3] for row in shown(found.table)] == [
@@ -224,7 +221,7 @@ def test_a_difficulty_that_ranks_backwards_is_told_in_words(tmp_path: Path) -> N
         scores = {"Loss": chance, "GDM": 2 - right + chance, "ADM": 1 + right + chance, "ADM_linear": chance}
         trace = Trace.begin([(1, i) for i in range(40)], MEASURES).with_checkpoint(0, scores, right)
         trace.save(folder / "difficulty.npz")
-    (found,) = difficulty.difficulty(tmp_path, ORDER)
+    (found,) = difficulty(tmp_path, ORDER)
     words = "ADM ranks backwards here (ERM, SAM): images called hard are the ones the model gets right."
     assert found.table.note == words
 
