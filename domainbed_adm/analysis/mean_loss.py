@@ -34,18 +34,14 @@ def exact_arithmetic() -> Iterator[None]:
 class MeanLoss:
     """L(theta) = 1/n sum_i l_i in nats, theta being where ``params`` are at each call.
 
-    Args:
-        predict: inputs to logits; reads the parameters.
-        params: those that require a gradient; the others are constants.
-        batches: mini-batches (x, y), the same at every iteration.
-        size: n, their samples in all.
+    ``predict`` turns inputs into logits and reads the parameters; those not in ``params`` are constants. Iterating
+    ``batches`` gives the same mini-batches (x, y) every time, n samples in all.
     """
 
     def __init__(
         self, predict: Callable[[Tensor], Tensor], params: Sequence[Tensor], batches: Batches, size: int
     ) -> None:
-        self.predict, self.params, self.size = predict, list(params), size
-        self._batches = batches
+        self.predict, self.params, self.size, self._batches = predict, list(params), size, batches
 
     def value(self) -> float:
         """L(theta); may be infinite or NaN. Cost: 1 forward pass."""
@@ -87,7 +83,6 @@ class MeanLoss:
         return self._sum(product, "Hessian")
 
     def _share(self, x: Tensor, y: Tensor) -> Tensor:
-        """A mini-batch's share of L(theta), with its graph; the shares add up to it."""
         return F.cross_entropy(self.predict(x), y, reduction="sum") / self.size
 
     def _derived(self, value: Tensor, create_graph: bool = False) -> tuple[Tensor, ...]:
@@ -96,11 +91,7 @@ class MeanLoss:
         )
 
     def _sum(self, of_batch: Callable[[Tensor, Tensor], tuple[Tensor, ...]], what: str) -> list[Tensor]:
-        """The sum over mini-batches; a function for each, so that its graph is gone before the next one's is made.
-
-        Raises:
-            NonFiniteError: it is not finite.
-        """
+        # a function for each mini-batch, so that its graph is gone before the next one's is made
         total = [torch.zeros_like(param) for param in self.params]
         for x, y in self._on_device():
             torch._foreach_add_(total, of_batch(x, y))

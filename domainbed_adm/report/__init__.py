@@ -1,7 +1,6 @@
 """A sweep as one HTML file: ``page`` fills the template ``report.html.j2`` with what ``read_sweep`` found.
 
-``section_*`` make its sections: ``tables`` and ``charts`` in ``method_styles``. ``analysis_block`` is what the sections
-on flatness, landscapes and difficulty are made of.
+``section_*`` make its sections of ``tables`` and ``charts``.
 """
 
 from domainbed_adm.report.page import page

@@ -1,4 +1,9 @@
-"""Learning curves as small multiples, drawn to be read at 390 px; their legend is the page's."""
+"""Learning curves as small multiples, drawn to be read at 390 px; their legend is the page's.
+
+Up to eight methods share one panel, a colour each. Beyond that each flatness rule has a panel, in which the colour
+tells the difficulty and the line the curriculum, so that one short legend serves all; methods outside the grid follow,
+seven to a panel.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup
 
-from domainbed_adm.report.method_styles import MethodStyles
-from domainbed_adm.system.figures import inline, style
+from domainbed_adm.leaderboard.layouts import OPTIMIZERS
+from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, METHODS, OwnMethod
+from domainbed_adm.system.figures import COLOURS, inline, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,12 +31,67 @@ _LEFT, _RIGHT, _TITLE, _BOTTOM, _GAP = 0.42, 0.16, 0.2, 0.4, 0.2
 _LOG_FROM = 30
 
 
+#: Of the first, second, ... curriculum; in widths of the line.
+_DASHES: tuple[tuple[float, ...], ...] = ((2.5, 1), (), (1, 1), (6, 1.5, 1, 1.5))
+#: The last colour, grey, is that of a method without a curriculum.
+_COLOURED = len(COLOURS) - 1
+
+
 class Chart(NamedTuple):
     """One chart: its caption, what it shows in words for those who do not see it, its ``<svg>``."""
 
     caption: str
     spoken: str
     svg: Markup
+
+
+class LineStyle(NamedTuple):
+    """One entry of the legend: what it stands for, colour, dashes in widths of the line, width in points."""
+
+    label: str
+    colour: str
+    dashes: tuple[float, ...] = ()
+    width: float = 1.5
+
+    @property
+    def dasharray(self) -> str:
+        """The dashes as SVG writes them; "none" for a solid line."""
+        return " ".join(f"{self.width * length:.1f}" for length in self.dashes) or "none"
+
+
+class MethodStyles(NamedTuple):
+    """How a set of methods is drawn."""
+
+    panels: list[str]  # title of each; "" where there is but one
+    legend: list[LineStyle]
+    places: dict[str, tuple[int, int]]  # of each method, the index of its panel and of its entry in the legend
+
+
+def method_styles(algorithms: Sequence[str]) -> MethodStyles:
+    """The styles of these methods, in their order."""
+    if len(algorithms) <= len(COLOURS):
+        styles = {name: ("", LineStyle(name, colour)) for name, colour in zip(algorithms, COLOURS, strict=False)}
+    else:
+        styles = {name: style for name in algorithms if (style := _in_grid(name))}
+        for i, name in enumerate(name for name in algorithms if name not in styles):
+            panel = f"Other methods {i // _COLOURED + 1}"
+            styles[name] = panel, LineStyle(f"{name} ({panel})", COLOURS[i % _COLOURED])
+    panels = list(dict.fromkeys(panel for panel, _ in styles.values()))
+    legend = list(dict.fromkeys(style for _, style in styles.values()))
+    places = {name: (panels.index(panel), legend.index(style)) for name, (panel, style) in styles.items()}
+    return MethodStyles(panels, legend, places)
+
+
+def _in_grid(name: str) -> tuple[str, LineStyle] | None:
+    method = METHODS.get(name)
+    if method is None or isinstance(method, OwnMethod):
+        return None
+    panel = OPTIMIZERS.get(method.flatness, str(method.flatness))
+    if not (method.curriculum and method.difficulty):
+        return panel, LineStyle("no curriculum", COLOURS[-1], width=2)
+    colour = COLOURS[list(DIFFICULTIES).index(method.difficulty) % _COLOURED]
+    dashes = _DASHES[list(CURRICULA).index(method.curriculum) % len(_DASHES)]
+    return panel, LineStyle(f"{method.curriculum}, {method.difficulty}", colour, dashes)
 
 
 def draw(
@@ -40,14 +101,10 @@ def draw(
     logarithmic: bool,
     chance: float | None = None,
 ) -> Markup:
-    """One chart as an ``<svg>`` element without ids.
+    """One chart of curves by the method's name, as an ``<svg>`` element without ids.
 
-    Args:
-        curves: by the method's name; each line's ``<g>`` gets the classes ``curve`` and ``m<entry of the legend>``.
-        styles: of all methods.
-        span: lowest and highest value of the vertical axis.
-        logarithmic: whether that axis may be logarithmic.
-        chance: a value to mark by a dotted line; None for no line.
+    Each line's ``<g>`` gets the classes ``curve`` and ``m<entry of the legend>``. The vertical axis, perhaps a
+    logarithmic one, spans from the lowest to the highest value in ``span``; a dotted line marks ``chance``.
     """
     last = max(1.0, *(step for curve in curves.values() for step, _ in curve))
     with style():
@@ -94,7 +151,6 @@ def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
 
 
 def _dash(step: float, value: float, last: float) -> Curve:
-    """A single checkpoint, as a short line."""
     return [(max(0, step - last / 50), value), (step + last / 50, value)]
 
 

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from domainbed_adm.leaderboard import Board, domainbed_sheets, paper_sheet
 from domainbed_adm.leaderboard.notes import missing_line, missing_runs, trouble_lines
 from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.report import section_comparison, section_cost, section_learning, section_provenance
+from domainbed_adm.report import section_learning, section_tables
 from domainbed_adm.report.section_analyses import difficulty, flatness, landscape, of_checkpoints
 from domainbed_adm.report.sweep_folder import SweepFolder, kept_warnings
 from domainbed_adm.report.tables import of_sheet
@@ -30,12 +30,7 @@ _HERE = Path(__file__).parent
 def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, command: str, now: datetime) -> str:
     """The whole page; the same sweep gives the same text, but for ``now``.
 
-    Args:
-        sweep: the sweep.
-        selections: the selection methods shown, the main one first.
-        title: heading of the page.
-        command: the command line that makes it.
-        now: when.
+    The main selection method is the first with a number. ``command`` is the command line that makes the page.
     """
     runs, board = sweep.recorded, Board(sweep.recorded, selections)
     main = next((selection for selection in selections if board.scores[selection.key]), selections[0])
@@ -46,7 +41,7 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     failed = [(run.label, run.folder) for run in sweep.runs if run.state == FAILED]
     unfinished = [run for run in sweep.runs if run.state not in {FAILED, DONE}]
-    comparisons, absent = section_comparison.section(board, main)
+    comparisons, absent = section_tables.comparison_tables(board, main)
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -63,8 +58,8 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
         domains=[_domains(board, selection) for selection in selections if board.scores[selection.key]],
         trials=len({run.trial_seed for run in runs}),
         curves=section_learning.section(board, main),
-        costs=section_cost.cost_tables(board),
-        baselines=section_comparison.BASELINES,
+        costs=section_tables.cost_tables(board),
+        baselines=section_tables.BASELINES,
         **blocks,
         checkpoints=of_checkpoints(sweep.root),
         main=main.name,
@@ -74,9 +69,9 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
         unfinished=[f"{run.label}: {run.state} ({run.folder.name})" for run in unfinished],
         missing=_missing(sweep, selections),
         untrusted=trouble_lines(runs),
-        origin=section_provenance.origin(runs),
-        shared={kind: section_provenance.shared_settings(runs, kind) for kind in ("args", "hparams")},
-        differing=section_provenance.differing_settings(runs),
+        origin=section_tables.origin(runs),
+        shared={kind: section_tables.shared_settings(runs, kind) for kind in ("args", "hparams")},
+        differing=section_tables.differing_settings(runs),
     )
 
 

@@ -13,8 +13,7 @@ from domainbed_adm.leaderboard import Board
 from domainbed_adm.leaderboard.board import by_trial
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.recorded_run import Column, Run
-from domainbed_adm.report.charts import Chart, Curve, draw
-from domainbed_adm.report.method_styles import LineStyle, MethodStyles, method_styles
+from domainbed_adm.report.charts import Chart, Curve, LineStyle, MethodStyles, draw, method_styles
 
 #: A curve with more points is thinned evenly; one with no more than FEW_POINTS keeps its first.
 MOST_POINTS, FEW_POINTS = 100, 4
@@ -23,10 +22,10 @@ HIGHEST_LOSS = 1e6
 
 
 class Measure(NamedTuple):
-    """What a curve shows: name and unit, values over the checkpoints of (run, test environment), whether accuracies."""
+    """What a curve shows."""
 
-    name: str
-    of: Callable[[Run, int], Column]
+    name: str  # and unit
+    of: Callable[[Run, int], Column]  # values over the checkpoints, of a run and a test environment
     accuracy: bool
 
 

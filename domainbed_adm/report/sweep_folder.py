@@ -20,27 +20,20 @@ from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, 
 
 
 class RunFolder(NamedTuple):
-    """A run's folder, its state (of ``sweeping.jobs.STATES``), what it trains (the folder's name where unknown)."""
+    """A run's folder, whether or not it has records."""
 
     folder: Path
-    state: str
-    label: str
+    state: str  # of ``sweeping.jobs.STATES``
+    label: str  # what it trains; the folder's name where unknown
 
 
 class SweepFolder(NamedTuple):
-    """A sweep as its folder has it.
-
-    Attributes:
-        root: the folder.
-        recorded: the runs with records.
-        runs: the folder of each run, in order.
-        warnings: a line for each, as reading told them.
-    """
+    """A sweep as its folder has it."""
 
     root: Path
-    recorded: Runs
-    runs: list[RunFolder]
-    warnings: list[str]
+    recorded: Runs  # those with records
+    runs: list[RunFolder]  # all, in order
+    warnings: list[str]  # a line for each, as reading told them
 
     def counts(self) -> dict[str, int]:
         """How many runs are done, failed and running, and, where there are any, in another state."""
@@ -56,7 +49,9 @@ def read_sweep(root: Path) -> SweepFolder:
     if not root.is_dir():
         raise UserError(f"no folder {root}: give the output_dir of a sweep or of one run")
     warnings: list[str] = []
-    folders = [folder for folder in (root, *sorted(root.iterdir())) if _is_run(folder)]
+    folders = [
+        folder for folder in (root, *sorted(root.iterdir())) if any((folder / name).exists() for name in RUN_MARKS)
+    ]
     with kept_warnings(warnings):
         unrecorded = bool(folders) and not any((folder / RESULTS).exists() for folder in folders)
         recorded = Runs() if unrecorded else load_runs(root)  # all failed, or have just begun
@@ -79,10 +74,6 @@ def kept_warnings(warnings: list[str]) -> Iterator[None]:
             if message not in warnings:
                 print(line, file=sys.stderr)
                 warnings.append(message)
-
-
-def _is_run(folder: Path) -> bool:
-    return folder.is_dir() and any((folder / name).exists() for name in RUN_MARKS)
 
 
 def _run_folder(folder: Path, recorded: Run | None, reached: dict[str, int]) -> RunFolder:

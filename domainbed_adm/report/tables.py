@@ -19,21 +19,13 @@ _NUMBER = re.compile(r"<?([+-]?\d+(?:\.\d+)?)(?: ?± ?[\d.]+| to [+-]?[\d.]+)?(?
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
-
-    Attributes:
-        text: what it shows.
-        value: the number it sorts by; None where that is unknown, or the cell holds text.
-        number: whether its column holds numbers.
-        best: whether it is marked as the best of its column.
-        share: length of the bar behind it, in [0, 1]; None for no bar.
-    """
+    """One cell."""
 
     text: str
-    value: float | None = None
-    number: bool = True
-    best: bool = False
-    share: float | None = None
+    value: float | None = None  # the number it sorts by; None where that is unknown, or the cell holds text
+    number: bool = True  # whether its column holds numbers
+    best: bool = False  # whether it is marked as the best of its column
+    share: float | None = None  # length of the bar behind it, in [0, 1]; None for no bar
 
 
 class Row(NamedTuple):
@@ -45,23 +37,14 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """One table.
-
-    Attributes:
-        caption: its heading.
-        labels: headings of the columns that say what a row is of.
-        columns: headings of the others.
-        rows: the lines.
-        note: what stands below.
-        highest_first: whether the first click on a number's heading puts the highest on top.
-    """
+    """One table."""
 
     caption: str
-    labels: Sequence[str]
-    columns: Sequence[str]
+    labels: Sequence[str]  # headings of the columns that say what a row is of
+    columns: Sequence[str]  # headings of the others
     rows: Sequence[Row]
-    note: str = ""
-    highest_first: bool = False
+    note: str = ""  # below
+    highest_first: bool = False  # whether the first click on a number's heading puts the highest on top
 
 
 def number(value: float | None, form: str, share: float | None = None) -> Cell:

@@ -28,11 +28,13 @@ EXAMPLES = """\
 
 
 def build_parser() -> Parser:
-    """One subcommand for each analysis; each sets ``do``, the function that does it."""
+    """One subcommand for each analysis."""
     parser = Parser("domainbed-adm analyze", description="Look at finished runs.", examples=EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-    for add_command in (add_hessian, add_landscape, add_difficulty):
-        command = add_command(commands)
+    _add_hessian(commands)
+    _add_landscape(commands)
+    _add_difficulty(commands)
+    for command in commands.choices.values():
         add = command.add_argument
         add("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a run, or of a sweep")
         add("--algorithms", nargs="+", metavar="NAME", help="only runs of these")
@@ -42,7 +44,7 @@ def build_parser() -> Parser:
     return parser
 
 
-def add_model_flags(parser: Parser) -> None:
+def _add_model_flags(parser: Parser) -> None:
     """Which model of each run, and which sample of its data."""
     add, checkpoint = parser.add_argument, "in each run (default model.pkl; model_step<step>.pkl)"
     add("--checkpoint", default=Settings.checkpoint, metavar="FILE", help=checkpoint)
@@ -51,11 +53,11 @@ def add_model_flags(parser: Parser) -> None:
     add("--samples", type=int, metavar="N", help=samples)
     batch = "images of each domain in a mini-batch (default: the run's; at least 64 where no BatchNorm minds)"
     add("--batch_size", type=int, metavar="N", help=batch)
-    add_numbers(parser, Settings, seed="of the sample and all random vectors")
+    _add_numbers(parser, Settings, seed="of the sample and all random vectors")
     add("--double", action="store_true", help="compute in float64")
 
 
-def add_numbers(parser: Parser, kind: type, **helps: str) -> None:
+def _add_numbers(parser: Parser, kind: type, **helps: str) -> None:
     """A flag for each of these settings, with its default."""
     for name, text in helps.items():
         default = getattr(kind, name)
@@ -64,8 +66,7 @@ def add_numbers(parser: Parser, kind: type, **helps: str) -> None:
         parser.add_argument(f"--{name}", type=type(default), default=default, metavar=metavar, help=text)
 
 
-def add_hessian(commands: Any) -> Parser:
-    """``hessian``: eigenvalues, trace and sharpness."""
+def _add_hessian(commands: Any) -> None:
     parser: Parser = commands.add_parser(
         "hessian",
         help="curvature and sharpness of the loss at a checkpoint",
@@ -79,8 +80,8 @@ def add_hessian(commands: Any) -> Parser:
         "  domainbed-adm analyze hessian results/smoke --algorithms ERM SAM --output flatness.png\n"
         "  domainbed-adm analyze hessian results/one --checkpoint model_step100.pkl --double --json",
     )
-    add_model_flags(parser)
-    add_numbers(
+    _add_model_flags(parser)
+    _add_numbers(
         parser,
         HessianSettings,
         eigenvalues="how many",
@@ -94,12 +95,9 @@ def add_hessian(commands: Any) -> Parser:
     add("--rho", type=float, metavar="X", help=rho)
     add("--output", type=Path, help="figure to draw, .svg, .png or .pdf (default: none)")
     add("--json", action="store_true", help="print what the files hold as a JSON list")
-    parser.set_defaults(do=_hessian)
-    return parser
 
 
-def add_landscape(commands: Any) -> Parser:
-    """``landscape``: the loss along random directions."""
+def _add_landscape(commands: Any) -> None:
     parser: Parser = commands.add_parser(
         "landscape",
         help="the loss around a checkpoint, along random directions",
@@ -109,8 +107,8 @@ def add_landscape(commands: Any) -> Parser:
         examples="  domainbed-adm analyze landscape results/one\n"
         "  domainbed-adm analyze landscape results/smoke --algorithms ERM SAM --test_envs 0 --output landscape.png",
     )
-    add_model_flags(parser)
-    add_numbers(
+    _add_model_flags(parser)
+    _add_numbers(
         parser,
         LandscapeSettings,
         points="along one direction, odd",
@@ -119,12 +117,9 @@ def add_landscape(commands: Any) -> Parser:
     )
     output = "figure, .svg, .png or .pdf (default: landscape.svg in the first RUN)"
     parser.add_argument("--output", type=Path, help=output)
-    parser.set_defaults(do=_landscape)
-    return parser
 
 
-def add_difficulty(commands: Any) -> Parser:
-    """``difficulty``: what ``train --trace_difficulty`` kept, drawn and counted."""
+def _add_difficulty(commands: Any) -> None:
     parser: Parser = commands.add_parser(
         "difficulty",
         help="each difficulty over training: its distribution, and how well it tells samples apart",
@@ -136,47 +131,15 @@ def add_difficulty(commands: Any) -> Parser:
     )
     parser.add_argument("--output", type=Path, help="figure, .svg, .png or .pdf (default: RUN/difficulty.svg)")
     parser.add_argument("--json", action="store_true", help="print every checkpoint's figures as a JSON list")
-    parser.set_defaults(do=_difficulty)
-    return parser
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run with these flags; returns the exit code."""
-    args = build_parser().parse_args(argv)
-    code: int = args.do(args)
-    return code
-
-
-def _hessian(args: argparse.Namespace) -> int:
-    _check_ranges(args)
-    runs = find_runs(args.runs, args)
-    from domainbed_adm.analysis.commands import analyze_hessian
-
-    analyze_hessian(runs, _taken(Settings, args), _taken(HessianSettings, args), args.output, args.json)
-    return 0
-
-
-def _landscape(args: argparse.Namespace) -> int:
-    _check_ranges(args)
-    runs = find_runs(args.runs, args)
-    from domainbed_adm.analysis.commands import analyze_landscape
-
-    output = args.output or args.runs[0] / "landscape.svg"
-    analyze_landscape(runs, _taken(Settings, args), _taken(LandscapeSettings, args), output)
-    return 0
-
-
-def _taken(kind: type[Kind], args: argparse.Namespace) -> Kind:
-    """The settings of this kind, each from the flag of its name."""
-    return kind(**{name: getattr(args, name) for name in kind.__dataclass_fields__})
-
-
-def _check_ranges(args: argparse.Namespace) -> None:
-    """Check the numbers given.
+    """Run with these flags; returns the exit code.
 
     Raises:
-        UserError: one is out of its range.
+        UserError: a number is out of its range, or what the analysis raises.
     """
+    args = build_parser().parse_args(argv)
     for name, value in vars(args).items():
         if name in _LEAST and value is not None and value < _LEAST[name]:
             raise UserError(f"--{name} must be at least {_LEAST[name]}, not {value}")
@@ -184,13 +147,23 @@ def _check_ranges(args: argparse.Namespace) -> None:
             raise UserError(f"--{name} must be in (0, inf), not {value}")
         if name in _ODD and value % 2 == 0:
             raise UserError(f"--{name} must be odd, so that the model itself is one of them, not {value}")
+    runs = find_runs(args.runs, args)
+    from domainbed_adm.analysis import commands
 
-
-def _difficulty(args: argparse.Namespace) -> int:
-    from domainbed_adm.analysis.commands import analyze_difficulty
-
-    analyze_difficulty(find_runs(args.runs, args), args.output or args.runs[0] / "difficulty.svg", args.json)
+    if args.command == "hessian":
+        commands.analyze_hessian(runs, _taken(Settings, args), _taken(HessianSettings, args), args.output, args.json)
+        return 0
+    output = args.output or args.runs[0] / f"{args.command}.svg"
+    if args.command == "landscape":
+        commands.analyze_landscape(runs, _taken(Settings, args), _taken(LandscapeSettings, args), output)
+    else:
+        commands.analyze_difficulty(runs, output, args.json)
     return 0
+
+
+def _taken(kind: type[Kind], args: argparse.Namespace) -> Kind:
+    """The settings of this kind, each from the flag of its name."""
+    return kind(**{name: getattr(args, name) for name in kind.__dataclass_fields__})
 
 
 if __name__ == "__main__":

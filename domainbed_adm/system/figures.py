@@ -35,12 +35,8 @@ _INK = "#102030"
 #: Of an SVG: nothing that says when or by what it was drawn, so that the same data give the same file.
 _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _STYLE: dict[str, Any] = {
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), _INK),
     "text.parse_math": False,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.titlesize": "medium",
@@ -58,10 +54,10 @@ _STYLE: dict[str, Any] = {
 
 
 def check_available() -> None:
-    """Refuse to begin where figures cannot be drawn.
+    """Refuse to begin without matplotlib.
 
     Raises:
-        UserError: matplotlib is not installed.
+        UserError: it is not installed.
     """
     try:
         import matplotlib  # noqa: F401
@@ -81,14 +77,7 @@ def style() -> Iterator[None]:
 
 
 def grid(panels: Sequence[Panel], columns: int, size: tuple[float, float], legend: bool = False) -> Figure:
-    """One figure of these panels, row by row.
-
-    Args:
-        panels: what draws each.
-        columns: how many side by side.
-        size: width and height of one panel, in inches.
-        legend: whether the first panel's legend stands below all.
-    """
+    """One figure of these panels, row by row; ``size`` is of one, in inches, ``legend`` puts the first's below all."""
     from matplotlib.figure import Figure
 
     rows = -(-len(panels) // columns)
@@ -127,22 +116,13 @@ def check_output(path: Path) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure, whole or not at all; the file's ending says the format.
-
-    Raises:
-        UserError: the ending is none of ``FORMATS``, or the system refuses.
-    """
+    """Write a figure, whole or not at all; the file's ending, one of ``FORMATS``, says the format."""
     kind = _format(path)
     with style(), replacing(path) as file:
         figure.savefig(file, format=kind, facecolor="white", metadata=_NO_METADATA if kind == "svg" else None)
 
 
 def _format(path: Path) -> str:
-    """The format that a file's ending names.
-
-    Raises:
-        UserError: it names none.
-    """
     kind = path.suffix.lower().lstrip(".")
     if kind not in FORMATS:
         raise UserError(f"{path} names no figure format: end it in {', '.join('.' + name for name in FORMATS)}")

@@ -10,8 +10,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from domainbed_adm.method.cards import DOMAINBED_ALGORITHMS, METHODS
-from domainbed_adm.report.charts import draw
-from domainbed_adm.report.method_styles import MethodStyles, method_styles
+from domainbed_adm.report.charts import MethodStyles, draw, method_styles
 from tests.report.sweeps import HOSTILE
 
 SVG = "{http://www.w3.org/2000/svg}"

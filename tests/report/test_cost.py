@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from domainbed_adm.leaderboard import Board
-from domainbed_adm.report.section_cost import cost_tables
+from domainbed_adm.report.section_tables import cost_tables
 from domainbed_adm.report.tables import Table
 from tests.runs import as_runs, record
 

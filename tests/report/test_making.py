@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from domainbed_adm.recorded_run import Runs
-from domainbed_adm.report.section_provenance import differing_settings, origin, shared_settings
+from domainbed_adm.report.section_tables import differing_settings, origin, shared_settings
 from tests.runs import as_runs, record
 
 

@@ -1,0 +1,159 @@
+"""The sections that are tables: comparisons under one selection method, the cost of a step, how the sweep was made."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+
+from domainbed_adm.leaderboard import Board
+from domainbed_adm.leaderboard.board import seeds, spoken, versions
+from domainbed_adm.leaderboard.comparison import comparison_sheet, comparisons
+from domainbed_adm.leaderboard.published import published_sheet
+from domainbed_adm.model_selection import SelectionMethod
+from domainbed_adm.recorded_run import Column, Run
+from domainbed_adm.report.tables import Row, Table, number, of_sheet, text
+
+#: What the page compares methods with: SAM, which the curricula were made for, else ERM.
+BASELINES = ("SAM", "ERM")
+#: Flags that tell runs apart, or say where one lies.
+_OF_ONE_RUN = {"dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed", "seed", "output_dir"}
+#: A setting with more values is told by their number and, where they are numbers, the lowest and highest.
+_MOST_LISTED = 5
+_OFF = ("null", "false", "0", "0.0")
+
+
+def comparison_tables(board: Board, selection: SelectionMethod) -> tuple[list[Table], list[str]]:
+    """All methods against the baseline, and ours beside the published numbers; a line for each that is not there."""
+    tables, absent = [], []
+    base = _baseline(board.algorithms)
+    methods = [name for name in board.algorithms if name != base]
+    if base is None:
+        absent.append(f"No comparison: none of {', '.join(BASELINES)} is among the methods.")
+    elif not methods:
+        absent.append(f"No comparison: {base} is the only method.")
+    elif rows := [row for row in comparisons(board, selection, base, methods) if row.difference.n]:
+        tables.append(of_sheet(comparison_sheet(board, selection, rows), without=("Baseline",)))
+    else:
+        absent.append(f"No comparison: no method shares a trial and test environment with {base}.")
+    if published := published_sheet(board, selection):
+        tables.append(of_sheet(published))
+    else:
+        absent.append("Nothing here has a published number to stand beside.")
+    return tables, absent
+
+
+def cost_tables(board: Board) -> list[Table]:
+    """A table for each dataset of the board and each device, a row for each method that has step times there."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in board.runs:
+        groups.setdefault((run.dataset, _device(run)), []).append(run)
+    order = list(board.environments)
+    keys = sorted(groups, key=lambda key: (order.index(key[0]), key[1]))
+    tables = [_cost_table(*key, groups[key], board.algorithms) for key in keys]
+    return [table for table in tables if table.rows]
+
+
+def origin(runs: Sequence[Run]) -> list[tuple[str, str]]:
+    """What made the sweep, as (term, what is known of it)."""
+    training = sorted({seed for run in runs if isinstance(seed := run.args.get("seed"), int)})
+    many = f"{len(training)} different; each record names its run's"
+    return [
+        ("Versions", versions(runs)),
+        ("Devices", _recorded(runs, "device")),
+        ("Threads", _recorded(runs, "threads")),
+        ("Trial seeds", spoken(seeds(runs, "trial_seed"))),
+        ("Hyperparameter seeds", f"{spoken(seeds(runs, 'hparams_seed'))} (0 means the defaults)"),
+        ("Training seeds", many if len(training) > _MOST_LISTED else spoken(training) or "not recorded"),
+    ]
+
+
+def shared_settings(runs: Iterable[Run], kind: str) -> list[str]:
+    """``name = value`` of each flag ("args") or hyperparameter ("hparams") with one value in all runs that have it.
+
+    Those that are off (null, false, 0) are left out.
+    """
+    shared = {name: next(iter(values)) for name, values in _settings(runs, kind).items() if len(values) == 1}
+    return [f"{name} = {value}" for name, value in shared.items() if value not in _OFF]
+
+
+def differing_settings(runs: Iterable[Run]) -> Table | None:
+    """The flags and hyperparameters with several values, and in how many runs each."""
+    runs = list(runs)
+    rows = []
+    for kind in ("args", "hparams"):
+        for name, values in _settings(runs, kind).items():
+            if len(values) > 1:
+                label = f"--{name}" if kind == "args" else name
+                rows.append(Row([label], [text(_told(values)), number(sum(values.values()), "d")]))
+    return Table("Settings that differ between runs", ["Setting"], ["Values", "Runs"], rows) if rows else None
+
+
+def _baseline(names: Collection[str]) -> str | None:
+    return next((name for name in BASELINES if name in names), None)
+
+
+def _device(run: Run) -> str:
+    """Where it was trained; both devices of a run that went on elsewhere."""
+    known = dict.fromkeys(str(made_by["device"]) for made_by in run.provenances if made_by.get("device"))
+    return ", then ".join(known) or "a device that was not recorded"
+
+
+def _cost_table(dataset: str, device: str, runs: list[Run], algorithms: Sequence[str]) -> Table:
+    own = {name: [run for run in runs if run.algorithm == name] for name in algorithms}
+    seconds = {name: time for name in own if (time := _step_time(own[name])) is not None}
+    peaks = {name: _peak(own[name]) for name in seconds}
+    base, longest = _baseline(seconds), max(seconds.values(), default=0.0)
+    columns = [*([f"× {base}"] if base else []), "ms a step", *(["peak GiB"] if any(peaks.values()) else [])]
+    rows = []
+    for name, value in seconds.items():
+        ratio = [number(value / seconds[base] if seconds[base] else None, ".2f")] if base else []
+        milliseconds = number(1000 * value, ".1f", share=value / longest if longest else None)
+        rows.append(Row([name], [*ratio, milliseconds, number(peaks[name], ".2f")][: len(columns)]))
+    return Table(f"{dataset}, on {device}", ["Method"], columns, rows)
+
+
+def _step_time(runs: list[Run]) -> float | None:
+    """Median over the records, without those of a run's first step, which warms up, where there are others."""
+    steps, times = _positive(runs, "step_time")
+    later = times[steps > 0]
+    return float(np.median(later if len(later) else times)) if len(times) else None
+
+
+def _peak(runs: list[Run]) -> float | None:
+    """The highest peak memory; 0, which a CPU records, is none."""
+    _, peaks = _positive(runs, "mem_gb")
+    return float(peaks.max()) if len(peaks) else None
+
+
+def _positive(runs: list[Run], name: str) -> tuple[Column, Column]:
+    """The steps at which the number is above 0, and the numbers."""
+    steps, values = (np.concatenate([np.empty(0), *(run.column(of) for run in runs)]) for of in ("step", name))
+    return steps[values > 0], values[values > 0]
+
+
+def _recorded(runs: Sequence[Run], name: str) -> str:
+    values = {str(made_by[name]) for run in runs for made_by in run.provenances if made_by.get(name)}
+    return ", ".join(sorted(values)) or "not recorded"
+
+
+def _settings(runs: Iterable[Run], kind: str) -> dict[str, Counter[str]]:
+    """Of each setting, the number of runs with each value."""
+    settings: dict[str, Counter[str]] = {}
+    for run in runs:
+        for name, value in (run.args if kind == "args" else run.hparams).items():
+            if not (kind == "args" and name in _OF_ONE_RUN):
+                settings.setdefault(name, Counter())[value if isinstance(value, str) else json.dumps(value)] += 1
+    return dict(sorted(settings.items()))
+
+
+def _told(values: Counter[str]) -> str:
+    if len(values) <= _MOST_LISTED:
+        return ", ".join(f"{value} ({count})" for value, count in sorted(values.items()))
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        return f"{len(values)} values"
+    return f"{len(values)} values, {min(numbers):.3g} to {max(numbers):.3g}"
