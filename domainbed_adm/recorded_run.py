@@ -25,7 +25,7 @@ Column = NDArray[np.float64]
 IDENTITY = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
 #: Of runs that cannot stand beside each other, so many are named.
 _MOST_NAMED = 5
-_ENVIRONMENT = re.compile(r"env([0-9]{1,9})_(?:in|out)_acc")
+ACCURACY = re.compile(r"env([0-9]{1,9})_(?:in|out)_acc")
 
 
 class Columns:
@@ -39,7 +39,7 @@ class Columns:
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         self.place = {name: i for i, name in enumerate(self.names)}
-        envs = {int(match[1]) for name in self.names if (match := _ENVIRONMENT.fullmatch(name))}
+        envs = {int(match[1]) for name in self.names if (match := ACCURACY.fullmatch(name))}
         self.n_envs = next(i for i in range(len(envs) + 1) if i not in envs)
 
 

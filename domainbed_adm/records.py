@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -32,14 +31,13 @@ import msgspec
 import numpy as np
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.recorded_run import Column, Columns, Run, Runs, one_of_each
+from domainbed_adm.recorded_run import ACCURACY, Column, Columns, Run, Runs, one_of_each
 from domainbed_adm.run_files import RESULTS
 from domainbed_adm.system.console import printable, printable_values, warn
 from domainbed_adm.system.disk import replacing, writing
 
 Record = dict[str, Any]
 
-_ACCURACY = re.compile(r"env[0-9]{1,9}_(in|out)_acc")
 _OBJECTS = ("args", "hparams", "provenance")
 
 
@@ -229,7 +227,7 @@ class _Form:
         fields: list[Any] = [("f0", msgspec.Raw), ("f1", msgspec.Raw, nothing), ("f2", msgspec.Raw, nothing)]
         fields.append(("f3", Annotated[float, msgspec.Meta(ge=0)]))
         for i, name in enumerate(numbers[1:], start=4):
-            number: Any = Annotated[float, msgspec.Meta(ge=0, le=1)] if _ACCURACY.fullmatch(name) else float
+            number: Any = Annotated[float, msgspec.Meta(ge=0, le=1)] if ACCURACY.fullmatch(name) else float
             fields.append((f"f{i}", number | None, None))
         names = {f"f{i}": name for i, name in enumerate((*_OBJECTS, *numbers))}
         kind = msgspec.defstruct("Record", fields, rename=names, forbid_unknown_fields=True, kw_only=True, gc=False)
@@ -298,7 +296,7 @@ def _strict(line: bytes) -> bytes:
         record = {
             name: None if isinstance(value, int) and abs(value) >= 2**63 else value
             for name, value in record.items()
-            if name in {"step", *_OBJECTS} or _ACCURACY.fullmatch(name) or type(value) in {int, float, type(None)}
+            if name in {"step", *_OBJECTS} or ACCURACY.fullmatch(name) or type(value) in {int, float, type(None)}
         }
     return msgspec.json.encode(record)
 

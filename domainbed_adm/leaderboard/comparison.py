@@ -82,16 +82,14 @@ def paired_difference(
     Raises:
         ValueError: the three have different lengths.
     """
-    if not len(method) == len(baseline) == len(environments):
-        raise ValueError(
-            f"pairs need as many of each: {len(method)} of the method, {len(baseline)} of the baseline, "
-            f"{len(environments)} environments"
-        )
+    n = len(method), len(baseline), len(environments)
+    if len(set(n)) > 1:
+        raise ValueError("pairs need as many of each: {} of the method, {} of the baseline, {} environments".format(*n))
     if not len(method):
         return PairedDifference(0, remarks=("no common pair",))
     by_environment: dict[Hashable, list[float]] = {}
-    for difference, environment in zip(np.subtract(method, baseline), environments, strict=True):
-        by_environment.setdefault(environment, []).append(difference)
+    for ours, theirs, environment in zip(method, baseline, environments, strict=True):
+        by_environment.setdefault(environment, []).append(ours - theirs)
     means = np.round([np.mean(differences) for differences in by_environment.values()], _DECIMALS)
     interval, no_interval = _student_interval(means)
     p, no_p = _wilcoxon(means[means != 0])
@@ -223,7 +221,7 @@ def compared(
 
 def comparison_sheet(board: Board, selection: SelectionMethod, rows: Sequence[Comparison]) -> Sheet:
     """The table of ``comparisons``; corrected p only where there are several, remarks where there is one."""
-    size = _family_size(rows)
+    size = sum(row.difference.p is not None for row in rows)
     table = [_cells(row) for row in rows]
     shown = {_CORRECTED: size > 1, _REMARK: any(row[_REMARK] for row in table)}
     columns = tuple(name for name in table[0] if shown.get(name, True))
@@ -272,13 +270,9 @@ def _cells(row: Comparison) -> dict[str, str]:
     }
 
 
-def _family_size(rows: Sequence[Comparison]) -> int:
-    """Number of p that are corrected together."""
-    return sum(row.difference.p is not None for row in rows)
-
-
 def comparison_rows(board: Board, selection: SelectionMethod, rows: Sequence[Comparison]) -> list[dict[str, Any]]:
     """A row for each comparison: differences in percentage points, coverage in %, None where the table has "-"."""
+    size = sum(row.difference.p is not None for row in rows)
     unknown = (None, None)
     return [
         {
@@ -294,7 +288,7 @@ def comparison_rows(board: Board, selection: SelectionMethod, rows: Sequence[Com
             **dict(zip(("coverage_low", "coverage_high"), row.difference.coverage or unknown, strict=True)),
             "p": row.difference.p,
             "p_benjamini_hochberg": row.corrected,
-            "corrected_over": _family_size(rows),
+            "corrected_over": size,
             "remark": "; ".join(row.difference.remarks),
             "interval": "95 %, Student's t over test environments",
             "test": "Wilcoxon signed-rank, two-sided, over test environments",
