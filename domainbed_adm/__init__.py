@@ -24,7 +24,7 @@ The flow, which is also the layout::
 ``leaderboard``               runs -> tables, paired comparisons, published numbers beside ours
 ``sweeping``                  many runs: jobs, command launchers, named sweeps, status
 ``analysis``                  models -> Hessian, sharpness, landscape; traces -> separability
-``report``                    a sweep as one HTML page, a file for each ``section_*``
+``report``                    a sweep as one HTML page; ``section_*`` make its parts
 ``upstream``                  the same methods in a DomainBed checkout
 ``extensions``                parts of other packages; ``testing`` checks them
 ``scripts``, ``cli``          the command line

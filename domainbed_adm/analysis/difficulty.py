@@ -158,7 +158,7 @@ def backwards(last: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def separability(scores: np.ndarray, correct: np.ndarray) -> dict[str, np.ndarray]:
-    """The first three figures of one measure at each checkpoint, each of shape (T,).
+    """Variation and both correlations of one measure at each checkpoint, each of shape (T,).
 
     ``scores`` are >= 0, of shape (T, N); ``correct`` is bool of that shape, and its last row counts.
     """
@@ -175,7 +175,7 @@ def separability(scores: np.ndarray, correct: np.ndarray) -> dict[str, np.ndarra
 
 
 def agreement(exact: np.ndarray, estimate: np.ndarray) -> dict[str, np.ndarray]:
-    """The last two: how much of the order of scores (T, N) their estimate keeps."""
+    """How much of the order of scores (T, N) their estimate keeps at each checkpoint, each of shape (T,)."""
     exact, estimate = _finite(exact), _finite(estimate)
     share = np.array([same_order(*pair) for pair in zip(exact, estimate, strict=True)])
     return {"linear_share": share, "linear_rank_correlation": rank_correlations(exact, estimate)}

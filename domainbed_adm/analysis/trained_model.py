@@ -87,15 +87,10 @@ def draw_samples(
     batch_size: int,
     seed: int,
 ) -> Iterator[Samples]:
-    """Within the block, a sample of every environment: the same for all runs of one split.
+    """Within the block, ``size`` images of every environment's in-split: the same for all runs of one split.
 
-    Args:
-        dataset: the images.
-        splits: of each environment; drawn from the in-splits, without replacement.
-        test_envs: indices of the environments held out.
-        size: images of each environment; None: ``DEFAULT_SIZE``, or all where there are fewer.
-        batch_size: most images of each domain in a mini-batch.
-        seed: of the draw.
+    They are drawn without replacement; None: ``DEFAULT_SIZE``, or all where there are fewer. A mini-batch has
+    ``batch_size`` images of each domain at most.
 
     Raises:
         UserError: an in-split is smaller than ``size`` or empty, an image cannot be decoded, the disk is full.
@@ -123,7 +118,7 @@ def draw_samples(
 
 
 def _stored(environment: Environment, keys: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Decode these images into a file, one after the other; their inputs, read from there, and their targets."""
+    """The inputs of these images, decoded into a file and read from there, and their targets."""
     with writing(path), path.open("wb") as file:
         for key in keys:
             x = environment[int(key)][0].numpy()

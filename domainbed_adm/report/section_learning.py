@@ -42,12 +42,12 @@ MEASURES = (
 
 
 class LearningCurves(NamedTuple):
-    """The section: whose curves, losses not drawn or "", the legend, each dataset's charts by test environment."""
+    """What the section shows."""
 
     selected_by: str
-    note: str
+    note: str  # on losses not drawn, or ""
     legend: list[LineStyle]
-    datasets: list[tuple[str, list[tuple[str, list[Chart]]]]]
+    datasets: list[tuple[str, list[tuple[str, list[Chart]]]]]  # each dataset's charts by test environment
 
 
 def section(board: Board, selection: SelectionMethod) -> LearningCurves:
