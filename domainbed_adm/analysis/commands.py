@@ -6,7 +6,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ import msgspec
 
 from domainbed_adm.analysis import drawings
 from domainbed_adm.analysis.difficulty import backwards, load_traces, rows
-from domainbed_adm.analysis.flatness import DEFAULT_RHO, measure_flatness
+from domainbed_adm.analysis.flatness import measure_flatness
 from domainbed_adm.analysis.landscape import measure_landscape
 from domainbed_adm.analysis.result_files import Flatness, save_flatness, save_landscape
 from domainbed_adm.analysis.runs import HessianSettings, LandscapeSettings, Settings, labels, with_checkpoint
@@ -26,6 +25,7 @@ from domainbed_adm.system import figures
 from domainbed_adm.system.console import show, warn
 
 Result = TypeVar("Result")
+DEFAULT_RHO = 0.05
 #: Of a checkpoint's difficulty: name in a row, heading.
 _COLUMNS = {
     "algorithm": "algorithm",
@@ -53,10 +53,10 @@ def analyze_hessian(
     if output:
         figures.check_output(output)
     runs = with_checkpoint(runs, settings.checkpoint)
-    how = replace(how, rho=common_rho([run.hparams for run in runs], how.rho))
+    rho = common_rho([run.hparams for run in runs], how.rho)
     models = TrainedModels(runs, settings)
     names, results = _of_each(
-        models, lambda model, title: measure_flatness(model, how, settings.seed, title), save_flatness
+        models, lambda model, title: measure_flatness(model, how, rho, settings.seed, title), save_flatness
     )
     if as_json:
         print(json.dumps(msgspec.to_builtins(results), indent=1))

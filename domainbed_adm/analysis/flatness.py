@@ -24,12 +24,11 @@ from domainbed_adm.method.gradients import Gradients, joint_norm
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.seeding import seed_hash
 
-DEFAULT_RHO = 0.05
 #: Vectors that decide how many the trace takes, and how many it takes at least.
 _PILOT = 5
 
 
-def measure_flatness(model: TrainedModel, how: HessianSettings, seed: int, title: str) -> Flatness:
+def measure_flatness(model: TrainedModel, how: HessianSettings, rho: float, seed: int, title: str) -> Flatness:
     """Measure at each source domain, all of them pooled, and each test domain, behind a progress bar.
 
     Raises:
@@ -37,7 +36,6 @@ def measure_flatness(model: TrainedModel, how: HessianSettings, seed: int, title
         NonFiniteError: the loss at the model is not finite.
     """
     samples = [*model.samples.sources, model.samples.pooled, *model.samples.tests]
-    rho = DEFAULT_RHO if how.rho is None else how.rho
     with ProgressBar(title, 3 * len(samples)) as bar:
         domains = [_domain(model, sample, how, rho, seed, bar) for sample in samples]
     tolerance, of_trace = how.tolerance, how.trace_tolerance
@@ -204,12 +202,7 @@ def sam_rise(loss: MeanLoss, value: float, rho: float) -> float:
 
 
 def random_rise(
-    loss: MeanLoss,
-    value: float,
-    rho: float,
-    directions: int,
-    seed: int,
-    on_direction: Callable[[], None] = lambda: None,
+    loss: MeanLoss, value: float, rho: float, directions: int, seed: int, on_each: Callable[[], None] = lambda: None
 ) -> Estimate:
     """The mean of L(theta + rho u) - L(theta) over directions u, uniform on the unit sphere.
 
@@ -229,7 +222,7 @@ def random_rise(
         scale = rho / joint_norm(direction)
         both = [_rise(loss, value, [part * sign * scale for part in direction]) for sign in (1, -1)]
         rises.append(sum(both) / 2)
-        on_direction()
+        on_each()
     return _estimate(np.array(rises))
 
 
