@@ -79,7 +79,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The flags given, over those of the named sweep, over the defaults.
 
     Raises:
-        UserError: the named sweep is unknown or wrong.
+        UserError: the named sweep or a number is wrong.
     """
     parser = build_parser()
     args = parser.parse_intermixed_args(argv)

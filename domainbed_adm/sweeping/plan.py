@@ -58,10 +58,8 @@ def planned_jobs(folder: Path) -> list[Job]:
 
 def planned_runs(folder: Path) -> list[tuple[str, str, tuple[int, ...], int, int]]:
     """Each planned job as (dataset, algorithm, test_envs, trial_seed, hparams_seed); none where there is no plan."""
-    keys = (
-        (of["dataset"], of["algorithm"], tuple(of["test_envs"]), of["trial_seed"], of["hparams_seed"])
-        for of in (job.train_args for job in planned_jobs(folder))
-    )
+    flags = [job.train_args for job in planned_jobs(folder)]
+    keys = ((f["dataset"], f["algorithm"], tuple(f["test_envs"]), f["trial_seed"], f["hparams_seed"]) for f in flags)
     return list(dict.fromkeys(keys))
 
 

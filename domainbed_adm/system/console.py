@@ -23,11 +23,8 @@ class Parser(argparse.ArgumentParser):
     """An ``ArgumentParser`` whose help ends in examples and whose errors are one line with exit code 2."""
 
     def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        kwargs.setdefault("allow_abbrev", False)
-        if examples:
-            kwargs["epilog"] = "examples:\n" + examples
-        super().__init__(*args, **kwargs)
+        epilog, layout = f"examples:\n{examples}" if examples else None, argparse.RawDescriptionHelpFormatter
+        super().__init__(*args, epilog=epilog, formatter_class=layout, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with code 2."""
