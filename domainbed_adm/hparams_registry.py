@@ -109,7 +109,6 @@ def override(hparams: dict[str, Any], given: dict[str, Any], algorithm: str, dat
         UserError: a name is unknown to every method, is the run's to set, or its value is out of range.
     """
     specs, of_any_method = hparams_of(algorithm, dataset), every_hparam(dataset)
-    unused = []
     for name, value in given.items():
         if name not in of_any_method:
             raise UserError(unknown_name([n for n, spec in specs.items() if not spec.set_by_run], name, "hparam"))
@@ -120,9 +119,7 @@ def override(hparams: dict[str, Any], given: dict[str, Any], algorithm: str, dat
             raise UserError(f"hparam {name} must be {spec.valid}, not {json.dumps(value)}: {spec.help}")
         if name in specs:
             hparams[name] = value
-        else:
-            unused.append(name)
-    return unused
+    return [name for name in given if name not in specs]
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -134,9 +131,8 @@ def parse(text: str) -> dict[str, Any]:
     try:
         given = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(
-            f"--hparams is not JSON ({error}): write it as '{{\"rho\": 0.1}}', not {text[:200]!r}"
-        ) from error
+        message = f"--hparams is not JSON ({error}): write it as '{{\"rho\": 0.1}}', not {text[:200]!r}"
+        raise UserError(message) from error
     if not isinstance(given, dict):
         raise UserError(f"--hparams must be a JSON object such as '{{\"rho\": 0.1}}', not {text!r}")
     return given

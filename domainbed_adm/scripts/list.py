@@ -21,8 +21,6 @@ EXAMPLES = """\
   domainbed-adm list hparams --algorithm SAM_SSPL_ADM --dataset PACS
   domainbed-adm list sweeps --json"""
 
-#: Columns of the table of parts where it is not printed to a terminal.
-_WIDTH = 120
 _PROSE = ("about", "meaning", "paper", "environments", "default", "valid", "read by", "needs")
 #: A dataset of each of the two kinds whose defaults differ: images of 28 px, and larger ones.
 _KINDS = ["RotatedMNIST", "PACS"]
@@ -118,7 +116,7 @@ def main(argv: Sequence[str]) -> int:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return 0
     if args.what == "algorithms":
-        _print([{"part": card.name, "about": card.summary, "paper": card.paper} for card in _cards()], _WIDTH)
+        _print([{"part": card.name, "about": card.summary, "paper": card.paper} for card in _cards()], width=120)
         _print([{name: value for name, value in row.items() if name not in _PROSE} for row in rows])
         print("cost: one step in F, a forward pass of the batch, by the hparam weighting (plain SAM is 6F, ERM 3F).")
         for card in DIFFICULTIES.values():

@@ -26,14 +26,11 @@ EXAMPLES = """\
   domainbed-adm upstream collect_results --input_dir results/pacs"""
 
 
-def build_parser() -> Parser:
-    """Our part of the command line; the rest is read by DomainBed's script."""
-    parser = Parser(
-        "domainbed-adm upstream",
-        description="Run a script of a DomainBed checkout, with its own flags, with our methods in it.\n\n"
-        "scripts:\n" + "\n".join(f"  {name:<17}{text}" for name, text in SCRIPTS.items()),
-        examples=EXAMPLES,
-    )
+def main(argv: Sequence[str]) -> int:
+    """Register, and run the script; returns the exit code, 75 where another process trains in the folder."""
+    scripts = "\n".join(f"  {name:<17}{text}" for name, text in SCRIPTS.items())
+    about = "Run a script of a DomainBed checkout, with its own flags, with our methods in it."
+    parser = Parser("domainbed-adm upstream", description=f"{about}\n\nscripts:\n{scripts}", examples=EXAMPLES)
     parser.add_argument(
         "script", metavar="script", help="one of the above, or another one that the checkout has; each has --help"
     )
@@ -43,12 +40,7 @@ def build_parser() -> Parser:
         help="folder that git clone made; default: DOMAINBED_DIR, else domainbed on the Python path or in this folder",
     )
     parser.add_argument("flags", nargs="*", metavar="flags", help="of DomainBed's script")
-    return parser
-
-
-def split(argv: Sequence[str]) -> tuple[str, str | None, list[str]]:
-    """The script, the path of ``--domainbed``, and DomainBed's flags, in their order."""
-    parser, own = build_parser(), Parser("domainbed-adm upstream", add_help=False)
+    own = Parser("domainbed-adm upstream", add_help=False)  # the rest is read by DomainBed's script
     own.add_argument("--domainbed", default="")
     known, words = own.parse_known_args(argv)
     if known.domainbed == "" and any(word.partition("=")[0] == "--domainbed" for word in argv):
@@ -58,16 +50,10 @@ def split(argv: Sequence[str]) -> tuple[str, str | None, list[str]]:
         parser.error("name the script first")
     if not words[0].isidentifier():
         parser.error(f"argument script: {words[0]!r} is no script, use one of {', '.join(SCRIPTS)}")
-    return words[0], known.domainbed or None, words[1:]
-
-
-def main(argv: Sequence[str]) -> int:
-    """Register, and run the script; returns the exit code, 75 where another process trains in the folder."""
-    script, path, flags = split(argv)
     from domainbed_adm import upstream  # after parsing: --help loads no torch
 
     try:
-        upstream.run_script(upstream.register(path), script, flags)
+        upstream.run_script(upstream.register(known.domainbed or None), words[0], words[1:])
     except LockedError as error:
         print(f"domainbed-adm: error: {error}", file=sys.stderr)
         return ExitCode.LOCKED
