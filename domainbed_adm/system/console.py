@@ -22,9 +22,9 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-
 class Parser(argparse.ArgumentParser):
     """An ``ArgumentParser`` whose help ends in examples and whose errors are one line with exit code 2."""
 
-    def __init__(self, *args: Any, examples: str = "", **kwargs: Any) -> None:
+    def __init__(self, prog: str | None = None, *, examples: str = "", **kwargs: Any) -> None:
         epilog, layout = f"examples:\n{examples}" if examples else None, argparse.RawDescriptionHelpFormatter
-        super().__init__(*args, epilog=epilog, formatter_class=layout, allow_abbrev=False, **kwargs)
+        super().__init__(prog, epilog=epilog, formatter_class=layout, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with code 2."""
