@@ -6,7 +6,8 @@ The flow, which is also the layout::
          -> records -> selection -> leaderboard
 
 ============================  ================================================================
-``datasets``                  what is trained on: environments over one set of classes
+``datasets``                  what is trained on: environments over one set of classes; ``decoded``
+                              keeps images decoded in one file
 ``method``                    pure PyTorch, no files and no flags. ``cards``: the grid of 28 methods
                               as data; ``difficulty``: losses and inputs -> scores[B];
                               ``curriculum``: scores[B] and progress -> weights[B]; ``flatness``:

@@ -9,7 +9,8 @@ Keys are DomainBed's, sorted:
 ``wall_time``                   ours: seconds since the record before (since the start for the first), all included
 ``env{i}_in_acc``               accuracy on the in-split of environment i, a fraction; ``_out_acc`` the out-split
 ``hparams``, ``args``           objects: all hyperparameters, all flags
-``provenance``                  ours: ``version``, ``git_commit``, ``torch``, ``device``, ``seed``, ``environments``
+``provenance``                  ours: ``version``, ``git_commit``, ``torch``, ``device``, ``seed``, ``environments``,
+                                ``reduced_images`` (of each environment, see ``train --cache``), ...
 ==============================  =======================================================================
 
 Every line of a run repeats its flags, hyperparameters and provenance: as bytes they are compared with those of the line

@@ -29,6 +29,10 @@ _ABOUT_TRACE = (
     "score so many training images (256 where no number is given) with every difficulty at each evaluation, "
     "into difficulty.npz; training does not change"
 )
+_ABOUT_CACHE = (
+    "decode images once, into one file beside the data that all runs share (.decoded; PACS takes 2 GB). Training "
+    "images whose short side is above 320 px are kept at 320 px, which the records state"
+)
 _ABOUT_TENSORBOARD = "write scalars, and histograms of the traced difficulties, to output_dir/tensorboard"
 #: How a switch is read (present or absent), and a count.
 _SWITCH: dict[str, Any] = {"action": "store_true"}
@@ -96,6 +100,10 @@ class RunArgs:
         None, "loading processes of a run in all, at most one per CPU (default: fitting)", _WORKERS, **_COUNT
     )
     threads: int = _how(1, _ABOUT_THREADS, Number(1, 1024, integer=True), **_COUNT)
+    cache: bool = _how(False, _ABOUT_CACHE, recorded=False, **_SWITCH)
+    cache_dir: str | None = _how(
+        None, "folder for the file of --cache, which it implies", recorded=False, type=os.path.expanduser, metavar="DIR"
+    )
     checkpoint_every: int | None = _how(
         None, "save a run every so many steps, to go on from (default: each evaluation)", STEPS, **_COUNT
     )

@@ -55,6 +55,8 @@ OTHERS: dict[str, Any] = {
     "save_model_every_checkpoint": True,
     "workers": 1,
     "threads": 2,
+    "cache": True,
+    "cache_dir": "d",
     "checkpoint_every": 6,
     "restart": True,
     "trace_difficulty": 64,

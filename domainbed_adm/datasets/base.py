@@ -33,11 +33,13 @@ class Environment(Dataset[Item]):
         normalization: what :func:`to_inputs` does to pixels of 8 bits.
         augmented: whether ``train_item`` is random. It then draws from torch's global generator, as torchvision's
             transforms do; seed that to repeat a draw.
+        reduced: number of images that training sees made smaller than they are, before it augments them.
     """
 
     targets: np.ndarray
     normalization: Normalization | None = None
     augmented: bool = False
+    reduced: int = 0
 
     @cached_property
     def fingerprint(self) -> str:
@@ -135,6 +137,9 @@ class MultipleDomainDataset:
         ``data_augmentation``, ``image_size`` and ``image_channels`` are read, or else their defaults.
         """
         raise NotImplementedError
+
+    def use_cache(self, folder: str | None) -> None:
+        """Keep images decoded, in ``folder`` or else beside the data; nothing where they are in memory already."""
 
     @property
     def num_classes(self) -> int:

@@ -14,6 +14,7 @@ from torchvision import transforms
 
 from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, digest, to_inputs
 from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, Normalization
+from domainbed_adm.datasets.decoded import Decoded, decode_once
 from domainbed_adm.datasets.images import load_image
 from domainbed_adm.datasets.layout import dataset_root, environments, take_inventory
 from domainbed_adm.errors import UserError
@@ -54,7 +55,14 @@ class FolderEnvironment(Environment):
         self.targets = np.repeat(np.array(list(images), dtype=np.int64), [len(files) for files in images.values()])
         self.augmented, self.normalization = augment is not None, normalization
         self._folder = str(folder)
-        self._channels, self._evaluate, self._augment = channels, evaluate, augment or evaluate
+        self._channels, self._evaluate, self._augment = channels, evaluate, augment
+        self._decoded: Decoded | None = None
+        self._first = 0
+
+    def use_decoded(self, decoded: Decoded, first: int) -> None:
+        """Take images from there from now on; this environment's begin with number ``first``."""
+        self._decoded, self._first = decoded, first
+        self.reduced = int(decoded.reduced[first : first + len(self)].sum()) if self.augmented else 0
 
     @cached_property
     def fingerprint(self) -> str:
@@ -78,8 +86,12 @@ class FolderEnvironment(Environment):
 
     def compact_item(self, index: int, training: bool) -> Item:
         """Return the pixels of sample ``index``, uint8 of shape (channels, height, width), and its class index."""
-        transform = self._augment if training else self._evaluate
-        return transform(load_image(self.paths[index], self._channels)), int(self.targets[index])
+        decoded, number, transform = self._decoded, self._first + index, self._augment if training else None
+        pixels = decoded.evaluated(number) if decoded and transform is None else None
+        if pixels is None:
+            image = decoded.image(number) if decoded else load_image(self.paths[index], self._channels)
+            pixels = (transform or self._evaluate)(image)
+        return pixels, int(self.targets[index])
 
     def _inputs(self, pixels: torch.Tensor, target: int) -> Item:
         return to_inputs(pixels, self.normalization), target
@@ -110,10 +122,32 @@ class FolderDataset(MultipleDomainDataset):
         size, channels = hparams.get("image_size", 224), hparams.get("image_channels", 3)
         self.normalization = {1: IMAGENET_GREY, 3: IMAGENET}.get(channels)
         self.input_shape = (channels, size, size)
-        evaluate = eval_transform(size, channels)
+        self._root, self._evaluate = root, eval_transform(size, channels)
         augment = augment_transform(size) if hparams.get("data_augmentation", True) else None
         self.datasets = []
         for i, (folder, classes) in enumerate(inventory.images.items()):
             images = {self.classes.index(name): files for name, files in classes.items()}
             own = None if i in test_envs else augment
-            self.datasets.append(FolderEnvironment(root / folder, images, channels, evaluate, own, self.normalization))
+            self.datasets.append(
+                FolderEnvironment(root / folder, images, channels, self._evaluate, own, self.normalization)
+            )
+
+    def use_cache(self, folder: str | None) -> None:
+        """Read images from a file that holds them decoded, in ``folder`` or beside the data; it is made where absent.
+
+        Raises:
+            UserError: an image cannot be decoded.
+        """
+        environments = [environment for environment in self.datasets if isinstance(environment, FolderEnvironment)]
+        paths = [path for environment in environments for path in environment.paths]
+        decoded = decode_once(self._root, paths, *self.input_shape[::2], self._evaluate, folder)
+        if decoded is None:
+            return
+        first = 0
+        for environment in environments:
+            environment.use_decoded(decoded, first)
+            first += len(environment)
+        reduced = sum(environment.reduced for environment in environments)
+        if reduced:
+            side = decoded.short_side
+            print(f"{reduced:,} training images are above {side} px: augmented from a copy whose short side is {side} px")

@@ -37,7 +37,11 @@ class LockedError(UserError):
     """Another process trains in the folder."""
 
 
-class NoLocksError(UserError):
+class RefusedError(UserError):
+    """The system refuses to write."""
+
+
+class NoLocksError(RefusedError):
     """The folder's file system has no locks."""
 
 
@@ -46,8 +50,8 @@ def writing(path: Path) -> Iterator[None]:
     """Within the block, a system that refuses to write ``path`` is one line that says what to do.
 
     Raises:
-        UserError: it refuses.
-        OSError: never; it becomes a UserError.
+        RefusedError: it refuses.
+        OSError: never; it becomes a RefusedError.
         RuntimeError: as raised, where the system did not refuse.
     """
     try:
@@ -63,7 +67,7 @@ def writing(path: Path) -> Iterator[None]:
             free = shutil.disk_usage(path.parent).free / 2**20
             message += f" ({free:.0f} MiB free on its disk). "
             message += "When there is room, the same command goes on from the last checkpoint"
-        raise UserError(message) from error
+        raise RefusedError(message) from error
 
 
 @contextlib.contextmanager
@@ -71,8 +75,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """A file beside ``path`` to write to; at the block's end it is synced and renamed, and is gone after an error.
 
     A symbolic link stays, and the file that it names is replaced. What is no file, such as a pipe or a device, and
-    what is open already, as ``/dev/stdout``, is written to directly. Where the system refuses, it is a UserError, and
-    ``path`` is as it was.
+    what is open already, as ``/dev/stdout``, is written to directly. Where the system refuses, it is a RefusedError,
+    and ``path`` is as it was.
     """
     with writing(path):
         if _is_stream(path):
@@ -115,7 +119,7 @@ def run_lock(output_dir: Path, needed: bool = True) -> Iterator[None]:
     Raises:
         LockedError: another process holds it.
         NoLocksError: there are no locks on this file system.
-        UserError: the folder cannot be written.
+        RefusedError: the folder cannot be written.
     """
     made = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
     lock = None
@@ -170,9 +174,9 @@ def _acquire(output_dir: Path) -> BaseFileLock:
         except FileNotFoundError:
             continue  # another process deleted the folder in between
         except OSError as error:
-            raise UserError(f"--output_dir {output_dir} cannot be written: {error.strerror}") from error
+            raise RefusedError(f"--output_dir {output_dir} cannot be written: {error.strerror}") from error
         if isinstance(lock, SoftFileLock):  # a mere file, which outlives its process
             lock.release()
             raise NoLocksError(f"the disk of {output_dir} has no locks")
         return lock
-    raise UserError(f"--output_dir {output_dir} cannot be written: it is deleted again and again")
+    raise RefusedError(f"--output_dir {output_dir} cannot be written: it is deleted again and again")

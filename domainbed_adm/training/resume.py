@@ -93,7 +93,7 @@ def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> Non
     runs = records.read_runs(path) if path.exists() else []
     for other in runs:
         for made_by in other.provenances or ({},):
-            data = {name: made_by[name] for name in ("environments", "samples", "fingerprints") if name in made_by}
+            data = {name: made_by[name] for name in _environments(run) if name in made_by}
             _check_same(run, identity(other.args, other.hparams) | data, f"{path.parent} holds another run")
     expected = set(run.checkpoints_before(next_step))
     kept = expected.intersection(step for other in runs for step in other.steps.tolist())
@@ -184,6 +184,7 @@ def _environments(run: Setup) -> dict[str, Any]:
         "environments": run.dataset.environments,
         "samples": [len(environment) for environment in run.dataset.datasets],
         "fingerprints": [environment.fingerprint for environment in run.dataset.datasets],
+        "reduced_images": [environment.reduced for environment in run.dataset.datasets],
     }
 
 

@@ -134,6 +134,8 @@ def set_up(args: RunArgs) -> Setup:
     make = get_algorithm_class(args.algorithm)
     with torch_errors_explained(run.in_words()):
         run.algorithm = make(dataset.input_shape, dataset.num_classes, len(run.sources), hparams).to(run.device)
+    if args.cache or args.cache_dir:
+        dataset.use_cache(args.cache_dir)
     return run
 
 

@@ -56,6 +56,7 @@ def test_every_method_trains_and_leaves_domainbeds_files(tmp_path, algorithm):
             "environments",
             "samples",
             "fingerprints",
+            "reduced_images",
         }
         assert (origin["environments"], origin["samples"]) == (["0", "1", "2"], [16, 16, 16])
     if METHODS[algorithm].curriculum:
