@@ -150,4 +150,6 @@ class FolderDataset(MultipleDomainDataset):
         reduced = sum(environment.reduced for environment in environments)
         if reduced:
             side = decoded.short_side
-            print(f"{reduced:,} training images are above {side} px: augmented from a copy whose short side is {side} px")
+            print(
+                f"{reduced:,} training images are above {side} px: augmented from a copy whose short side is {side} px"
+            )
