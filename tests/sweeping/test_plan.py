@@ -114,7 +114,18 @@ def test_flags_that_say_how_to_run_reach_every_job_and_change_no_folder(
 ) -> None:
     flags = ["--datasets", "RotatedDigits", "--algorithms", "ERM", "--n_trials", "1", "--n_hparams", "1"]
     flags += ["--single_test_envs", "--command_launcher", "dummy", "--output_dir", str(tmp_path)]
-    how = ["--workers", "0", "--threads", "2", "--checkpoint_every", "5", "--save_model_every_checkpoint"]
+    how = [
+        "--workers",
+        "0",
+        "--threads",
+        "2",
+        "--checkpoint_every",
+        "5",
+        "--save_model_every_checkpoint",
+        "--cache",
+        "--cache_dir",
+        "d",
+    ]
     plain = DIGITS.jobs(tmp_path)
     for given, jobs in ((how, plain), (["--checkpoint_freq", "5"], replace(DIGITS, checkpoint_freq=5).jobs(tmp_path))):
         assert main(["sweep", "launch", *flags, *given]) == 0

@@ -22,8 +22,10 @@ AUGMENTED = [
 ]
 
 
-def tasks(image_folder, **hparams):
+def tasks(image_folder, cached=False, **hparams):
     dataset = get_dataset_class("Shapes")(str(image_folder), [0], {"image_size": SIZE, **hparams})
+    if cached:
+        dataset.use_cache(None)
     splits = split_environments([len(environment) for environment in dataset], [0], 0, 0.2, 0.5)
     return TaskDataset(dataset.datasets, splits, [0], batch_size=6, seed=3)
 
@@ -46,9 +48,9 @@ def expected(data, environment, keys, augmented, channels, step=0):
 
 @pytest.mark.parametrize("augmentation", [True, False])
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_every_input_is_torchvisions_to_the_bit(image_folder, augmentation, channels, workers):
-    data = tasks(image_folder, data_augmentation=augmentation, image_channels=channels)
+@pytest.mark.parametrize(("workers", "cached"), [(0, False), (1, False), (0, True), (1, True)])
+def test_every_input_is_torchvisions_to_the_bit(image_folder, augmentation, channels, workers, cached):
+    data = tasks(image_folder, cached, data_augmentation=augmentation, image_channels=channels)
     batches = list(open_stream(data, Schedule(3, 3, evaluation_tasks(data.splits)), workers, pin_memory=False))
     offsets = data.offsets.tolist()
     for batch in batches:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.cli import main
@@ -67,6 +68,17 @@ def test_every_method_resumes_exactly(tmp_path, monkeypatch, name, weighting):
     train_killed(monkeypatch, 5, tmp_path / "broken", name, "--checkpoint_every", "1", **options)
     assert train(tmp_path / "broken", name, "--checkpoint_every", "1", **options) == 0
     assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.parametrize("name", ["ERM", "SAM_SSPL_ADM"])
+def test_a_run_from_the_cache_resumes_exactly(tmp_path, image_folder, monkeypatch, name):
+    Image.new("RGB", (330, 400), "red").save(image_folder / "Shapes" / "light" / "circle" / "large.png")
+    flags = ["--dataset", "Shapes", "--data_dir", str(image_folder), "--cache", "--checkpoint_every", "1"]
+    assert train(tmp_path / "whole", name, *flags, image_size=28) == 0
+    train_killed(monkeypatch, 4, tmp_path / "broken", name, *flags, image_size=28)
+    assert train(tmp_path / "broken", name, *flags, "--workers", "1", image_size=28) == 0
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+    assert outcome(tmp_path / "broken")[0][0]["provenance"]["reduced_images"] == [0, 1, 0]
 
 
 @pytest.mark.parametrize("where", ["step", "record", "checkpoint"])
