@@ -4,8 +4,8 @@ The file holds the pixels of each image, uint8 of shape (height, width, channels
 its end an index of them. An image whose short side is above ``SHORT_SIDE`` px, or above the run's image size where that
 is more, is kept smaller, for training; its pixels of evaluation, made from it at its own size, follow it.
 
-The file's name has a fingerprint of the images' paths, sizes and times of change, and of what decodes them. It is made
-by one process while others wait, and is there whole or not at all.
+The file's name has a fingerprint of the images' paths, sizes and times of change, and the versions of what decodes
+them. It is made by one process while others wait, and is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -138,6 +138,7 @@ def decode_once(
         None, and a warning was printed, where the file cannot be written.
 
     Raises:
+        OSError: never; it becomes a warning.
         UserError: an image cannot be decoded.
     """
     name = f"{root.name}-{channels}"
@@ -146,9 +147,10 @@ def decode_once(
     else:  # datasets of one name in several places take nothing from each other
         folder = Path(cache_dir) / f"{name}-{_digest(os.fsencode(os.path.realpath(root)))}"
     short_side = reduced_side(image_size)
-    fingerprint = f"v{VERSION}-{short_side}-{_fingerprint(root, paths)}"
+    fingerprint = _fingerprint(root, paths)
+    stem = f"{fingerprint}-v{VERSION}-pillow{PIL.__version__}-{short_side}"
     # the image size matters where an image is reduced, which is known when all are decoded
-    plain, sized = folder / f"{fingerprint}.pixels", folder / f"{fingerprint}-{image_size}.pixels"
+    plain, sized = folder / f"{stem}.pixels", folder / f"{stem}-{image_size}.pixels"
 
     def find() -> Decoded | None:
         there = (Decoded(path, len(paths), channels, image_size) for path in (plain, sized))
@@ -162,6 +164,10 @@ def decode_once(
                     _remove_others(folder, fingerprint, root)
                     if not _make(sized, paths, channels, short_side, evaluate):
                         sized.rename(plain)
+                    if find() is None:
+                        for path in (plain, sized):
+                            path.unlink(missing_ok=True)
+                        raise OSError(errno.ENODEV, "its files cannot be mapped into memory")
         except LockedError:
             if not waiting:
                 print(f"waiting for another process, which decodes {root}", flush=True)
@@ -169,7 +175,7 @@ def decode_once(
         except (RefusedError, OSError) as error:
             refusal = error.__cause__ if isinstance(error.__cause__, OSError) else error
             reason = getattr(refusal, "strerror", None) or refusal
-            warn(f"training goes on without --cache: {folder} cannot be written: {reason}")
+            warn(f"training goes on without --cache: {folder} cannot be used: {reason}")
             return None
     return decoded
 
@@ -184,15 +190,15 @@ def _fingerprint(root: Path, paths: Sequence[str]) -> str:
     except OSError as error:
         raise UserError(f"cannot read image {error.filename}: {error.strerror}") from error
     lines = [f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}" for name, stat in facts]
-    return _digest(os.fsencode("\0".join([PIL.__version__, *lines])))
+    return _digest(os.fsencode("\0".join(lines)))
 
 
 def _remove_others(folder: Path, fingerprint: str, root: Path) -> None:
     """Remove caches of other files, and what a killed process left."""
-    others = [path for path in folder.glob("*.pixels*") if not path.name.startswith(fingerprint)]
-    if any(path.name.endswith(".pixels") for path in others):
-        print(f"the files of {root}, or what decodes them, changed since they were decoded: they are decoded again")
-    for path in others:
+    others = [path for path in folder.glob("*.pixels") if not path.name.startswith(fingerprint)]
+    if others:
+        print(f"the files of {root} changed since they were decoded: they are decoded again")
+    for path in (*others, *folder.glob("*.unfinished")):
         path.unlink(missing_ok=True)
 
 

@@ -94,9 +94,9 @@ def test_reduced_images_keep_their_aspect_and_look(pictures: Path) -> None:
 
 
 def test_the_image_size_matters_where_images_are_reduced(pictures: Path, image_folder: Path) -> None:
-    for size in (28, 32, 28):
+    for size in (28, 32, 330, 28):
         build(pictures, image_size=size)
-    assert len(caches(pictures / ".decoded" / "Pictures-3")) == 2
+    assert len(caches(pictures / ".decoded" / "Pictures-3")) == 3
     for size in (28, 32):
         build(image_folder, name="Shapes", image_size=size)
     assert len(caches(image_folder / ".decoded" / "Shapes-3")) == 1
@@ -147,10 +147,11 @@ def test_changed_files_are_decoded_again(pictures: Path, change: str, capsys: py
 
 def test_another_version_of_pillow_decodes_again(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build(pictures)
-    before = caches(pictures)
+    (before,) = caches(pictures)
     monkeypatch.setattr(decoded.PIL, "__version__", "0")
     build(pictures)
-    assert caches(pictures) != before
+    assert len(caches(pictures)) == 2  # another environment's is left to it
+    assert before in caches(pictures)
 
 
 def test_a_folder_of_ones_own_for_it(pictures: Path, tmp_path: Path) -> None:
@@ -165,7 +166,7 @@ def full(*_: object) -> int:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-@pytest.mark.parametrize("refusal", ["full", "nearly full", "a file", "no locks"])
+@pytest.mark.parametrize("refusal", ["full", "nearly full", "a file", "no locks", "no maps"])
 def test_what_cannot_be_written_is_done_without(
     pictures: Path, refusal: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,6 +179,9 @@ def test_what_cannot_be_written_is_done_without(
     elif refusal == "a file":
         (pictures / ".decoded").write_text("in the way")
         told = os.strerror(errno.ENOTDIR)
+    elif refusal == "no maps":
+        monkeypatch.setattr(decoded.np, "memmap", no_maps)
+        told = "cannot be mapped into memory"
     else:
         monkeypatch.setattr("domainbed_adm.system.disk.FileLock", no_locks)
         told = "has no locks"
@@ -188,6 +192,10 @@ def test_what_cannot_be_written_is_done_without(
     assert told in error
     assert caches(pictures) == []
     assert all(map(torch.equal, seen(dataset, training=True), seen(build(pictures, cached=False), training=True)))
+
+
+def no_maps(*_: object) -> None:
+    raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
 
 
 def no_locks(*_: object, **__: object) -> None:
