@@ -136,7 +136,7 @@ class ADM:
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:
     """Spearman's correlation of two score vectors of shape (B,): Pearson's of their mean ranks. NaN for constants."""
-    ranks = torch.stack([mean_ranks(a), mean_ranks(b)])
+    ranks = torch.stack([mean_ranks(a), mean_ranks(b)]).to(torch.promote_types(a.dtype, torch.float32))
     centred = ranks - ranks.mean(1, keepdim=True)
     norms: Tensor = torch.linalg.vector_norm(centred, dim=1)
     return (centred[0] * centred[1]).sum() / norms.prod()

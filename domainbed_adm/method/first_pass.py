@@ -89,10 +89,12 @@ class Weighting:
             with_exact: whether an estimated difficulty is to give its exact scores too.
 
         Raises:
-            UserError: ``domain_sizes`` or ``index`` is needed and not given.
+            UserError: ``domain_sizes`` or ``index`` is needed and not given, or does not fit the batch.
         """
         if self.scope == "domain" and domain_sizes is None:
             raise UserError('scope "domain" needs domain_sizes')
+        if domain_sizes is not None and sum(domain_sizes) != passes.size:
+            raise UserError(f"domain_sizes {list(domain_sizes)} must sum to the {passes.size} samples of the batch")
         score = partial(self._score, passes, with_exact)
 
         def weigh(scores: Tensor, sizes: Sequence[int] | None) -> Tensor:
@@ -109,6 +111,10 @@ class Weighting:
             return first
         if index is None:
             raise UserError('weighting "memory" needs index, the identity of each sample; this loop does not give it')
+        if index.shape != (passes.size,) or passes.size == 0 or int(index.min()) < 0:
+            raise UserError(
+                f"index must be {passes.size} numbers >= 0, one per sample, not of shape {tuple(index.shape)}"
+            )
         weights = self._weights_of_remembered(weigh, passes.parts[0].x, domain_sizes, index)
         first = graded(passes, weights, score)
         first.weights = weights
@@ -158,6 +164,7 @@ def graded(passes: Passes, weights: Tensor | None, score: Score | None = None) -
         of_part, input_gradient = passes.both_gradients(part, graph, weights)
         del graph  # frees what autograd kept, before the next forward pass
         add_gradients(gradient, of_part)
+        del of_part
         if score is not None:
             scores.append(score(part, losses[-1], lambda here=input_gradient: here))  # type: ignore[misc]
     return FirstPass(gradient, torch.cat(losses), *_joined(scores), own_weights=weights)
@@ -170,13 +177,14 @@ def _scored_then_graded(passes: Passes, score: Score, weigh: Callable[[Tensor], 
         graph = passes.clean(part)
         losses.append(graph.detach())
         scores.append(score(part, losses[-1], partial(passes.input_gradient, part, graph)))
+        if len(passes.parts) > 1:
+            del graph  # before the next part's forward pass
     joined, exact = _joined(scores)
     assert joined is not None
     weights = weigh(joined)
     if len(passes.parts) == 1:
         gradient = passes.gradient(passes.objective(part, graph, weights))
     else:
-        del graph
         gradient = passes.gradient_again(weights)
     return FirstPass(gradient, torch.cat(losses), joined, exact, weights, weights)
 

@@ -120,8 +120,9 @@ class SAGM:
         if not parts:
             return point.gradient
         scale = self.rho / (joint_norm(parts) + NORM_EPSILON) - self.alpha
-        offsets = iter(torch._foreach_mul(parts, scale))
-        with displaced(point.params, [None if part is None else next(offsets) for part in point.gradient]):
+        scaled = list(torch._foreach_mul(parts, scale))
+        offsets = [None if part is None else scaled.pop(0) for part in point.gradient]
+        with displaced(point.params, offsets):  # which frees them
             there = point.gradient_here()
         return [_mean(here, far) for here, far in zip(point.gradient, there, strict=True)]
 

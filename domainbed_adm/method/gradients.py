@@ -19,9 +19,11 @@ def gradient_of(objective: Tensor, params: Sequence[Tensor]) -> Gradients:
     Autograd may hand one tensor to two parameters (those of ``a + b``), or a view that repeats one number.
 
     Raises:
-        UserError: a gradient is sparse.
+        UserError: a gradient is sparse, or nothing requires one.
     """
     trained = [param for param in params if param.requires_grad]
+    if not trained:
+        raise UserError("no parameter of the optimizer requires a gradient: nothing can be trained")
     parts = iter(torch.autograd.grad(objective, trained, allow_unused=True))
     gradient: Gradients = []
     seen: set[int] = set()
@@ -32,9 +34,10 @@ def gradient_of(objective: Tensor, params: Sequence[Tensor]) -> Gradients:
                 raise UserError(
                     f"the gradient of a parameter of shape {tuple(param.shape)} is sparse: set sparse=False"
                 )
-            if part.data_ptr() in seen or 0 in part.stride():
+            # views into one tensor, such as those of ``cat``, may overlap without beginning at one place
+            if part.untyped_storage().data_ptr() in seen or 0 in part.stride():
                 part = part.clone(memory_format=torch.contiguous_format)
-            seen.add(part.data_ptr())
+            seen.add(part.untyped_storage().data_ptr())
         gradient.append(part)
     return gradient
 

@@ -54,7 +54,7 @@ class Passes:
         scaler: keeps small gradients of fp16 from becoming 0; None for none.
 
     Raises:
-        UserError: the inputs are not one tensor, or have no gradient and one is needed.
+        UserError: the inputs are not one tensor as long as the labels, or have no gradient and one is needed.
     """
 
     def __init__(
@@ -71,6 +71,8 @@ class Passes:
     ) -> None:
         if not isinstance(x, Tensor) or not isinstance(y, Tensor):
             raise UserError(f"x and y must be one tensor each, not {type(x).__name__} and {type(y).__name__}")
+        if len(x) != len(y):
+            raise UserError(f"x and y must be of one length, not {len(x)} and {len(y)}")
         if needs_input_gradient and not x.is_floating_point():
             raise UserError(f"this difficulty needs the gradient in the inputs, and inputs of {x.dtype} have none")
         self.model, self.loss, self.params, self.size = model, loss, params, len(x)
@@ -139,7 +141,8 @@ class Passes:
         """Gradient of the objective in the parameters, wherever they are now. Cost: 3 F."""
         total: Gradients = []
         for part in self.parts:
-            add_gradients(total, self.gradient(self.objective(part, self.again(part), weights)))
+            with frozen_statistics(self.model):  # in the backward pass too, which checkpointing computes anew from
+                add_gradients(total, self.gradient(self.objective(part, self.again(part), weights)))
         return total
 
     def input_gradient(self, part: MicroBatch, losses: Tensor) -> Tensor:

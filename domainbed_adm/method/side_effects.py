@@ -19,8 +19,11 @@ NOISE = {"DropPath", "StochasticDepth", "DropBlock2d", "DropBlock3d", "PatchDrop
 
 
 def has_moving_batch_norm(model: nn.Module) -> bool:
-    """Whether BatchNorm in training mode makes a sample's loss depend on the other samples of the batch."""
-    return any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
+    """Whether BatchNorm, in training mode or without running statistics, ties a sample's loss to the other samples."""
+    return any(
+        isinstance(module, _BatchNorm) and (module.training or module.running_mean is None)
+        for module in model.modules()
+    )
 
 
 @contextmanager

@@ -91,32 +91,42 @@ class RememberedScores:
         self._seen = torch.empty(0, dtype=torch.bool)
 
     def recall(self, index: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The scores of these samples when last seen, and which have one; makes room for samples that are new.
+        """The scores of these samples when last seen, and which have one; the state stays as it is.
 
         Args:
             index: int64 on the CPU, shape (B,), >= 0: which sample each one is.
-            like: a tensor of the device and dtype to answer in.
+            like: a tensor of the device to answer on.
 
         Returns:
-            Scores of shape (B,) on the device of ``like``, -1 where never seen; booleans of shape (B,) on the CPU.
+            Scores of shape (B,), -1 where never seen, in single precision at least; booleans of shape (B,) on the CPU.
         """
-        scores = self.state[SCORES] if SCORES in self.state else like.new_empty(0)
-        if scores is not self._tensor:
-            self._seen = (scores >= 0).cpu()
+        scores, seen = self._with_room(index, like)
+        return scores[index.to(like.device, non_blocking=True)], seen[index]
+
+    def remember(self, index: Tensor, scores: Tensor) -> None:
+        """Keep these scores, making room for samples that are new.
+
+        Our choice: of a sample that stands in the batch more than once the largest, so that order does not matter.
+        """
+        kept, self._seen = self._with_room(index, scores)
+        place = index.to(kept.device, non_blocking=True)
+        kept.scatter_reduce_(0, place, scores.to(kept.dtype), "amax", include_self=False)
+        self._seen[index] = True
+        self.state[SCORES] = self._tensor = kept
+
+    def _with_room(self, index: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Scores and seen samples of the state, or longer copies where ``index`` needs room."""
+        dtype = torch.promote_types(like.dtype, torch.float32) if like.is_floating_point() else torch.float32
+        if SCORES not in self.state:
+            scores, seen = like.new_empty(0, dtype=dtype), torch.empty(0, dtype=torch.bool)
+        else:
+            scores = self.state[SCORES]
+            if scores is not self._tensor:
+                self._tensor, self._seen = scores, (scores >= 0).cpu()
+            seen = self._seen
         size = int(index.max()) + 1
         if len(scores) < size:
             more = 2 * size - len(scores)
             scores = torch.cat([scores, scores.new_full((more,), NEVER_SEEN)])
-            self._seen = torch.cat([self._seen, self._seen.new_zeros(more)])
-        self.state[SCORES] = self._tensor = scores = scores.to(like.device)
-        return scores[index.to(like.device, non_blocking=True)].to(like.dtype), self._seen[index]
-
-    def remember(self, index: Tensor, scores: Tensor) -> None:
-        """Keep the scores of samples that were recalled before.
-
-        Our choice: of a sample that stands in the batch more than once the largest, so that order does not matter.
-        """
-        kept = self.state[SCORES]
-        place = index.to(kept.device, non_blocking=True)
-        kept.scatter_reduce_(0, place, scores.to(kept.dtype), "amax", include_self=False)
-        self._seen[index] = True
+            seen = torch.cat([seen, seen.new_zeros(more)])
+        return scores.to(like.device), seen

@@ -31,7 +31,7 @@ CORRELATION_EVERY = 50
 #: Figures that may be NaN; every other one must be finite.
 MAY_BE_NAN = ("adm_rank_correlation",)
 #: Wrappers that average gradients by hooks on ``backward``, which a step does not run.
-DISTRIBUTED = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
+DISTRIBUTED = {"DistributedDataParallel", "DDP", "FullyShardedDataParallel", "FSDPModule"}
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
@@ -46,6 +46,7 @@ class _Computed:
 
     figures: dict[str, Tensor]
     rule_state: dict[str, Tensor]
+    clean_loss: Tensor
     index: Tensor | None
     scores: Tensor | None
 
@@ -92,7 +93,8 @@ class TrainingStep:
         micro_batch: samples of a pass, to save memory; gradients are summed, samples ranked over the whole batch. Equal
             to the whole batch for networks without BatchNorm and dropout. With weighting "both" it costs 1 F more.
         scaler: for fp16. Gradients are handed out unscaled. Where one overflows, the optimizer's step is skipped, only
-            progress moves, and ``state["skipped_steps"]`` counts it.
+            progress moves, and ``state["skipped_steps"]`` counts it. ``apply`` calls ``scaler.update()``: another
+            optimizer that shares the scaler must do its step before ``backward``.
 
     Raises:
         UserError: the parts do not go together, a name is unknown, the model is wrapped for several processes, or the
@@ -189,6 +191,8 @@ class TrainingStep:
         self._computed = None
         torch.clear_autocast_cache()  # it may hold weights cast before the last optimizer's step
         params = self._params()
+        for param in params:
+            param.grad = None  # so that the last step's gradients take no room beside this one's
         passes = Passes(
             self.model,
             self.loss,
@@ -214,14 +218,15 @@ class TrainingStep:
             figures["gradient_norm"] = joint_norm(parts) + spoilt
         for param, gradient in zip(params, handed, strict=True):
             param.grad = gradient
-        self._computed = _Computed(figures, rule_state, index, first.scores)
+        self._computed = _Computed(figures, rule_state, first.losses.mean(), index, first.scores)
         return figures
 
     def apply(self) -> dict[str, float]:
         """Step the base optimizer with what stands in ``.grad``, and move progress.
 
         Optimizers that can be told on the device that a gradient is not finite (torch's with ``fused=True``) do their
-        step before the host has read the figures; the others wait for the host.
+        step before the host has read the figures, from their second step on; the others wait for the host. What was
+        done to ``.grad`` since :meth:`backward` is not checked.
 
         Returns:
             The figures of :meth:`__call__`.
@@ -233,26 +238,35 @@ class TrainingStep:
         computed, self._computed = self._computed, None
         if computed is None:
             raise UserError("apply() steps with the gradients of backward(): call backward() first")
-        stacked = torch.stack(list(computed.figures.values()))
-        fused = self.scaler is None and getattr(self.optimizer, "_step_supports_amp_scaling", False)
+        stacked = torch.stack([*computed.figures.values(), computed.clean_loss])
+        new = [param for param in self._params() if param.grad is not None and param not in self.optimizer.state]
+        fused = (
+            self.scaler is None
+            and not new  # a step that is skipped would leave what it makes for them in disorder
+            and getattr(self.optimizer, "_step_supports_amp_scaling", False)
+            and all(group.get("fused") for group in self.optimizer.param_groups)
+        )
         if fused:
             judged = [place for place, name in enumerate(computed.figures) if name not in MAY_BE_NAN]
             self._step_optimizer(found_inf=(~stacked[judged].isfinite().all()).float())
-        numbers = dict(zip(computed.figures, stacked.tolist(), strict=True))
+        *values, clean_loss = stacked.tolist()
+        numbers = dict(zip(computed.figures, values, strict=True))
         wrong = {name: n for name, n in numbers.items() if name not in MAY_BE_NAN and not math.isfinite(n)}
-        if wrong and (self.scaler is None or "loss" in wrong):
+        if wrong and (self.scaler is None or not math.isfinite(clean_loss)):
             raise NonFiniteError(f"not finite: {', '.join(f'{name} {number}' for name, number in wrong.items())}")
         if self.scaler is not None:
             # The scaler unscales, looks for overflow and skips the step itself, so it is handed scaled gradients; NaN
             # where a figure is not finite.
             factor = self.scaler.scale(torch.ones_like(stacked[0])) * (math.nan if wrong else 1.0)
-            torch._foreach_mul_([p.grad for p in self._params() if p.grad is not None], factor)
+            torch._foreach_mul_(present([param.grad for param in self._params()]), factor)
             self.scaler.step(self.optimizer)
             self.scaler.update()
         elif not fused:
             self.optimizer.step()
         torch.clear_autocast_cache()
         if wrong:
+            for param in new:
+                self.optimizer.state.pop(param, None)
             self.state["skipped_steps"] = self.state.get("skipped_steps", torch.zeros((), dtype=torch.int64)) + 1
         else:
             self.state.update(computed.rule_state)

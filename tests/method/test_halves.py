@@ -1,12 +1,16 @@
 """The two halves of a step: what is between them, what ``apply`` does where numbers are not finite, micro-batches."""
 
+import contextlib
 import copy
 
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 from domainbed_adm.errors import NonFiniteError, UserError
+from domainbed_adm.method.curriculum import SPL
+from domainbed_adm.method.difficulty import GDM, Loss
 from domainbed_adm.method.flatness import FSAM, SAGM, SAM
 from domainbed_adm.method.state import StepState
 from domainbed_adm.method.step import TrainingStep, cross_entropy
@@ -143,16 +147,16 @@ def test_remembered_scores_change_only_where_all_is_finite():
 
 
 def test_memory_asks_the_device_no_more_often_than_both(monkeypatch):
-    """Which samples were seen is known on the CPU: the scores come from the device once, when they were loaded."""
+    """Which samples were seen is known on the CPU: the device is asked once, where scores were loaded."""
     asked = []
     own = torch.Tensor.cpu
     monkeypatch.setattr(torch.Tensor, "cpu", lambda tensor: asked.append(1) or own(tensor))
     step = make("SAM_SSPL_ADM", "memory", network())
     run(step, 3)
-    assert len(asked) == 1
+    assert not asked
     step.state.load_state_dict(copy.deepcopy(step.state.state_dict()))
     run(step, 3)
-    assert len(asked) == 2
+    assert len(asked) == 1
 
 
 # Under fp16 with a scaler -------------------------------------------------------------------------------------------
@@ -232,6 +236,86 @@ def test_a_loss_that_is_not_finite_stops_under_a_scaler_too():
         step(x, y)
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_first_step_that_failed_leaves_no_disorder_in_a_fused_optimizer(scaled):
+    """torch's fused SGD makes its momentum before it looks whether it may step."""
+    ends = []
+    for fails in (True, False):
+        model = network().float()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=True)
+        step = TrainingStep(model, optimizer, scaler=torch.amp.GradScaler("cpu") if scaled else None)
+        if fails:
+            hook = fail_in(step, 1, float("inf"))
+            with contextlib.nullcontext() if scaled else pytest.raises(NonFiniteError):
+                run(step, 1)
+            hook.remove()
+            assert not step.optimizer.state
+        run(step, 2)
+        ends.append(parameters_of(model))
+    torch.testing.assert_close(*ends, rtol=1e-5, atol=1e-7)
+
+
+def test_an_optimizer_that_loaded_the_state_of_one_that_is_not_fused_steps():
+    model = network().float()
+    plain, fused = torch.optim.Adam(model.parameters()), torch.optim.Adam(model.parameters(), fused=True)
+    run(TrainingStep(model, plain), 1)
+    fused.load_state_dict(copy.deepcopy(plain.state_dict()))
+    run(TrainingStep(model, fused), 2)
+
+
+def test_scores_that_overflow_skip_the_step_until_the_scale_is_small_enough():
+    """SPL keeps no sample where a score is NaN, so that the weighted loss is 0 / 0; the clean one is finite."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 3))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(14)
+    step = TrainingStep(
+        model,
+        torch.optim.SGD(model.parameters(), lr=1e-4),
+        None,
+        SPL(),
+        GDM(),
+        total_steps=2,
+        scaler=torch.amp.GradScaler("cpu"),
+    )
+    step.state.update_count = 1
+    before = parameters_of(model)
+    for t in range(20):
+        with torch.autocast("cpu", torch.float16):
+            step(*batch(seed=t % 5, dtype=torch.float32))
+    assert 0 < step.state["skipped_steps"] < 15
+    assert not torch.equal(parameters_of(model), before)
+
+
+class Checkpointed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.net = network(batch_norm=True)
+
+    def forward(self, x):
+        return torch.utils.checkpoint.checkpoint(self.net, x, use_reentrant=False)
+
+
+def test_activations_that_are_computed_anew_see_the_same_flags():
+    ends = []
+    for model in (Checkpointed(), network(batch_norm=True)):
+        step = TrainingStep(model, torch.optim.SGD(model.parameters(), lr=0.1), SAM())
+        for t in range(3):
+            step(*batch(seed=t))
+        ends.append(parameters_of(model))
+    torch.testing.assert_close(*ends, rtol=1e-10, atol=1e-12)
+
+
+def test_integer_inputs_have_scores_that_are_not_rounded():
+    model = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(8, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = TrainingStep(model, optimizer, None, SPL(), Loss(), total_steps=20, weighting="memory")
+    step(torch.randint(10, (12, 2)), torch.randint(3, (12,)), None, torch.arange(12))
+    assert step.state["difficulty_memory"].dtype == torch.float32
+    assert len(set(step.state["difficulty_memory"][:12].tolist())) > 6
+
+
 # What does not go together ------------------------------------------------------------------------------------------
 
 
@@ -280,6 +364,15 @@ def test_inputs_that_a_step_cannot_use_are_named():
         step({"x": x}, y)
     with pytest.raises(UserError, match=r"inputs of torch.int64 have none"):
         step(x.long(), y)
+    with pytest.raises(UserError, match="of one length, not 11 and 12"):
+        step(x[:11], y)
+    with pytest.raises(UserError, match=r"domain_sizes \[5, 4\] must sum to the 12 samples"):
+        step(x, y, [5, 4])
+    for index in (torch.arange(11), torch.arange(12) - 1):
+        with pytest.raises(UserError, match="index must be 12 numbers >= 0"):
+            make("SSPL_GDM", "memory", network())(x, y, None, index)
+    with pytest.raises(UserError, match="nothing can be trained"):
+        make("SAM", model=network().requires_grad_(False))(x, y)
     with pytest.raises(UserError, match="two samples or more"):
         make("SAM")(x[:1], y[:1])
     model = nn.Sequential(nn.Embedding(10, 4, sparse=True), nn.Flatten(), nn.Linear(8, 3))

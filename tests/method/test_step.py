@@ -106,3 +106,32 @@ def test_memory_without_identities_and_scope_without_domains_are_named():
         make("SSPL_Loss", "memory", network())(x, y)
     with pytest.raises(UserError, match="needs domain_sizes"):
         make("SSPL_Loss", "both", network(), curriculum_scope="domain")(x, y)
+
+
+class RegisterToken(torch.nn.Module):
+    """A token behind the patches, then positions: the gradients of both are views that overlap in one tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.hidden, self.head = torch.nn.Linear(8, 6), torch.nn.Linear(6, 6), torch.nn.Linear(6, 3)
+        self.token = torch.nn.Parameter(torch.full((1, 1, 6), 0.3))
+        self.positions = torch.nn.Parameter(torch.full((1, 5, 6), 0.1))
+
+    def forward(self, x):
+        tokens = self.patches(x.reshape(-1, 4, 8))
+        tokens = torch.cat([tokens, self.token.expand(len(tokens), -1, -1)], 1) + self.positions
+        return self.head(self.hidden(tokens).tanh().mean(1))
+
+
+@pytest.mark.parametrize("rule", [None, SAM(0.5), SAGM(0.5, 0.1), FSAM(0.5)], ids=lambda rule: type(rule).__name__)
+def test_gradients_that_overlap_in_one_tensor(rule):
+    ends = []
+    for micro_batch in (None, 1, 5):
+        torch.manual_seed(0)
+        model = RegisterToken().double()
+        step = TrainingStep(model, torch.optim.SGD(model.parameters(), lr=0.5), rule, micro_batch=micro_batch)
+        for t in range(3):
+            step(*batch(seed=t))
+        ends.append(parameters_of(model))
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(ends[2], ends[0], rtol=1e-10, atol=1e-12)
