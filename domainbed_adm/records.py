@@ -5,6 +5,7 @@ Keys are DomainBed's, sorted:
 ==============================  =======================================================================
 ``step``, ``epoch``             the step evaluated after, from 0; passes over the smallest environment
 ``loss`` and other step values  means since the last checkpoint
+``skipped_fraction``            ours, in fp16: share of the steps whose gradient overflowed
 ``step_time``, ``mem_gb``       seconds a step; peak memory of the device in GiB
 ``wall_time``                   ours: seconds since the record before (since the start for the first), all included
 ``env{i}_in_acc``               accuracy on the in-split of environment i, a fraction; ``_out_acc`` the out-split

@@ -12,13 +12,15 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.hparams import STEPS, Number
 
 _SHARE, _SEED = Number(0, 1, open_high=True), Number(0, 2**63 - 1, integer=True)
 _WORKERS = Number(0, integer=True)
+#: In what a run computes its passes.
+Precision = Literal["fp32", "bf16", "fp16"]
 _TASKS = ("domain_generalization", "domain_adaptation")
 _ABOUT_THREADS = (
     "CPU threads of a run's computations. Results depend on it a little (sums of floats), so that the default, 1, "
@@ -32,6 +34,10 @@ _ABOUT_TRACE = (
 _ABOUT_CACHE = (
     "decode images once, into one file beside the data that all runs share (.decoded; PACS takes 2 GB). Training "
     "images whose short side is above 320 px are kept at 320 px, which the records state"
+)
+_ABOUT_PRECISION = (
+    "of all passes, training's and evaluation's (default fp32). Parameters, losses, scores and the optimizer are in "
+    "fp32 always, and so are predict and analyze. fp16 scales losses, and skips a step whose gradient overflows"
 )
 _ABOUT_TENSORBOARD = "write scalars, and histograms of the traced difficulties, to output_dir/tensorboard"
 #: How a switch is read (present or absent), and a count.
@@ -89,6 +95,7 @@ class RunArgs:
         None, "evaluate every so many steps; default: the dataset's", STEPS, every_job=True, **_COUNT
     )
     test_envs: tuple[int, ...] = _flag((0,), "environments held out, by number (default 0)", type=int, nargs="+")
+    precision: Precision = _flag("fp32", _ABOUT_PRECISION, every_job=True, choices=get_args(Precision))
     output_dir: str = _flag(
         "train_output", "folder of the run (default train_output)", identifies=False, type=os.path.expanduser
     )

@@ -48,6 +48,7 @@ OTHERS: dict[str, Any] = {
     "steps": 4,
     "checkpoint_freq": 5,
     "test_envs": (1, 2),
+    "precision": "bf16",
     "output_dir": "a b",
     "holdout_fraction": 0.5,
     "uda_holdout_fraction": 0.25,
@@ -72,13 +73,14 @@ IDENTIFY = {
     "steps",
     "checkpoint_freq",
     "test_envs",
+    "precision",
     "holdout_fraction",
     "uda_holdout_fraction",
 }
 
 
-def test_a_record_has_domainbeds_flags_and_the_threads() -> None:
-    assert RunArgs().recorded() == DOMAINBEDS | {"threads": 1}
+def test_a_record_has_domainbeds_flags_the_threads_and_the_precision() -> None:
+    assert RunArgs().recorded() == DOMAINBEDS | {"threads": 1, "precision": "fp32"}
 
 
 def test_the_parser_reads_back_the_words_of_every_flag() -> None:
@@ -103,6 +105,8 @@ def test_a_flag_that_an_older_run_lacks_counts_as_its_default() -> None:
     ours = identity(RunArgs().recorded(), {"lr": 1})
     assert differences(identity(older, {"lr": 1}), ours) is None
     assert differences(identity(older, {}), ours) == "hparam lr (absent there, 1 here)"
+    bf16 = identity(RunArgs(precision="bf16").recorded(), {"lr": 1})
+    assert differences(identity(older, {"lr": 1}), bf16) == "--precision (fp32 there, bf16 here)"
     half = identity(RunArgs(holdout_fraction=0.5).recorded(), {"lr": 1})
     assert differences(identity(older, {"lr": 1}), half) == "--holdout_fraction (0.2 there, 0.5 here)"
 
@@ -121,8 +125,8 @@ def test_a_number_out_of_its_range_is_named(name: str, value: float) -> None:
         RunArgs(**{name: value})
 
 
-def test_what_every_job_takes_says_how_to_run_or_how_often_to_evaluate() -> None:
-    assert set(EVERY_JOB) - {name for name in FLAGS if name not in IDENTIFY} == {"checkpoint_freq"}
+def test_what_every_job_takes_says_how_to_run_or_how_often_to_evaluate_and_in_what_precision() -> None:
+    assert set(EVERY_JOB) - {name for name in FLAGS if name not in IDENTIFY} == {"checkpoint_freq", "precision"}
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:

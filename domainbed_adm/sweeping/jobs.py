@@ -21,7 +21,7 @@ from domainbed_adm.datasets.layout import dataset_root, environments, existing_d
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import default_hparams, override, parse
 from domainbed_adm.registry import get_method
-from domainbed_adm.run_args import check_flags, words
+from domainbed_adm.run_args import Precision, check_flags, words
 from domainbed_adm.sweeping import failures
 from domainbed_adm.system.disk import LockedError, is_locked, run_lock
 from domainbed_adm.system.seeding import seed_hash
@@ -87,7 +87,7 @@ class Sweep:
     """What a sweep runs over; the names are DomainBed's flags.
 
     ``hparams`` is JSON text, kept as given since it is part of a job's hash. ``data_dir`` None is left out of the hash,
-    and so is ``checkpoint_freq``, which DomainBed's sweep does not have.
+    and so are ``checkpoint_freq`` None and ``precision`` "fp32", flags that DomainBed's sweep does not have.
     """
 
     datasets: list[str]
@@ -102,6 +102,7 @@ class Sweep:
     data_dir: str | None = None
     task: str = "domain_generalization"
     checkpoint_freq: int | None = None
+    precision: Precision = "fp32"
 
     def jobs(
         self, sweep_dir: str | Path, flags: Mapping[str, Any] | None = None, counts: Mapping[str, int] | None = None
@@ -112,8 +113,8 @@ class Sweep:
         where not given.
         """
         counts = counts or self.environment_counts()
-        optional = {name: getattr(self, name) for name in ("data_dir", "steps", "hparams", "checkpoint_freq")}
-        given = {name: value for name, value in optional.items() if value is not None}
+        optional = ("data_dir", "steps", "hparams", "checkpoint_freq", "precision")
+        given = {name: vars(self)[name] for name in optional if vars(self)[name] != getattr(Sweep, name)}
         return [
             Job(
                 {

@@ -20,6 +20,7 @@ from domainbed_adm.algorithms import Minibatch
 from domainbed_adm.datasets.base import Environment, Item, to_inputs
 from domainbed_adm.datasets.cards import Normalization
 from domainbed_adm.system.seeding import draw_indices, raw_stream, seed_hash
+from domainbed_adm.training.precision import autocast
 
 EVALUATION_BATCH = 128
 
@@ -212,7 +213,9 @@ class Schedule:
                 yield from self.evaluation
 
 
-def accuracies(algorithm: Any, batches: Iterable[Batch], device: torch.device) -> dict[str, float]:
+def accuracies(
+    algorithm: Any, batches: Iterable[Batch], device: torch.device, precision: str = "fp32"
+) -> dict[str, float]:
     """The fraction of right predictions by split, such as ``{"env0_in": 0.93}``; empty splits are left out.
 
     The batches are an evaluation's, in any order. The algorithm is in evaluation mode meanwhile, then in training mode.
@@ -220,12 +223,12 @@ def accuracies(algorithm: Any, batches: Iterable[Batch], device: torch.device) -
     right: dict[str, Tensor] = {}
     seen = Counter[str]()
     algorithm.eval()
-    with torch.no_grad():
-        for batch in batches:
-            assert isinstance(batch.task, EvaluateTask)
-            name, y = batch.task.name, batch.y.to(device, non_blocking=True)
+    for batch in batches:  # outside the mode: what is loaded meanwhile is trained on later
+        assert isinstance(batch.task, EvaluateTask)
+        name, y = batch.task.name, batch.y.to(device, non_blocking=True)
+        with torch.inference_mode(), autocast(precision, device):
             right[name] = right.get(name, 0) + (algorithm.predict(batch.inputs(device)).argmax(1) == y).sum()
-            seen[name] += len(y)
+        seen[name] += len(y)
     algorithm.train()
     counts = torch.stack(list(right.values())).tolist()  # the host waits for the device once
     return {name: count / seen[name] for name, count in zip(right, counts, strict=True)}

@@ -143,11 +143,13 @@ class DifficultyTracer:
     def _score(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         algorithm = self.run.algorithm
         losses_at = torch.no_grad()(lambda other: cross_entropy(algorithm.predict(other), y))
-        with RandomState({x.device}).replayed():
+        with RandomState({x.device}).replayed(), self.run.autocast():
             with as_trained(algorithm):
                 clean = x.detach().requires_grad_()
                 losses = cross_entropy(algorithm.predict(clean), y)
-                gradient = torch.autograd.grad(losses.sum(), clean)[0]
+                # scaled as in training, where fp16 would lose the small ones
+                scale = self.run.scaler.get_scale() / len(x) if self.run.scaler else 1.0
+                gradient = torch.autograd.grad(losses.sum() * scale, clean)[0] / scale
                 probe = Probe(x, losses.detach(), lambda: gradient, losses_at)
                 scores = {name: difficulty(probe).float() for name, difficulty in self._difficulties.items()}
             algorithm.eval()

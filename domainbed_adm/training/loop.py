@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from domainbed_adm import hparams_registry, records
-from domainbed_adm.errors import NonFiniteError
+from domainbed_adm.errors import NonFiniteError, UserError
+from domainbed_adm.method.step import MAY_BE_NAN
 from domainbed_adm.run_files import CHECKPOINT, DIFFICULTY, DIVERGED, DONE, MODEL, RESULTS, model_of_step
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.disk import replacing
@@ -23,6 +24,7 @@ from domainbed_adm.training.batches import Batch, Schedule, TaskDataset, accurac
 from domainbed_adm.training.loading_processes import open_stream
 from domainbed_adm.training.model_file import save_model
 from domainbed_adm.training.observers import check_observers, observing, teed, warn_of_trace
+from domainbed_adm.training.precision import not_scaled
 from domainbed_adm.training.resume import Position, claim, find_position, is_finished, provenance, save_position
 from domainbed_adm.training.setup import Setup, torch_errors_explained
 
@@ -115,7 +117,9 @@ def _record(
     record: records.Record = {"step": step, "epoch": step / epoch_steps}
     record |= {name: _mean(values) for name, values in position.since_record.items()}
     start = time.monotonic()
-    by_split = accuracies(run.algorithm, _shown(batches, run, schedule, step, progress), run.device)
+    by_split = accuracies(
+        run.algorithm, _shown(batches, run, schedule, step, progress), run.device, run.args["precision"]
+    )
     evaluation_time = time.monotonic() - start
     record |= {f"env{i}_{kind}_acc": None for i in range(len(run.splits)) for kind in ("in", "out")}
     record |= {f"{name}_acc": value for name, value in by_split.items()}
@@ -154,7 +158,7 @@ def _explained(run: Setup, step: int, output_dir: Path) -> Iterator[None]:
 
 
 def _mean(values: list[float]) -> float:
-    """Mean of what is a number: the rank correlation of equal scores is none."""
+    """Mean of what is a number: the rank correlation of equal scores, or a gradient that overflowed fp16, is none."""
     numbers = [value for value in values if not math.isnan(value)]
     return float(np.mean(numbers)) if numbers else math.nan
 
@@ -169,10 +173,23 @@ def _write_done(output_dir: Path) -> None:
 def _step(run: Setup, batches: Iterator[Batch]) -> dict[str, float]:
     start = time.perf_counter()
     minibatches, unlabeled = next(batches).minibatches(run.device)
-    figures = run.algorithm.update(minibatches, unlabeled if run.args["task"] == "domain_adaptation" else None)
+    steps = run.algorithm.step.state.update_count if run.scaler else None
+    with run.autocast():
+        figures = run.algorithm.update(minibatches, unlabeled if run.args["task"] == "domain_adaptation" else None)
+    if run.scaler:
+        if run.algorithm.step.state.update_count == steps:
+            raise UserError(not_scaled(run.algorithm))
+        figures = _of_scaled(figures)
     if not math.isfinite(figures.get("loss", 0.0)):  # not every algorithm checks it itself
         raise NonFiniteError(f"not finite: loss {figures['loss']}")
     return {**figures, "step_time": time.perf_counter() - start}
+
+
+def _of_scaled(figures: Mapping[str, float]) -> dict[str, float]:
+    """Figures of a step in fp16, with ``skipped_fraction``: 1 where its gradient overflowed, which is no number."""
+    skipped = any(not math.isfinite(value) for name, value in figures.items() if name not in MAY_BE_NAN)
+    known = {name: value if math.isfinite(value) else math.nan for name, value in figures.items()}
+    return {**known, "skipped_fraction": float(skipped)}
 
 
 def _summary(run: Setup, schedule: Schedule, record: records.Record, evaluation_time: float) -> str:

@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ from domainbed_adm.system.console import warn
 from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count
 from domainbed_adm.system.seeding import seed_hash
 from domainbed_adm.training.batches import Schedule, Splits, split_environments
+from domainbed_adm.training.precision import autocast, check_precision, scale_losses
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -61,6 +62,15 @@ class Setup:
     def sources(self) -> list[int]:
         """The environments to train on."""
         return [i for i in range(len(self.dataset)) if i not in self.args["test_envs"]]
+
+    @property
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What scales the losses of fp16, on the algorithm's step; None in another precision."""
+        return self.algorithm.step.scaler if self.args["precision"] == "fp16" else None
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Within the block, passes are computed in the run's precision."""
+        return autocast(self.args["precision"], self.device)
 
     def checkpoints_before(self, next_step: int) -> list[int]:
         """The steps that are recorded before ``next_step``."""
@@ -102,6 +112,8 @@ def set_up(args: RunArgs) -> Setup:
     """
     start_time = time.monotonic()
     torch.set_num_threads(args.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    check_precision(args.precision, device)
     hparams = _hparams(args)
     random.seed(args.seed)
     np.random.seed(args.seed % 2**32)
@@ -123,7 +135,7 @@ def set_up(args: RunArgs) -> Setup:
         dataset,
         splits,
         algorithm=None,
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+        device=device,
         n_steps=n_steps,
         checkpoint_freq=args.checkpoint_freq or dataset.CHECKPOINT_FREQ,
         workers=worker_budget(args.workers, dataset.N_WORKERS, os.environ),
@@ -134,6 +146,8 @@ def set_up(args: RunArgs) -> Setup:
     make = get_algorithm_class(args.algorithm)
     with torch_errors_explained(run.in_words()):
         run.algorithm = make(dataset.input_shape, dataset.num_classes, len(run.sources), hparams).to(run.device)
+    if args.precision == "fp16":
+        scale_losses(run.algorithm, device)
     if args.cache or args.cache_dir:
         dataset.use_cache(args.cache_dir)
     return run

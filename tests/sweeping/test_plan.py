@@ -127,11 +127,14 @@ def test_flags_that_say_how_to_run_reach_every_job_and_change_no_folder(
         "d",
     ]
     plain = DIGITS.jobs(tmp_path)
-    for given, jobs in ((how, plain), (["--checkpoint_freq", "5"], replace(DIGITS, checkpoint_freq=5).jobs(tmp_path))):
+    often, bf16 = (replace(DIGITS, **other).jobs(tmp_path) for other in ({"checkpoint_freq": 5}, {"precision": "bf16"}))
+    for given, jobs in ((how, plain), (["--checkpoint_freq", "5"], often), (["--precision", "bf16"], bf16)):
         assert main(["sweep", "launch", *flags, *given]) == 0
         lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Dummy launcher: ")]
         for line, job in zip(lines, jobs, strict=True):
             assert f" --output_dir {job.output_dir} " in line
             assert all(word in line.split() for word in given)
-    assert {job.name for job in plain}.isdisjoint(job.name for job in jobs)  # another number of records is another run
+    for others in (often, bf16):  # another number of records, or another precision, is another run
+        assert {job.name for job in plain}.isdisjoint(job.name for job in others)
+    assert [job.name for job in replace(DIGITS, precision="fp32").jobs(tmp_path)] == [job.name for job in plain]
     assert planned_jobs(tmp_path) == []
