@@ -20,7 +20,7 @@ from domainbed_adm.method.step import MAY_BE_NAN
 from domainbed_adm.run_files import CHECKPOINT, DIFFICULTY, DIVERGED, DONE, MODEL, RESULTS, model_of_step
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.disk import replacing
-from domainbed_adm.training.batches import Batch, Schedule, TaskDataset, accuracies, evaluation_tasks
+from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, Schedule, TaskDataset, accuracies, evaluation_tasks
 from domainbed_adm.training.loading_processes import open_stream
 from domainbed_adm.training.model_file import save_model
 from domainbed_adm.training.observers import check_observers, observing, teed, warn_of_trace
@@ -81,7 +81,8 @@ def _steps(
     args, hparams = run.args, run.hparams
     sampling = args["test_envs"], hparams["batch_size"], args["seed"], hparams["class_balanced"]
     tasks = TaskDataset(run.dataset.datasets, run.splits, *sampling)
-    schedule = Schedule(run.n_steps, run.checkpoint_freq, evaluation_tasks(run.splits), position.next_step)
+    evaluation = evaluation_tasks(run.splits, EVALUATION_BATCH[run.device.type])
+    schedule = Schedule(run.n_steps, run.checkpoint_freq, evaluation, position.next_step)
     batches = open_stream(tasks, schedule, run.workers, pin_memory=run.device.type == "cuda")
     origin = provenance(run)
     save_models = args["save_model_every_checkpoint"] and not args["skip_model_save"]

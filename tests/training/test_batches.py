@@ -5,13 +5,17 @@ from collections import Counter
 import pytest
 import torch
 
+from domainbed_adm.algorithms import ERM
+from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.base import Environment, TensorEnvironment
 from domainbed_adm.errors import UserError
+from domainbed_adm.hparams_registry import default_hparams
 from domainbed_adm.training.batches import (
     EvaluateTask,
     Schedule,
     TaskDataset,
     TrainTask,
+    accuracies,
     evaluation_tasks,
     split_environments,
 )
@@ -149,13 +153,26 @@ def test_unlabeled_samples_come_from_the_uda_split():
 def test_evaluation_reads_every_sample_once_and_not_augmented():
     data = tasks(uda=0.5)
     read = Counter()
-    for task in evaluation_tasks(data.splits):
-        assert len(task.keys) <= 128
+    for task in evaluation_tasks(data.splits, 7):
+        assert len(task.keys) <= 7
         x, _, index = pieces(data[task])[0]
         assert x.flatten().tolist() == [key + 1000.0 * task.environment for key in task.keys]
         read.update(index.tolist())
     assert sorted(read) == list(range(sum(LENGTHS)))
     assert set(read.values()) == {1}
+
+
+def test_accuracies_do_not_depend_on_the_size_of_a_batch():
+    dataset = get_dataset_class("RotatedDigits")(None, [0], default_hparams("ERM", "RotatedDigits"))
+    torch.manual_seed(0)
+    algorithm = ERM((1, 28, 28), 10, 5, default_hparams("ERM", "RotatedDigits") | {"cnn_width": 8})
+    data = TaskDataset(dataset.datasets, split_environments([150] * len(dataset), [0], 0, 0.2), [0], 1, 0)
+    by_size = [
+        accuracies(algorithm, (data[task] for task in evaluation_tasks(data.splits, size)), torch.device("cpu"))
+        for size in (7, 16, 128)
+    ]
+    assert by_size[0] == by_size[1] == by_size[2]
+    assert algorithm.training
 
 
 @pytest.mark.parametrize("workers", [0, 1])
