@@ -22,7 +22,7 @@ from itertools import combinations
 from pathlib import Path
 
 from domainbed_adm.datasets.cards import CARDS
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 
 DATASETS = ("PACS", "VLCS", "OfficeHome", "TerraIncognita")
 HELD_OUT = [list(envs) for size in (1, 2) for envs in combinations(range(4), size)]

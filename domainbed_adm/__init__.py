@@ -8,8 +8,8 @@ The flow, which is also the layout::
 ============================  ================================================================
 ``datasets``                  what is trained on: environments over one set of classes; ``decoded``
                               keeps images decoded in one file
-``method``                    pure PyTorch, no files and no flags. ``cards``: the grid of 28 methods
-                              as data; ``difficulty``: losses and inputs -> scores[B];
+``method``                    pure PyTorch, no files and no flags. ``cards``: the parts as data, ``grid``:
+                              the 28 methods; ``difficulty``: losses and inputs -> scores[B];
                               ``curriculum``: scores[B] and progress -> weights[B]; ``flatness``:
                               gradient function -> gradient for the optimizer; ``step``: the three
                               wired into one training step of any PyTorch loop
@@ -52,7 +52,7 @@ _PUBLIC = {
     "SAGM": "method.flatness",
     "FSAM": "method.flatness",
     "TrainingStep": "method.step",
-    "METHODS": "method.cards",
+    "METHODS": "method.grid",
     "get_algorithm_class": "algorithms",
     "default_hparams": "hparams_registry",
     "random_hparams": "hparams_registry",

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from domainbed_adm import networks
 from domainbed_adm.errors import UserError, import_object
-from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, METHODS, Method, OwnMethod
+from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS
+from domainbed_adm.method.grid import METHODS, Method, OwnMethod
 from domainbed_adm.method.state import StepState
 from domainbed_adm.method.step import TrainingStep
 from domainbed_adm.registry import get_method, load_extensions

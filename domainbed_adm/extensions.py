@@ -23,8 +23,18 @@ from typing import Any
 from domainbed_adm.datasets.cards import CARDS, DatasetCard, Normalization, folder_card
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import every_hparam
-from domainbed_adm.method import cards as methods
-from domainbed_adm.method.cards import INPUT_STD, METHODS, RHO, TOTAL_STEPS, Card, Cost, Estimate, Method, OwnMethod
+from domainbed_adm.method.cards import (
+    CURRICULA,
+    DIFFICULTIES,
+    FLATNESS,
+    INPUT_STD,
+    RHO,
+    TOTAL_STEPS,
+    Card,
+    Cost,
+    Estimate,
+)
+from domainbed_adm.method.grid import METHODS, Method, OwnMethod, grid
 from domainbed_adm.method.hparams import Choice, Hparam, Log2Integer, LogUniform, Number, OneOf, Text, Uniform
 
 __all__ = ["add_algorithm", "add_curriculum", "add_dataset", "add_difficulty", "add_flatness", "folder_card"]
@@ -38,12 +48,12 @@ def add_difficulty(card: Card) -> None:
     The card's class is a ``difficulty.Difficulty``. One whose hparams hold :data:`INPUT_STD` gets the ``std`` of the
     inputs' normalisation.
     """
-    _add_part("difficulty", methods.DIFFICULTIES, card)
+    _add_part("difficulty", DIFFICULTIES, card)
 
 
 def add_curriculum(card: Card) -> None:
     """Add a ``curriculum.Curriculum``: the grid grows by a method for each flatness rule and difficulty."""
-    _add_part("curriculum", methods.CURRICULA, card)
+    _add_part("curriculum", CURRICULA, card)
 
 
 def add_flatness(card: Card) -> None:
@@ -52,7 +62,7 @@ def add_flatness(card: Card) -> None:
     The card's class is a ``flatness.Flatness``; ``Cost(passes=2)`` where it takes two passes. :data:`RHO` may be among
     its hparams.
     """
-    _add_part("flatness", methods.FLATNESS, card)
+    _add_part("flatness", FLATNESS, card)
 
 
 def add_algorithm(card: Card) -> None:
@@ -82,7 +92,7 @@ def add_dataset(card: DatasetCard) -> None:
 def _add_part(family: str, table: dict[str, Card], card: Card) -> None:
     _check(family, table, card, "[A-Za-z][A-Za-z0-9]*")
     table[card.name] = card
-    grown = {name: method for name, method in methods.grid().items() if card in method.cards}
+    grown = {name: method for name, method in grid().items() if card in method.cards}
     for name in grown:
         if name in METHODS:
             del table[card.name]

@@ -15,7 +15,7 @@ import numpy as np
 
 from domainbed_adm.datasets.cards import FOLDERS, IMAGENET, get_card
 from domainbed_adm.errors import UserError, unknown_name
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.method.hparams import FLAG, Choice, Hparam, Log2Integer, LogUniform, Number, OneOf, Text
 from domainbed_adm.registry import get_method
 from domainbed_adm.system.seeding import seed_hash

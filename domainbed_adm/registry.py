@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 
 from domainbed_adm.errors import UserError, lookup
-from domainbed_adm.method.cards import METHODS, Method
+from domainbed_adm.method.grid import METHODS, Method
 
 GROUP = "domainbed_adm.extensions"
 #: Names of the entry points that have been called, and ``GROUP`` once all have been found.
@@ -42,3 +42,11 @@ def get_method(name: str) -> Method:
     """The method of this algorithm name; ``UserError`` with the nearest match where there is none."""
     load_extensions()
     return lookup(METHODS, name, "algorithm")
+
+
+#: DomainBed's own algorithms at b93c22a, in the order of its tables, where they stand before ours.
+DOMAINBED_ALGORITHMS = (
+    *("ERM", "ERMPlusPlus", "Fish", "IRM", "GroupDRO", "Mixup", "MLDG", "CORAL", "MMD", "DANN", "CDANN", "MTL"),
+    *("SagNet", "ARM", "VREx", "RSC", "SD", "ANDMask", "SANDMask", "IGA", "SelfReg", "Fishr", "TRM", "IB_ERM"),
+    *("IB_IRM", "CAD", "CondCAD", "Transfer", "CausIRL_CORAL", "CausIRL_MMD", "EQRM", "RDM", "ADRMX", "URM"),
+)

@@ -26,10 +26,10 @@ import torch
 from torch import Tensor, nn
 
 from domainbed_adm.hparams_registry import default_hparams
-from domainbed_adm.method.cards import METHODS
 from domainbed_adm.method.curriculum import Curriculum
 from domainbed_adm.method.difficulty import Difficulty, Probe
 from domainbed_adm.method.flatness import Flatness, Point
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.method.step import TrainingStep
 
 __all__ = ["check_algorithm", "check_curriculum", "check_difficulty", "check_flatness"]

@@ -9,15 +9,16 @@ from pathlib import Path
 
 from domainbed_adm import algorithms, registry
 from domainbed_adm.datasets import cards
-from domainbed_adm.method import cards as methods
+from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS
+from domainbed_adm.method.grid import METHODS
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "tests/extensions/example"
 TABLES = (
-    methods.METHODS,
-    methods.DIFFICULTIES,
-    methods.CURRICULA,
-    methods.FLATNESS,
+    METHODS,
+    DIFFICULTIES,
+    CURRICULA,
+    FLATNESS,
     cards.CARDS,
     algorithms._classes,
 )

@@ -6,13 +6,14 @@ import pytest
 
 from domainbed_adm import algorithms, hparams_registry
 from domainbed_adm.errors import UserError
-from domainbed_adm.method import cards as methods
+from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, WEIGHTINGS
+from domainbed_adm.method.grid import METHODS
 from tests import cases
 
 FAMILIES = {
-    "difficulty": (methods.DIFFICULTIES, cases.DIFFICULTIES),
-    "curriculum": (methods.CURRICULA, cases.CURRICULA),
-    "flatness": (methods.FLATNESS, {k: v for k, v in cases.FLATNESS.items() if k}),
+    "difficulty": (DIFFICULTIES, cases.DIFFICULTIES),
+    "curriculum": (CURRICULA, cases.CURRICULA),
+    "flatness": (FLATNESS, {k: v for k, v in cases.FLATNESS.items() if k}),
 }
 CARDS = [card for cards, _ in FAMILIES.values() for card in cards.values()]
 
@@ -38,7 +39,7 @@ def test_a_card_and_its_class_say_the_same(card):
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
 def test_every_hparam_of_a_part_is_registered(card):
-    for name, method in methods.METHODS.items():
+    for name, method in METHODS.items():
         if card in method.cards:
             assert {hparam.name for hparam in card.hparams} <= hparams_registry.default_hparams(name, "PACS").keys()
 
@@ -53,8 +54,8 @@ def test_one_name_is_one_hparam():
 
 
 def test_the_grid_is_the_papers():
-    assert len(methods.METHODS) == 28
-    assert list(methods.METHODS) == algorithms.ALGORITHMS
+    assert len(METHODS) == 28
+    assert list(METHODS) == algorithms.ALGORITHMS
     wanted = {"ERM", "SPL_Loss", "SSPL_ADM", "SAM", "SAM_SPL_GDM", "SAM_SSPL_ADM", "SAGM", "FSAM", "FSAM_SSPL_ADM"}
     assert wanted <= set(algorithms.ALGORITHMS)
 
@@ -83,6 +84,6 @@ def test_readme_names_every_part_and_hparam():
     [("ERM", 3, 3, 3, 3), ("SAM", 6, 6, 6, 6), ("SAM_SSPL_ADM", 8, 7, 7, 7), ("SSPL_ADM", 5, 5, 4, 4)],
 )
 def test_costs_are_those_of_the_passes(name, both, descent, memory, linear):
-    method = methods.METHODS[name]
-    assert [method.passes(w) for w in methods.WEIGHTINGS] == [both, descent, memory]
+    method = METHODS[name]
+    assert [method.passes(w) for w in WEIGHTINGS] == [both, descent, memory]
     assert method.passes("both", adm_estimator="linear") == linear

@@ -9,7 +9,8 @@ from torch import nn
 from domainbed_adm import networks
 from domainbed_adm.algorithms import Minibatch, get_algorithm_class
 from domainbed_adm.hparams_registry import default_hparams
-from domainbed_adm.method.cards import METHODS, WEIGHTINGS
+from domainbed_adm.method.cards import WEIGHTINGS
+from domainbed_adm.method.grid import METHODS
 from tests.cases import CURRICULA, DIFFICULTIES, FLATNESS
 from tests.reference.difficulty import sample_loss
 from tests.toys import batch, parameters_of

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from domainbed_adm import hparams_registry
 from domainbed_adm.cli import main
 from domainbed_adm.errors import UserError
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.sweeping.jobs import Sweep
 from domainbed_adm.training.model_file import load_tensors
 from tests.fuzzing import repeatable

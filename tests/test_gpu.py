@@ -5,7 +5,8 @@ import torch
 
 from domainbed_adm.algorithms import Minibatch, get_algorithm_class, training_step
 from domainbed_adm.hparams_registry import default_hparams
-from domainbed_adm.method.cards import METHODS, WEIGHTINGS
+from domainbed_adm.method.cards import WEIGHTINGS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.method.state import StepState
 from tests.toys import batch, network, parameters_of
 
@@ -59,10 +60,10 @@ def test_the_first_half_of_a_step_asks_nothing():
     step(x, y)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        step.backward(x, y)
+        figures = step.backward(x, y)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    step.apply()
+    assert step.apply() == {name: figure.item() for name, figure in figures.items()}
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp16"])

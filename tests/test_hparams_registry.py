@@ -8,7 +8,7 @@ import pytest
 
 from domainbed_adm import hparams_registry as registry
 from domainbed_adm.errors import UserError
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.system.seeding import seed_hash
 
 # Printed by DomainBed's random_hparams("ERM", ...) at commit b93c22a.

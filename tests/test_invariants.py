@@ -8,7 +8,8 @@ import torch
 from domainbed_adm.algorithms import training_step
 from domainbed_adm.errors import NonFiniteError
 from domainbed_adm.hparams_registry import default_hparams
-from domainbed_adm.method.cards import METHODS, WEIGHTINGS
+from domainbed_adm.method.cards import WEIGHTINGS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.method.state import StepState
 from tests.toys import batch, buffers_of, network, parameters_of
 

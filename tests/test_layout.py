@@ -24,7 +24,7 @@ LISTINGS = (
     "domainbed_adm",
     "domainbed_adm.cli",
     "domainbed_adm.leaderboard",
-    "domainbed_adm.method.cards",
+    "domainbed_adm.method.grid",
     "domainbed_adm.run_args",
     "domainbed_adm.scripts.collect_results",
     "domainbed_adm.scripts.download",

@@ -3,7 +3,6 @@
 import random
 
 import pytest
-from hypothesis import strategies as st
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard import Board
@@ -16,16 +15,10 @@ from domainbed_adm.leaderboard.comparison import (
     comparisons,
 )
 from domainbed_adm.model_selection import SELECTION_METHODS
-from tests.fuzzing import repeatable
 from tests.reference import comparison as twin
 from tests.runs import as_runs, record
 
 TRAINING, LOO, ORACLE = SELECTION_METHODS.values()
-bounded = repeatable(25)
-#: Eighths are exact in binary and tie often, zeros among them.
-eighths = st.integers(-24, 24).map(lambda k: k / 8)
-#: The two sides and the environment of each pair.
-some_pairs = st.lists(st.tuples(eighths, eighths, st.integers(0, 8)), min_size=1, max_size=20)
 
 
 def runs(algorithm, accuracies, dataset="Mine"):

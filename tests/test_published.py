@@ -17,7 +17,7 @@ from domainbed_adm.leaderboard.published import (
     unpublished_lines,
     with_published,
 )
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.model_selection import SELECTION_METHODS
 from domainbed_adm.recorded_run import Runs
 from domainbed_adm.records import load_runs

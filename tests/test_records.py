@@ -188,7 +188,7 @@ def test_a_reader_of_warnings_that_has_enough_is_no_unreadable_file(
     def close(message: str) -> None:
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr("domainbed_adm.records.warn", close)
+    monkeypatch.setattr("domainbed_adm.record_lines.warn", close)
     with pytest.raises(BrokenPipeError):
         load_runs(tmp_path)
 

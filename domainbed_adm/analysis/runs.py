@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.recorded_run import Run
 from domainbed_adm.records import read_runs
 from domainbed_adm.run_files import MODEL, RESULTS, model_suffix

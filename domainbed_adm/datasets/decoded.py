@@ -156,27 +156,38 @@ def decode_once(
         there = (Decoded(path, len(paths), channels, image_size) for path in (plain, sized))
         return next((decoded for decoded in there if decoded.is_whole()), None)
 
-    waiting = False
+    def make() -> None:
+        _remove_others(folder, fingerprint, root)
+        if not _make(sized, paths, channels, short_side, evaluate):
+            sized.rename(plain)
+        if find() is None:
+            for path in (plain, sized):
+                path.unlink(missing_ok=True)
+            raise OSError(errno.ENODEV, "its files cannot be mapped into memory")
+
+    try:
+        return _found_or_made(folder, find, make, f"waiting for another process, which decodes {root}")
+    except (RefusedError, OSError) as error:
+        refusal = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        reason = getattr(refusal, "strerror", None) or refusal
+        warn(f"training goes on without --cache: {folder} cannot be used: {reason}")
+        return None
+
+
+def _found_or_made(
+    folder: Path, find: Callable[[], Decoded | None], make: Callable[[], None], waiting: str
+) -> Decoded | None:
+    """What ``find`` finds; made first under the folder's lock, unless another process does so."""
+    told = False
     while (decoded := find()) is None:
         try:
             with run_lock(folder):
                 if find() is None:  # nobody made it in between
-                    _remove_others(folder, fingerprint, root)
-                    if not _make(sized, paths, channels, short_side, evaluate):
-                        sized.rename(plain)
-                    if find() is None:
-                        for path in (plain, sized):
-                            path.unlink(missing_ok=True)
-                        raise OSError(errno.ENODEV, "its files cannot be mapped into memory")
+                    make()
         except LockedError:
-            if not waiting:
-                print(f"waiting for another process, which decodes {root}", flush=True)
-            waiting = True
-        except (RefusedError, OSError) as error:
-            refusal = error.__cause__ if isinstance(error.__cause__, OSError) else error
-            reason = getattr(refusal, "strerror", None) or refusal
-            warn(f"training goes on without --cache: {folder} cannot be used: {reason}")
-            return None
+            if not told:
+                print(waiting, flush=True)
+            told = True
     return decoded
 
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from domainbed_adm.datasets.cards import CARDS
-from domainbed_adm.method.cards import DOMAINBED_ALGORITHMS, METHODS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.recorded_run import Run, Runs
+from domainbed_adm.registry import DOMAINBED_ALGORITHMS
 
 #: (dataset, algorithm, index of the test environment)
 Key = tuple[str, str, int]

@@ -12,7 +12,7 @@ from typing import Any
 from domainbed_adm import __version__
 from domainbed_adm.leaderboard.board import Board, Entry, seeds, versions
 from domainbed_adm.leaderboard.notes import provenance_line
-from domainbed_adm.method.cards import METHODS, OwnMethod
+from domainbed_adm.method.grid import METHODS, OwnMethod
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.system.console import show
 

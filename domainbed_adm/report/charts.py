@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from markupsafe import Markup
 
 from domainbed_adm.leaderboard.layouts import OPTIMIZERS
-from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, METHODS, OwnMethod
+from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES
+from domainbed_adm.method.grid import METHODS, OwnMethod
 from domainbed_adm.system.figures import COLOURS, inline, style
 
 if TYPE_CHECKING:

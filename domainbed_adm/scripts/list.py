@@ -10,7 +10,8 @@ from typing import Any
 from domainbed_adm.cli import run
 from domainbed_adm.datasets.cards import CARDS, MNIST
 from domainbed_adm.hparams_registry import every_hparam, hparams_of
-from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, METHODS, WEIGHTINGS, Card, OwnMethod
+from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, WEIGHTINGS, Card
+from domainbed_adm.method.grid import METHODS, OwnMethod
 from domainbed_adm.scripts.sweep import default_datasets
 from domainbed_adm.sweeping import plan
 from domainbed_adm.sweeping.jobs import Sweep

@@ -14,7 +14,7 @@ from domainbed_adm.cli import run
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.datasets.layout import expanded
 from domainbed_adm.errors import UserError, lookup
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.run_args import EVERY_JOB, FLAGS, add_flags, check_flags, words
 from domainbed_adm.run_files import PLAN, ExitCode
 from domainbed_adm.sweeping.jobs import DONE, RUNNING, UNFINISHED, Sweep, check_sweep, delete_incomplete, with_states

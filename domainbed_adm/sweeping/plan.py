@@ -65,10 +65,12 @@ def planned_runs(folder: Path) -> list[tuple[str, str, tuple[int, ...], int, int
 
 def drop_from_plan(folder: Path) -> None:
     """Take the launches of which no job has a folder out of the plan, and the plan away where none is left."""
-    launches = _launches(folder)
-    kept = [one for one in launches if any(state != NOT_LAUNCHED for _, state in with_states(one.jobs(folder)))]
-    if kept != launches:
-        with run_lock(folder, needed=False):
+    if not (folder / PLAN).exists():
+        return
+    with run_lock(folder, needed=False):  # nobody adds to the plan between reading and writing
+        launches = _launches(folder)
+        kept = [one for one in launches if any(state != NOT_LAUNCHED for _, state in with_states(one.jobs(folder)))]
+        if kept != launches:
             _write(folder, kept)
 
 

@@ -17,7 +17,7 @@ from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset
 from domainbed_adm.datasets.cards import CARDS, get_card
 from domainbed_adm.errors import UserError
-from domainbed_adm.method.cards import METHODS, Method
+from domainbed_adm.method.grid import METHODS, Method
 from domainbed_adm.registry import load_extensions
 from domainbed_adm.upstream.host import Host, find, lacks, open_host
 from domainbed_adm.upstream.run import Hparams, Run

@@ -7,7 +7,7 @@ from typing import Any
 
 from domainbed_adm import hparams_registry
 from domainbed_adm.errors import UserError
-from domainbed_adm.method.cards import Method
+from domainbed_adm.method.grid import Method
 
 Hparams = dict[str, Any]
 Std = list[float] | None

@@ -12,7 +12,7 @@ from typing import Any
 
 from domainbed_adm import hparams_registry
 from domainbed_adm.errors import UserError, unknown_name
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.system.disk import run_lock
 from domainbed_adm.upstream.host import lacks, missing_import
 from domainbed_adm.upstream.registration import Registration

@@ -27,13 +27,14 @@ from domainbed_adm.extensions import (
 )
 from domainbed_adm.hparams_registry import default_hparams, random_hparams
 from domainbed_adm.leaderboard.layouts import _paper_labels
-from domainbed_adm.method import cards as methods
+from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, WEIGHTINGS
+from domainbed_adm.method.grid import METHODS, grid
 from domainbed_adm.registry import get_method, load_extensions
 from domainbed_adm.testing import check_algorithm, check_curriculum, check_difficulty, check_flatness
 from domainbed_adm.training.difficulty_trace import load_trace
 from tests.extending import EXAMPLE, environment, install, installed
 
-KNOWN = list(methods.METHODS)
+KNOWN = list(METHODS)
 CELLS = [
     f"_{curriculum}_{score}" for curriculum in ("SPL", "SSPL", "Capped") for score in ("Loss", "GDM", "ADM", "Margin")
 ]
@@ -73,10 +74,10 @@ def test_the_grid_grows_by_the_methods_of_each_part_and_no_draw_moves(monkeypatc
 
 def test_an_extension_is_loaded_once_when_a_name_is_looked_up(monkeypatch, tmp_path):
     install(monkeypatch, tmp_path)
-    assert "SPL_Margin" not in methods.METHODS
+    assert "SPL_Margin" not in METHODS
     get_method("ERM")
     load_extensions()
-    assert "SPL_Margin" in methods.METHODS
+    assert "SPL_Margin" in METHODS
 
 
 def test_its_parts_conform(monkeypatch, tmp_path):
@@ -85,9 +86,9 @@ def test_its_parts_conform(monkeypatch, tmp_path):
     check_algorithm(algorithms.Centred)
     check_algorithm(algorithms.get_algorithm_class("FSAM_SSPL_Margin"))
     hparams = default_hparams("Reverse_Capped_Margin", "Stripes")
-    check_difficulty(methods.DIFFICULTIES["Margin"].build(hparams))
-    check_curriculum(methods.CURRICULA["Capped"].build(hparams))
-    check_flatness(methods.FLATNESS["Reverse"].build(hparams))
+    check_difficulty(DIFFICULTIES["Margin"].build(hparams))
+    check_curriculum(CURRICULA["Capped"].build(hparams))
+    check_flatness(FLATNESS["Reverse"].build(hparams))
 
 
 @pytest.mark.parametrize("algorithm", ["Reverse_Capped_Margin", "Centred"])
@@ -179,10 +180,10 @@ def test_one_call_in_a_script_is_enough():
     assert get_method("FSAM_SPL_Ones").difficulty == "Ones"
     add_curriculum(part("Even"))
     assert get_method("Even_Ones").curriculum == "Even"
-    assert len(methods.METHODS) == 28 + 8 + 4 * 4
+    assert len(METHODS) == 28 + 8 + 4 * 4
     add_flatness(part("Flat", RHO))
     assert get_method("Flat").flatness == "Flat"
-    assert len(methods.METHODS) == 5 * (1 + 3 * 4)
+    assert len(METHODS) == 5 * (1 + 3 * 4)
     assert default_hparams("Flat_Even_Ones", "PACS")["rho"] == 0.05
     add_dataset(folder_card("DomainNet", "domain_net", ("clipart", "sketch")))
     assert datasets.get_dataset_class("DomainNet").ENVIRONMENTS == ["clipart", "sketch"]
@@ -192,9 +193,9 @@ def test_costs_are_the_cards():
     add_difficulty(part("Dear", cost=Cost(forwards=3, input_gradient=True)))
     add_flatness(part("Thrice", cost=Cost(passes=3)))
     add_algorithm(part("Mine", cost=Cost(passes=2, forwards=1, input_gradient=True)))
-    assert [get_method("SPL_Dear").passes(weighting) for weighting in methods.WEIGHTINGS] == [7, 7, 6]
-    assert [get_method("Thrice_SPL_Dear").passes(weighting) for weighting in methods.WEIGHTINGS] == [13, 12, 12]
-    assert [get_method("Mine").passes(weighting) for weighting in methods.WEIGHTINGS] == [8, 8, 8]
+    assert [get_method("SPL_Dear").passes(weighting) for weighting in WEIGHTINGS] == [7, 7, 6]
+    assert [get_method("Thrice_SPL_Dear").passes(weighting) for weighting in WEIGHTINGS] == [13, 12, 12]
+    assert [get_method("Mine").passes(weighting) for weighting in WEIGHTINGS] == [8, 8, 8]
 
 
 def test_the_papers_layout_leaves_the_grids_columns_empty():
@@ -205,7 +206,7 @@ def test_the_papers_layout_leaves_the_grids_columns_empty():
 def test_a_class_that_cannot_be_imported_is_one_line():
     add_flatness(Card("Lost", "-", "-", "nowhere.flatness:Lost"))
     with pytest.raises(UserError, match=r"Lost cannot be loaded from nowhere.flatness:Lost: No module named 'nowhere'"):
-        methods.FLATNESS["Lost"].build({})
+        FLATNESS["Lost"].build({})
     add_dataset(DatasetCard("Gone", "-", "-", f"{HERE}:Gone", None))
     with pytest.raises(UserError, match=r"Gone cannot be loaded from .*no attribute 'Gone'"):
         datasets.get_dataset_class("Gone")
@@ -235,11 +236,11 @@ WRONG = {
 
 @pytest.mark.parametrize("message", WRONG)
 def test_what_cannot_be_added_says_why_and_changes_nothing(message):
-    names = list(methods.METHODS)
+    names = list(METHODS)
     with pytest.raises(UserError, match=message):
         WRONG[message]()
-    assert list(methods.METHODS) == names
-    assert methods.grid().keys() <= set(names)
+    assert list(METHODS) == names
+    assert grid().keys() <= set(names)
 
 
 def test_duplicates_name_both_packages(monkeypatch, tmp_path, capsys):
@@ -257,8 +258,8 @@ def test_a_part_whose_methods_are_taken_is_not_added():
     add_algorithm(part("SPL_Tred"))
     with pytest.raises(UserError, match=r"algorithm 'SPL_Tred' of tests cannot be added: tests"):
         add_difficulty(part("Tred"))
-    assert "Tred" not in methods.DIFFICULTIES
-    assert "SSPL_Tred" not in methods.METHODS
+    assert "Tred" not in DIFFICULTIES
+    assert "SSPL_Tred" not in METHODS
 
 
 def test_two_parts_may_share_an_hparam():

@@ -16,7 +16,7 @@ pytest.importorskip("selenium")
 
 from selenium import webdriver
 
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.model_selection import SELECTION_METHODS
 from domainbed_adm.report import page, read_sweep
 from tests.report.sweeps import HOSTILE, write_sweep

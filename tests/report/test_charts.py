@@ -9,7 +9,8 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from domainbed_adm.method.cards import DOMAINBED_ALGORITHMS, METHODS
+from domainbed_adm.method.grid import METHODS
+from domainbed_adm.registry import DOMAINBED_ALGORITHMS
 from domainbed_adm.report.charts import MethodStyles, draw, method_styles
 from tests.report.sweeps import HOSTILE
 

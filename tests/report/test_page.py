@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.model_selection import SELECTION_METHODS
 from domainbed_adm.report import page, read_sweep
 from domainbed_adm.sweeping import failures

@@ -9,7 +9,8 @@ import pytest
 from domainbed_adm.cli import main as cli
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.hparams_registry import hparams_of
-from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, METHODS
+from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.sweeping import plan
 
 NAMES = {

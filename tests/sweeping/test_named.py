@@ -7,7 +7,7 @@ import pytest
 
 from domainbed_adm.datasets.cards import CARDS, FOLDERS
 from domainbed_adm.errors import UserError
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.scripts.sweep import build_parser
 from domainbed_adm.sweeping import plan
 from domainbed_adm.sweeping.jobs import Sweep, check_sweep

@@ -13,7 +13,7 @@ from domainbed_adm import hparams_registry
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.cli import main
 from domainbed_adm.hparams_registry import Number
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.training.model_file import load_tensors
 
 

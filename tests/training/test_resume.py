@@ -9,7 +9,8 @@ from PIL import Image
 
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.cli import main
-from domainbed_adm.method.cards import METHODS, WEIGHTINGS
+from domainbed_adm.method.cards import WEIGHTINGS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.training import loop
 from domainbed_adm.training.model_file import load_model
 

@@ -11,7 +11,7 @@ import torch
 
 import domainbed_adm
 from domainbed_adm.cli import main
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.training.model_file import load_model
 from domainbed_adm.training.setup import worker_budget
 from tests.runs import read_records

@@ -9,7 +9,7 @@ from domainbed_adm import algorithms, hparams_registry, networks, upstream
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.errors import UserError
 from domainbed_adm.extensions import Card, Hparam, add_algorithm, add_dataset, add_difficulty, folder_card
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 from domainbed_adm.testing import check_algorithm
 from domainbed_adm.upstream.run import input_std
 from tests.extending import install

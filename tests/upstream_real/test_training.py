@@ -10,7 +10,7 @@ from torch import nn
 from domainbed_adm import algorithms
 from domainbed_adm.cli import main
 from domainbed_adm.hparams_registry import default_hparams, random_hparams
-from domainbed_adm.method.cards import METHODS
+from domainbed_adm.method.grid import METHODS
 from tests.extending import install
 from tests.upstream.conftest import own_process  # noqa: F401
 from tests.upstream_real.conftest import CHECKOUT, REAL

@@ -8,7 +8,8 @@ import torchvision
 from torch import nn
 
 from domainbed_adm import upstream
-from domainbed_adm.method.cards import DOMAINBED_ALGORITHMS, METHODS
+from domainbed_adm.method.grid import METHODS
+from domainbed_adm.registry import DOMAINBED_ALGORITHMS
 from tests.upstream_real.conftest import REAL
 
 pytestmark = REAL

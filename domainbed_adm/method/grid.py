@@ -1,0 +1,99 @@
+"""The grid of methods, as data: one choice from each of three families, ``flatness x curriculum x difficulty``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from domainbed_adm.errors import lookup
+from domainbed_adm.method.cards import CURRICULA, CURRICULUM_HPARAMS, DIFFICULTIES, FLATNESS, WEIGHTINGS, Card
+from domainbed_adm.method.hparams import Hparam
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method of the grid; ``None`` means that the part is absent. ``Method()`` is ERM."""
+
+    flatness: str | None = None
+    curriculum: str | None = None
+    difficulty: str | None = None
+
+    @property
+    def name(self) -> str:
+        """DomainBed's algorithm name: the parts that are there, joined by ``_``; ``ERM`` where there is none."""
+        return "_".join(part for part in (self.flatness, self.curriculum, self.difficulty) if part) or "ERM"
+
+    @property
+    def cards(self) -> list[Card]:
+        """The cards of its parts."""
+        parts = ((FLATNESS, self.flatness), (CURRICULA, self.curriculum), (DIFFICULTIES, self.difficulty))
+        return [table[name] for table, name in parts if name]
+
+    @property
+    def hparams(self) -> dict[str, Hparam]:
+        """The hparams that this method reads beyond ERM's, by name."""
+        of_parts = [hparam for card in self.cards for hparam in card.hparams]
+        return {hparam.name: hparam for hparam in (*of_parts, *(CURRICULUM_HPARAMS if self.curriculum else ()))}
+
+    @property
+    def summary(self) -> str:
+        """One line for listings."""
+        return "; ".join(card.summary for card in self.cards) or "empirical risk minimization: the mean loss"
+
+    @property
+    def papers(self) -> str:
+        """Sources of its parts, oldest idea last."""
+        return "; ".join(card.paper for card in self.cards) or "ERM: Vapnik, 1998"
+
+    def passes(self, weighting: str = "both", **hparams: Any) -> int:
+        """Cost of one step in units of F, one forward pass of the batch.
+
+        A backward pass to the parameters is 2 F, one to the inputs alone 1 F. Two-pass flatness doubles the 3 F of a
+        plain step. The input gradient is free where an unweighted or remembered first pass runs anyway; "memory" with
+        BatchNorm in training mode is the exception and costs 1 F more than told here. An algorithm that is no method of
+        the grid costs what its card says, whatever the weighting.
+
+        Args:
+            weighting: "both", "descent" or "memory"; see ``step.TrainingStep``.
+            **hparams: values by which a difficulty's estimate is chosen, such as ``adm_estimator="linear"``.
+
+        Raises:
+            UserError: ``weighting`` is unknown.
+        """
+        lookup(dict.fromkeys(WEIGHTINGS), weighting, "weighting")
+        costs = []
+        for card in self.cards:
+            estimated = card.estimate and hparams.get(card.estimate.hparam.name) == card.estimate.value
+            costs.append(card.estimate.cost if card.estimate and estimated else card.cost)
+        passes = max((cost.passes for cost in costs), default=1)
+        free = self.difficulty is not None and (weighting == "memory" or (weighting == "descent" and passes > 1))
+        input_gradient = not free and any(cost.input_gradient for cost in costs)
+        return 3 * passes + sum(cost.forwards for cost in costs) + input_gradient
+
+
+@dataclass(frozen=True)
+class OwnMethod(Method):
+    """An algorithm of another package that is no method of the grid: one card."""
+
+    card: Card = Card("", "", "", "")
+
+    @property
+    def name(self) -> str:
+        """Its card's name."""
+        return self.card.name
+
+    @property
+    def cards(self) -> list[Card]:
+        """Its card alone."""
+        return [self.card]
+
+
+def grid() -> dict[str, Method]:
+    """Every method that the cards span, by name."""
+    pairs = [(None, None), *((curriculum, difficulty) for curriculum in CURRICULA for difficulty in DIFFICULTIES)]
+    methods = [Method(flatness, *pair) for flatness in (None, *FLATNESS) for pair in pairs]
+    return {method.name: method for method in methods}
+
+
+#: All 28 methods by DomainBed's algorithm name, ERM first; then those of extensions.
+METHODS = grid()
