@@ -114,7 +114,8 @@ class Sweep:
         """
         counts = counts or self.environment_counts()
         optional = ("data_dir", "steps", "hparams", "checkpoint_freq", "precision")
-        given = {name: vars(self)[name] for name in optional if vars(self)[name] != getattr(Sweep, name)}
+        values = {name: getattr(self, name) for name in optional}  # a plan of an older version lacks some
+        given = {name: value for name, value in values.items() if value != getattr(Sweep, name)}
         return [
             Job(
                 {

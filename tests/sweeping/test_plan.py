@@ -36,6 +36,18 @@ def test_the_jobs_are_those_of_the_launch(tmp_path: Path) -> None:
     assert (launch["environments"], launch["sweep"]["steps"]) == ({"RotatedDigits": 6}, 3)
 
 
+@pytest.mark.parametrize("flag", [name for name in vars(DIGITS) if name not in ("datasets", "algorithms")])
+def test_a_flag_that_an_older_plan_lacks_counts_as_its_default(tmp_path: Path, flag: str) -> None:
+    sweep = Sweep(["RotatedDigits"], ["ERM"])
+    add_to_plan(tmp_path, sweep)
+    plan = json.loads((tmp_path / "sweep.json").read_text())
+    del plan["launches"][0]["sweep"][flag]
+    (tmp_path / "sweep.json").write_text(json.dumps(plan))
+    assert names(tmp_path) == [job.name for job in sweep.jobs(tmp_path)]
+    add_to_plan(tmp_path, sweep)
+    assert len(json.loads((tmp_path / "sweep.json").read_text())["launches"]) == 1
+
+
 def test_later_launches_extend_it_and_the_same_again_changes_nothing(tmp_path: Path) -> None:
     more = replace(DIGITS, algorithms=["ERM", "SAM"], n_trials=2)
     add_to_plan(tmp_path, DIGITS)
