@@ -6,8 +6,6 @@ kept and the median over rounds is told. Results are stored under benchmarks/res
 
 from __future__ import annotations
 
-import csv
-import platform
 import statistics
 import sys
 import time
@@ -18,11 +16,11 @@ from typing import Any
 
 import torch
 
-from domainbed_adm import __version__
+from benchmarks.tables import RESULTS, facts_of, write
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.hparams_registry import default_hparams
 from domainbed_adm.registry import get_method
-from domainbed_adm.system.console import Parser, ProgressBar, show
+from domainbed_adm.system.console import Parser, ProgressBar
 
 LINEAR = {"weighting": "descent", "adm_estimator": "linear"}
 
@@ -124,32 +122,6 @@ def rows_of(runners: list[Runner]) -> list[dict[str, str]]:
     return table
 
 
-def device_name(device: torch.device) -> str:
-    """The processor's or accelerator's name."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        if info.exists()
-        else []
-    )
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def write(table: list[dict[str, str]], facts: dict[str, str], folder: Path) -> Path:
-    """Store the table as CSV with the facts above it as comments."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = "".join(c if c.isalnum() else "-" for c in f"step_cost {facts['device']} torch {facts['torch']}").lower()
-    path = folder / f"{name}.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        file.writelines(f"# {key}: {value}\n" for key, value in facts.items())
-        writer = csv.DictWriter(file, table[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(table)
-    return path
-
-
 def main(argv: Sequence[str]) -> int:
     """Measure, print and store; returns the exit code."""
     parser = Parser(
@@ -161,7 +133,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--batch_size", type=int, help="per source domain, of 3; default 4 on a CPU, 32 on a GPU")
     parser.add_argument("--image_size", type=int, default=224)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
-    parser.add_argument("--output_dir", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--output_dir", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
@@ -175,19 +147,13 @@ def main(argv: Sequence[str]) -> int:
     ]
     runners = [build(row, args.image_size, device) for row in ROWS]
     measure(runners, minibatches, args.rounds, device)
-    facts = {
-        "device": device_name(device),
+    facts = facts_of(device) | {
         "threads": str(args.threads) if device.type == "cpu" else "-",
-        "torch": torch.__version__,
-        "domainbed_adm": __version__,
         "network": f"ResNet-18 from scratch, {args.image_size} px, fp32, 3 domains x {batch_size} samples",
         "rounds": str(args.rounds),
         "ratio": "median over rounds of the row's seconds over its baseline's in the same round",
     }
-    table = rows_of(runners)
-    print("\n".join(f"{key}: {value}" for key, value in facts.items()))
-    show(list(table[0]), [list(row.values()) for row in table])
-    print(f"stored: {write(table, facts, args.output_dir)}")
+    write("step_cost", rows_of(runners), facts, args.output_dir)
     return 0
 
 
