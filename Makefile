@@ -2,7 +2,8 @@
 # make test           environment, then every check: format, lint, types, tests
 # make test-upstream  with DOMAINBED_DIR=...: our methods in that DomainBed checkout, its own unit tests over them too
 # make torture        kills, full disks and launchers side by side, at a size that takes ten minutes
-# make benchmark      cost of the methods as ratios, stored under benchmarks/results
+# make benchmark      cost of the methods as ratios, and whole runs (against DomainBed's with DOMAINBED_DIR=...), stored
+#                     under benchmarks/results
 # make clean          removes the environment and the quickstart's results
 
 PYTHON ?= python3
@@ -67,8 +68,9 @@ format: $(VENV)/ready-dev
 torture: $(VENV)/ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
 
-benchmark: $(VENV)/ready
+benchmark: $(if $(DOMAINBED_DIR),$(VENV)/ready-upstream,$(VENV)/ready)
 	$(BIN)/python -m benchmarks.step_cost
+	DOMAINBED_DIR=$(abspath $(DOMAINBED_DIR)) $(BIN)/python -m benchmarks.whole_runs
 
 clean:
 	rm -rf $(VENV) $(RESULTS)

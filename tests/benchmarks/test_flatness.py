@@ -11,7 +11,7 @@ from benchmarks.flatness import main
 from domainbed_adm.analysis.result_files import DomainFlatness, Flatness, save_flatness
 from domainbed_adm.cli import run
 
-DOCUMENT = Path(__file__).parents[1] / "benchmarks" / "flatness.md"
+DOCUMENT = Path(__file__).parents[2] / "benchmarks" / "flatness.md"
 
 
 def domain(role: str, value: float, **more: Any) -> DomainFlatness:
