@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from domainbed_adm.datasets.cards import FOLDERS, IMAGENET, get_card
+from domainbed_adm.datasets.cards import get_card
 from domainbed_adm.errors import UserError, unknown_name
 from domainbed_adm.method.grid import METHODS
 from domainbed_adm.method.hparams import FLAG, Choice, Hparam, Log2Integer, LogUniform, Number, OneOf, Text
@@ -78,7 +78,8 @@ def every_hparam(dataset: str = "Debug28") -> dict[str, Hparam]:
 
 def _on(dataset: str, of_method: dict[str, Hparam]) -> dict[str, Hparam]:
     card = get_card(dataset)
-    by_run = {"total_steps": card.n_steps, "input_std": list(IMAGENET.std) if card.path == FOLDERS else None}
+    std = list(card.normalization.std) if card.normalization else None
+    by_run = {"total_steps": card.n_steps, "input_std": std}
     own = [replace(hparam, default=by_run.get(hparam.name, hparam.default)) for hparam in of_method.values()]
     return {hparam.name: hparam for hparam in (*_NETWORK, *_OPTIMIZER[card.small_images], *own)}
 

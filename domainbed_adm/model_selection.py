@@ -53,7 +53,7 @@ class SelectionMethod:
             by_seed.setdefault(run.hparams_seed, []).append(run)
         known = []
         for seed, own in by_seed.items():
-            alone = [run for run in own if len(run.test_envs) == 1]
+            alone = [run for run in own if run.alone]
             accuracies = self.run_acc(alone[0], own, test_env) if len(alone) == 1 else None
             known += [(seed, accuracies)] if accuracies else []
         return max(known, key=lambda one: (one[1].val_acc, one[0]), default=None)
@@ -72,7 +72,7 @@ def _first_best(val_acc: Column, test_acc: Column) -> RunAccuracy | None:
 
 
 def _training_domain(run: Run, _: Sequence[Run], test_env: int) -> RunAccuracy | None:
-    return _first_best(run.mean_accuracy("out", without=test_env), run.accuracy(test_env, "in"))
+    return _first_best(run.source_accuracy("out"), run.accuracy(test_env, "in"))
 
 
 def _leave_one_domain_out(run: Run, runs: Sequence[Run], test_env: int) -> RunAccuracy | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.console import warn
 
@@ -87,6 +88,11 @@ class Run:
         return run_label(self.dataset, self.algorithm, self.test_envs, self.trial_seed, self.hparams_seed)
 
     @property
+    def alone(self) -> bool:
+        """Whether it holds out what its dataset is tested on at a time, as selection methods report it."""
+        return is_alone(self.dataset, self.test_envs)
+
+    @property
     def provenance(self) -> dict[str, Any]:
         """What made its last part; empty in DomainBed's records."""
         return self.provenances[-1] if self.provenances else {}
@@ -115,9 +121,9 @@ class Run:
         """Accuracy in [0, 1] on one split ("in" or "out") of one environment over the checkpoints."""
         return self.column(f"env{env}_{split}_acc")
 
-    def mean_accuracy(self, split: str, without: int | None) -> Column:
-        """Mean accuracy on one split over all environments but ``without``; NaN where one of them is missing."""
-        columns = [self.accuracy(env, split) for env in range(self.n_envs) if env != without]
+    def source_accuracy(self, split: str) -> Column:
+        """Mean accuracy on one split over the environments trained on; NaN where one of them is missing."""
+        columns = [self.accuracy(env, split) for env in range(self.n_envs) if env not in self.test_envs]
         mean: Column = np.column_stack(columns).mean(axis=1) if columns else self._unknown
         return mean
 
@@ -129,6 +135,12 @@ class Run:
 def run_label(dataset: str, algorithm: str, test_envs: Sequence[int], trial: int, hparams: int) -> str:
     """What tells a run from the others of a sweep: "SAM on PACS, test_envs 0 2, trial 1, hparams 0"."""
     return f"{algorithm} on {dataset}, test_envs {' '.join(map(str, test_envs))}, trial {trial}, hparams {hparams}"
+
+
+def is_alone(dataset: str, test_envs: Sequence[int]) -> bool:
+    """Whether these are one environment, or all official test sets of a set for classification, no pair."""
+    card = CARDS.get(dataset)
+    return len(test_envs) == 1 or (card is not None and card.test_envs == tuple(sorted(test_envs)))
 
 
 class Runs(list[Run]):

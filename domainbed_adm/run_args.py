@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
+from domainbed_adm.datasets.cards import get_card
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.hparams import STEPS, Number
 
@@ -39,6 +40,7 @@ _ABOUT_PRECISION = (
     "of all passes, training's and evaluation's (default fp32). Parameters, losses, scores and the optimizer are in "
     "fp32 always, and so are predict and analyze. fp16 scales losses, and skips a step whose gradient overflows"
 )
+_ABOUT_TEST_ENVS = "environments held out, by number (default 0; of a set for classification all but train)"
 _ABOUT_TENSORBOARD = "write scalars, and histograms of the traced difficulties, to output_dir/tensorboard"
 #: How a switch is read (present or absent), and a count.
 _SWITCH: dict[str, Any] = {"action": "store_true"}
@@ -94,7 +96,7 @@ class RunArgs:
     checkpoint_freq: int | None = _flag(
         None, "evaluate every so many steps; default: the dataset's", STEPS, every_job=True, **_COUNT
     )
-    test_envs: tuple[int, ...] = _flag((0,), "environments held out, by number (default 0)", type=int, nargs="+")
+    test_envs: tuple[int, ...] = _flag((), _ABOUT_TEST_ENVS, type=int, nargs="+")
     precision: Precision = _flag("fp32", _ABOUT_PRECISION, every_job=True, choices=get_args(Precision))
     output_dir: str = _flag(
         "train_output", "folder of the run (default train_output)", identifies=False, type=os.path.expanduser
@@ -122,6 +124,8 @@ class RunArgs:
 
     def __post_init__(self) -> None:
         check_flags(vars(self))
+        if not self.test_envs:
+            object.__setattr__(self, "test_envs", get_card(self.dataset).test_envs or (0,))
 
     def recorded(self) -> dict[str, Any]:
         """The ``args`` of a record."""

@@ -66,7 +66,11 @@ def test_order_of_algorithms_datasets_and_names_of_environments() -> None:
         *own_runs("ERM", "PACS"),
     )
     assert found.algorithms == ["ERM", "DANN", "URM", "SAM", "Theirs", "Other"]
-    assert found.environments == {"PACS": ["A", "C", "P", "S"], "Zoo": ["ink", "oil"], "Anon": ["0", "1"]}
+    assert found.environments == {
+        "PACS": dict(enumerate("ACPS")),
+        "Zoo": {0: "ink", 1: "oil"},
+        "Anon": {0: "0", 1: "1"},
+    }
 
 
 def test_x_where_missing_and_a_line_that_says_what() -> None:

@@ -25,8 +25,8 @@ def test_a_run_is_columns(tmp_path: Path) -> None:
     assert run.provenance == {"device": "gpu"}
     for name, values in (("loss", [2, math.nan]), ("more", [math.nan, 7]), ("other", [math.nan] * 2)):
         np.testing.assert_array_equal(run.column(name), values)
-    np.testing.assert_array_equal(run.mean_accuracy("out", without=0), [math.nan, 0.8])
-    np.testing.assert_array_equal(run.mean_accuracy("in", without=None), [0.2, 0.6])
+    np.testing.assert_array_equal(run.source_accuracy("out"), [math.nan, 0.8])
+    np.testing.assert_array_equal(run.source_accuracy("in"), [0.3, 0.7])
 
 
 @pytest.mark.parametrize("count", [2, 7, 8, 9, 31, 130])
@@ -36,7 +36,7 @@ def test_means_over_environments_are_numpys_to_the_bit(count: int) -> None:
     lines = [record(*((0.5, value) for value in generator.random(count + 1).tolist()), step=step) for step in range(20)]
     (run,) = as_runs(*lines)
     expected = [np.mean([line[f"env{env}_out_acc"] for env in range(1, count + 1)]) for line in lines]
-    assert run.mean_accuracy("out", without=0).tolist() == expected
+    assert run.source_accuracy("out").tolist() == expected
 
 
 def test_a_frame_has_a_row_for_each_checkpoint(tmp_path: Path) -> None:

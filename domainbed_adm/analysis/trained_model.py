@@ -198,7 +198,9 @@ class TrainedModels:
         dataset = self._dataset(args, hparams)
         _check_same_data(run, contents, dataset)
         split_flags = [args[name] for name in ("test_envs", "trial_seed", "holdout_fraction", "uda_holdout_fraction")]
-        splits = split_environments([len(environment) for environment in dataset.datasets], *split_flags)
+        splits = split_environments(
+            [len(environment) for environment in dataset.datasets], *split_flags, whole=dataset.card.test_envs or ()
+        )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         algorithm = restore_algorithm(contents).to(device, torch.float64 if settings.double else torch.float32)
         with as_trained(algorithm), exact_arithmetic():
@@ -218,7 +220,7 @@ class TrainedModels:
         key = repr((name, place, read))
         if key not in self._datasets:
             self._datasets[key] = get_dataset_class(name)(place, args["test_envs"], hparams)
-        check_test_envs(args["test_envs"], self._datasets[key].environments)
+        check_test_envs(args["test_envs"], self._datasets[key].environments, self._datasets[key].card)
         return self._datasets[key]
 
 

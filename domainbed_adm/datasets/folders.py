@@ -16,7 +16,7 @@ from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset
 from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, Normalization
 from domainbed_adm.datasets.decoded import Decoded, decode_once
 from domainbed_adm.datasets.images import load_image
-from domainbed_adm.datasets.layout import dataset_root, environments, take_inventory
+from domainbed_adm.datasets.layout import Inventory, dataset_root, environments, take_inventory
 from domainbed_adm.errors import UserError
 
 
@@ -113,8 +113,7 @@ class FolderDataset(MultipleDomainDataset):
 
     def __init__(self, data_dir: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         root = dataset_root(self.card, data_dir)
-        self.environments = self.ENVIRONMENTS = environments(self.card, root)
-        inventory = take_inventory(root)
+        inventory = self.list_images(root)
         for problem in inventory.problems:
             if problem.kind in {"broken", "empty"}:
                 raise UserError(f"{problem.path}: {problem.reason} (verify_data names all that is wrong)")
@@ -131,6 +130,11 @@ class FolderDataset(MultipleDomainDataset):
             self.datasets.append(
                 FolderEnvironment(root / folder, images, channels, self._evaluate, own, self.normalization)
             )
+
+    def list_images(self, root: Path) -> Inventory:
+        """The images of each environment and class, whose names this sets as ``environments``."""
+        self.environments = self.ENVIRONMENTS = environments(self.card, root)
+        return take_inventory(root)
 
     def use_cache(self, folder: str | None) -> None:
         """Read images from a file that holds them decoded, in ``folder`` or beside the data; it is made where absent.

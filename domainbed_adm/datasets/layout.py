@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from domainbed_adm.datasets.cards import CARDS, DatasetCard
+from domainbed_adm.datasets.cards import CARDS, FOLDERS, DatasetCard
 from domainbed_adm.errors import UserError, did_you_mean, unknown_name
 
 #: Ends of the names of image files, torchvision's.
@@ -39,12 +39,16 @@ def dataset_root(card: DatasetCard, data_dir: str | Path | None) -> Path:
     Raises:
         UserError: no data_dir, a data_dir or dataset folder that is not there, or a name that is no folder name. The
             message says what was looked for and what is there, and for a name without a card the nearest known name.
+
+    Of a set that comes in two formats it is the folder of the other one where the first is not there.
     """
     name = card.directory or card.name
     if name in {"", ".", ".."} or Path(name).name != name:
         raise UserError(f"dataset must be a known name or the name of one folder in data_dir, not {name!r}")
     folder = existing_data_dir(card, data_dir)
     root = folder / name
+    if card.other_directory and not root.is_dir() and (folder / card.other_directory).is_dir():
+        return folder / card.other_directory
     if not root.is_dir():
         present = _subfolders(folder)
         more = f" and {len(present) - _SHOWN} more" if len(present) > _SHOWN else ""
@@ -59,7 +63,7 @@ def existing_data_dir(card: DatasetCard, data_dir: str | Path | None) -> Path:
     Raises:
         UserError: it was not given, or there is no such folder.
     """
-    wanted = f"{card.directory}/<domain>/<class>/<image>" if card.directory else f"the files of {card.name}"
+    wanted = f"{card.directory}/<domain>/<class>/<image>" if card.path == FOLDERS else f"the files of {card.name}"
     if data_dir is None:
         if card.name not in CARDS:
             raise UserError(f"{unknown_name(CARDS, card.name, 'dataset')}. For a folder of your own, give --data_dir")

@@ -55,7 +55,8 @@ class Board:
         runs: all of them.
         total: number of records.
         algorithms: names: DomainBed's own in its order, those of ``METHODS`` in theirs, others as they appear.
-        environments: names of the environments of each dataset, the known datasets in the order of ``CARDS``.
+        environments: of each dataset, the known ones in the order of ``CARDS``, the names of the environments that are
+            tested on by their indices: of a set for classification its official test sets, else all.
         runs_of: the runs of each (dataset, algorithm, environment), which is held out alone or with another.
         scores: for each selection method's key, the accuracy (a fraction) of each trial of each ``Key``.
     """
@@ -105,7 +106,7 @@ class Board:
         Where ``whole_trials``, those that lack an environment are left out; DomainBed averages what they have.
         """
         count = len(self.environments[dataset])
-        by_env = [self.trials(selection, dataset, algorithm, env) for env in range(count)]
+        by_env = [self.trials(selection, dataset, algorithm, env) for env in self.environments[dataset]]
         trials = sorted(set().union(*by_env))
         of_trials = [[accuracies[trial] for accuracies in by_env if trial in accuracies] for trial in trials]
         return Entry.of([float(np.mean(own)) for own in of_trials if len(own) == count or not whole_trials])
@@ -125,16 +126,16 @@ def _ordered(names: Iterable[str], known: Iterable[str]) -> list[str]:
     return list(dict.fromkeys([*(name for name in known if name in present), *present]))
 
 
-def _environment_names(dataset: str, runs: Iterable[Run]) -> list[str]:
+def _environment_names(dataset: str, runs: Iterable[Run]) -> dict[int, str]:
     """From the dataset's card, else from the runs' provenance, else the indices."""
     card = CARDS.get(dataset)
     if card and card.environments:
-        return list(card.environments)
+        return {env: card.environments[env] for env in card.test_envs or range(len(card.environments))}
     own = [run for run in runs if run.dataset == dataset]
     count = max(run.n_envs for run in own)
     recorded = (run.provenance.get("environments") for run in own)
     named = (names for names in recorded if isinstance(names, list) and len(names) == count)
-    return list(map(str, next(named, range(count))))
+    return dict(enumerate(map(str, next(named, range(count)))))
 
 
 def versions(runs: Iterable[Run]) -> str:

@@ -174,7 +174,7 @@ def comparisons(board: Board, selection: SelectionMethod, baseline: str, methods
             {
                 (dataset, env, trial): 100 * accuracy
                 for dataset in datasets
-                for env in range(len(board.environments[dataset]))
+                for env in board.environments[dataset]
                 for trial, accuracy in board.trials(selection, dataset, name, env).items()
             }
             for name in (method, baseline)

@@ -78,9 +78,9 @@ def domainbed_sheets(board: Board, selection: SelectionMethod) -> list[Sheet]:
     labels = [(name,) for name in board.algorithms]
     sheets = []
     for dataset, names in board.environments.items():
-        grid = [[board.cell(selection, dataset, name, env) for env in range(len(names))] for name in board.algorithms]
+        grid = [[board.cell(selection, dataset, name, env) for env in names] for name in board.algorithms]
         title = f"Dataset: {dataset}, {named}"
-        sheets.append(_sheet(board, selection, title, ("Algorithm",), names, labels, grid, digits=1, width=20))
+        sheets.append(_sheet(board, selection, title, ("Algorithm",), names.values(), labels, grid, digits=1, width=20))
     grid = [
         [board.over_environments(selection, dataset, name) for dataset in board.environments]
         for name in board.algorithms
@@ -212,7 +212,7 @@ def tidy_rows(board: Board, selections: Iterable[SelectionMethod]) -> list[dict[
         for selection in selections
         for dataset, names in board.environments.items()
         for algorithm in board.algorithms
-        for env in range(len(names))
+        for env in names
     ]
 
 
@@ -225,7 +225,7 @@ def tidy_row(
     Without ``env``, the number is the average over all test environments, over the trials that have all of them.
     """
     names = board.environments[dataset]
-    envs = range(len(names)) if env is None else [env]
+    envs = list(names) if env is None else [env]
     runs = [run for i in envs for run in board.runs_of.get((dataset, algorithm, i), [])]
     trials = set.intersection(*(set(board.trials(selection, dataset, algorithm, i)) for i in envs))
     return {

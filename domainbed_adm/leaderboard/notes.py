@@ -9,7 +9,7 @@ from itertools import combinations, product
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.leaderboard.board import Board
 from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.recorded_run import Run, run_label, trouble
+from domainbed_adm.recorded_run import Run, is_alone, run_label, trouble
 
 #: (dataset, algorithm, test_envs, trial_seed, hparams_seed)
 RunKey = tuple[str, str, tuple[int, ...], int, int]
@@ -68,10 +68,10 @@ def missing_line(board: Board, selection: SelectionMethod) -> str | None:
     absent: list[str] = []
     partial: list[str] = []
     for (dataset, names), algorithm in product(board.environments.items(), board.algorithms):
-        counts = [len(board.trials(selection, dataset, algorithm, env)) for env in range(len(names))]
+        counts = {env: len(board.trials(selection, dataset, algorithm, env)) for env in names}
         for labels, envs in (
-            (absent, [env for env, n in enumerate(counts) if not n]),
-            (partial, [env for env, n in enumerate(counts) if 0 < n < most]),
+            (absent, [env for env, n in counts.items() if not n]),
+            (partial, [env for env, n in counts.items() if 0 < n < most]),
         ):
             some = f" (test environment {', '.join(map(str, envs))})" if len(envs) < len(names) else ""
             labels += [f"{algorithm} on {dataset}{some}"] if envs else []
@@ -108,7 +108,7 @@ def missing_runs(
         for run in runs
     }
     pairs = any(selection.key == _PAIRED for selection in selections)
-    wanted = [key for key in planned if pairs or len(key[2]) == 1] or _product(runs, pairs)
+    wanted = [key for key in planned if pairs or is_alone(key[0], key[2])] or _product(runs, pairs)
     lines = [f"missing: {run_label(*key)}" for key in wanted if key not in recorded]
     for key, run in sorted(recorded.items()):
         if run.last_step < end_step(run, reached):
@@ -136,8 +136,9 @@ def _product(runs: Sequence[Run], pairs: bool) -> Iterator[RunKey]:
         algorithms, trials, seeds = (
             sorted({run.args[name] for run in own}) for name in ("algorithm", "trial_seed", "hparams_seed")
         )
-        environments = range(max(run.n_envs for run in own))
+        environments, card = range(max(run.n_envs for run in own)), CARDS.get(dataset)
         sizes = (1, 2) if pairs and len(environments) > 2 else (1,)
-        held_out = [envs for size in sizes for envs in combinations(environments, size)]
+        official = card.test_envs if card else None
+        held_out = [official] if official else [envs for size in sizes for envs in combinations(environments, size)]
         for algorithm, trial, envs, seed in product(algorithms, trials, held_out, seeds):
             yield dataset, algorithm, envs, trial, seed

@@ -85,7 +85,7 @@ def published_rows(board: Board, selection: SelectionMethod) -> list[PublishedRo
         for name in board.algorithms:
             if number := published().get(name, {}).get(dataset):
                 ours = board.over_environments(selection, dataset, name, whole_trials=True)
-                keys = ((dataset, name, env) for env in range(len(environments)))
+                keys = ((dataset, name, env) for env in environments)
                 told = {run.args.get("steps") for key in keys for run in board.runs_of.get(key, [])}
                 steps = {int(steps) for steps in told if steps is not None} - {CARDS[dataset].n_steps}
                 rows.append(PublishedRow(dataset, name, ours, number, tuple(sorted(steps))))

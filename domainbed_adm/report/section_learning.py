@@ -36,7 +36,7 @@ def _loss(run: Run, test_env: int) -> Column:
 
 MEASURES = (
     Measure("Test accuracy, %", lambda run, env: 100 * run.accuracy(env, "in"), True),
-    Measure("Source accuracy, out-splits, %", lambda run, env: 100 * run.mean_accuracy("out", without=env), True),
+    Measure("Source accuracy, out-splits, %", lambda run, env: 100 * run.source_accuracy("out"), True),
     Measure("Training loss", _loss, False),
 )
 
@@ -63,16 +63,14 @@ def _dataset(
 ) -> list[tuple[str, list[Chart]]]:
     names, card = board.environments[dataset], CARDS.get(dataset)
     selected = {
-        (env, name): selected_runs(board, selection, dataset, name, env)
-        for env in range(len(names))
-        for name in board.algorithms
+        (env, name): selected_runs(board, selection, dataset, name, env) for env in names for name in board.algorithms
     }
     charts: dict[str, list[Chart]] = {}
     for measure in MEASURES:
         curves = {(env, name): curve(runs, measure, env) for (env, name), runs in selected.items()}
         values = [value for points in curves.values() for _, value in points]
         chance = 100 / card.num_classes if measure.accuracy and card and card.num_classes else None
-        for env, tested_on in enumerate(names):
+        for env, tested_on in names.items():
             shown = {name: points for name in board.algorithms if (points := curves[env, name])}
             if shown:
                 spoken = f"{measure.name} over training steps, {dataset}, tested on {tested_on}, a line for each method"
@@ -88,7 +86,7 @@ def selected_runs(board: Board, selection: SelectionMethod, dataset: str, algori
     """
     selected = []
     for runs in by_trial(board.runs_of.get((dataset, algorithm, env), [])).values():
-        alone = [run for run in runs if len(run.test_envs) == 1]
+        alone = [run for run in runs if run.alone]
         if alone:
             best = selection.chosen(runs, env)
             seed = best[0] if best else min(run.hparams_seed for run in alone)

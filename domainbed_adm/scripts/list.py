@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from domainbed_adm.cli import run
-from domainbed_adm.datasets.cards import CARDS, MNIST
+from domainbed_adm.datasets.cards import CARDS, MNIST, DatasetCard
 from domainbed_adm.hparams_registry import every_hparam, hparams_of
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, WEIGHTINGS, Card
 from domainbed_adm.method.grid import METHODS, OwnMethod
@@ -48,13 +48,27 @@ def _datasets() -> _Rows:
             "input": "x".join(map(str, card.input_shape)),
             "classes": card.num_classes or "folders",
             "steps": card.n_steps,
-            "needs": f"data_dir/{card.directory}" if card.directory else "data_dir" if card.path == MNIST else "-",
-            "environments": ", ".join(card.environments or ()),
+            "needs": _needs(card),
+            "environments": _some(card.environments or ()),
             "about": card.summary,
             "paper": card.paper,
         }
         for card in CARDS.values()
     ]
+
+
+def _needs(card: DatasetCard) -> str:
+    """Which folders a run reads."""
+    if card.train_of:
+        return f"data_dir/{card.directory} and {card.train_of}'s"
+    return f"data_dir/{card.directory}" if card.directory else "data_dir" if card.path == MNIST else "-"
+
+
+def _some(environments: tuple[str, ...]) -> str:
+    """All names, or of many the first two and the last."""
+    if len(environments) <= 12:
+        return ", ".join(environments)
+    return f"{environments[0]}, {environments[1]} ... {environments[-1]} ({len(environments)})"
 
 
 def _hparams(algorithm: str | None, dataset: str | None) -> _Rows:

@@ -33,8 +33,8 @@ _FIELDS = tuple(Sweep.__dataclass_fields__)
 
 
 def default_datasets() -> list[str]:
-    """All known ones but Debug28 and Debug224."""
-    return [name for name in CARDS if not name.startswith("Debug")]
+    """All known ones for domain generalization but Debug28 and Debug224."""
+    return [card.name for card in CARDS.values() if not (card.name.startswith("Debug") or card.official_split)]
 
 
 def build_parser() -> Parser:
@@ -54,7 +54,13 @@ def build_parser() -> Parser:
         help=f"a named sweep ({', '.join(named_sweeps())}) or a .yaml file; flags override it",
     )
     add("--output_dir", help="folder of the sweep; each job gets a folder in it")
-    add("--datasets", nargs="+", default=default_datasets(), metavar="NAME", help="default: all known ones but Debug*")
+    add(
+        "--datasets",
+        nargs="+",
+        default=default_datasets(),
+        metavar="NAME",
+        help="default: those with several domains, but Debug*",
+    )
     add("--algorithms", nargs="+", default=list(METHODS), metavar="NAME", help="default: all")
     number: dict[str, Any] = {"type": int, "metavar": "N"}
     add("--n_hparams_from", default=0, help="first hparams_seed (default 0, the default hparams)", **number)

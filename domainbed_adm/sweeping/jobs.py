@@ -135,14 +135,14 @@ class Sweep:
             for trial_seed in range(self.n_trials)
             for dataset in self.datasets
             for algorithm in self.algorithms
-            for test_envs in held_out(counts[dataset], self.single_test_envs)
+            for test_envs in held_out(dataset, counts[dataset], self.single_test_envs)
             for hparams_seed in range(self.n_hparams_from, self.n_hparams)
         ]
 
     def count(self) -> int:
         """How many jobs there are, without making them."""
-        held = sum(len(list(held_out(n, self.single_test_envs))) for n in self.environment_counts().values())
-        return self.n_trials * len(self.algorithms) * held * (self.n_hparams - self.n_hparams_from)
+        held = [list(held_out(*counted, self.single_test_envs)) for counted in self.environment_counts().items()]
+        return self.n_trials * len(self.algorithms) * sum(map(len, held)) * (self.n_hparams - self.n_hparams_from)
 
     def environment_counts(self) -> dict[str, int]:
         """Number of environments of each dataset: from its card where it is known, else from its folders."""
@@ -180,12 +180,21 @@ def check_sweep(sweep: Sweep, needs_data: bool) -> None:
             existing_data_dir(card, sweep.data_dir)
         elif needs_data and card.path == FOLDERS:
             environments(card, dataset_root(card, sweep.data_dir))
+        elif needs_data and card.directory:
+            for name in {dataset, card.train_of or dataset}:
+                dataset_root(get_card(name), sweep.data_dir)
         for algorithm in sweep.algorithms:
             override(default_hparams(algorithm, dataset), given, algorithm, dataset)
 
 
-def held_out(count: int, single: bool) -> Iterator[list[int]]:
-    """Every environment alone and, unless ``single``, every pair behind its first; no pair where there are but two."""
+def held_out(dataset: str, count: int, single: bool) -> Iterator[list[int]]:
+    """Every environment alone and, unless ``single``, every pair behind its first; no pair where there are but two.
+
+    Official test sets are held out together, and nothing else is.
+    """
+    if official := get_card(dataset).test_envs:
+        yield list(official)
+        return
     for first in range(count):
         yield [first]
         if not single and count > 2:

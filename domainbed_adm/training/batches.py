@@ -7,7 +7,7 @@ counter-based generator keyed by (seed, environment, t), whoever loads them and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,11 +44,14 @@ def split_environments(
     trial_seed: int,
     holdout_fraction: float,
     uda_holdout_fraction: float = 0.0,
+    *,
+    whole: Collection[int] = (),
 ) -> list[Splits]:
     """Split every environment, DomainBed's index for index; both fractions are in [0, 1).
 
     The out-split is ``holdout_fraction`` of the samples; a test environment's uda-split is ``uda_holdout_fraction`` of
-    the rest. Positions are shuffled by ``seed_hash(trial_seed, environment)``.
+    the rest. Positions are shuffled by ``seed_hash(trial_seed, environment)``. Those that are ``whole``, official test
+    sets, have no out-split.
     """
 
     def split(keys: list[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
@@ -60,7 +63,7 @@ def split_environments(
     splits = []
     for i, length in enumerate(lengths):
         seed = seed_hash(trial_seed, i)
-        out, in_ = split(list(range(length)), holdout_fraction, seed)
+        out, in_ = split(list(range(length)), 0.0 if i in whole else holdout_fraction, seed)
         uda, in_ = split(in_, uda_holdout_fraction, seed) if i in test_envs else ([], in_)
         splits.append(Splits(in_, out, uda))
     return splits

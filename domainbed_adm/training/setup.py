@@ -17,6 +17,7 @@ from domainbed_adm import hparams_registry
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.base import MultipleDomainDataset
+from domainbed_adm.datasets.cards import DatasetCard
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_args import RunArgs
 from domainbed_adm.system.console import warn
@@ -120,13 +121,16 @@ def set_up(args: RunArgs) -> Setup:
     torch.manual_seed(args.seed)
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     dataset = get_dataset_class(args.dataset)(args.data_dir, list(args.test_envs), hparams)
-    check_test_envs(args.test_envs, dataset.environments)
+    check_test_envs(args.test_envs, dataset.environments, dataset.card)
     n_steps = args.steps or dataset.N_STEPS
     # what only the run knows, where the method reads it
     std = list(dataset.normalization.std) if dataset.normalization else None
     hparams |= {name: value for name, value in (("total_steps", n_steps), ("input_std", std)) if name in hparams}
     fractions = args.holdout_fraction, args.uda_holdout_fraction
-    splits = split_environments(list(map(len, dataset.datasets)), args.test_envs, args.trial_seed, *fractions)
+    whole = dataset.card.test_envs or ()
+    splits = split_environments(
+        list(map(len, dataset.datasets)), args.test_envs, args.trial_seed, *fractions, whole=whole
+    )
     if args.task == "domain_adaptation" and not any(split.uda for split in splits):
         raise UserError("task domain_adaptation needs unlabeled samples: give --uda_holdout_fraction above 0")
     run = Setup(
@@ -153,8 +157,8 @@ def set_up(args: RunArgs) -> Setup:
     return run
 
 
-def check_test_envs(test_envs: Sequence[int], environments: list[str]) -> None:
-    """Check that the environments held out exist, and that one is left to train on.
+def check_test_envs(test_envs: Sequence[int], environments: list[str], card: DatasetCard) -> None:
+    """Check that the environments held out exist, that one is left to train on, and that the dataset's are all there.
 
     Raises:
         UserError: they do not.
@@ -169,6 +173,10 @@ def check_test_envs(test_envs: Sequence[int], environments: list[str]) -> None:
         raise UserError(f"--test_envs names an environment twice: {' '.join(map(str, test_envs))}")
     if len(test_envs) == len(environments):
         raise UserError(f"--test_envs holds out all environments ({named}): none is left to train on")
+    if card.test_envs and set(test_envs) != set(card.test_envs):
+        first, *_, last = (environments[i] for i in (card.test_envs[0], *card.test_envs))
+        what = f"{first} to {last}: leave out --test_envs" if card.test_envs[1:] else f"{first}: --test_envs 1"
+        raise UserError(f"{card.name} is trained on {environments[0]}: hold out {what}")
 
 
 def _hparams(args: RunArgs) -> dict[str, Any]:

@@ -17,7 +17,11 @@ from domainbed_adm.scripts import verify_data
 from domainbed_adm.scripts.verify_data import Report, verify
 
 CARD = folder_card("Shapes")
-PUBLISHED = {"PACS": [9991], "VLCS": [10729], "OfficeHome": [15588], "TerraIncognita": [24788, 24330]}
+PUBLISHED = {
+    **{"PACS": [9991], "VLCS": [10729], "OfficeHome": [15588], "TerraIncognita": [24788, 24330]},
+    **{"CIFAR10": [60000], "CIFAR100": [60000]},
+    **{"StanfordCars": [16185], "FGVCAircraft": [10000], "CUB200": [11788], "Food101": [101000]},
+}
 
 
 def faults(report: Report) -> dict[str, tuple[str, str]]:

@@ -113,9 +113,9 @@ def test_train_understands_the_command() -> None:
 
 
 def test_pairs_stand_behind_their_first_and_never_hold_out_all() -> None:
-    assert list(held_out(3, single=False)) == [[0], [0, 1], [0, 2], [1], [1, 2], [2]]
-    assert list(held_out(3, single=True)) == [[0], [1], [2]]
-    assert list(held_out(2, single=False)) == [[0], [1]]
+    assert list(held_out("VLCS", 3, single=False)) == [[0], [0, 1], [0, 2], [1], [1, 2], [2]]
+    assert list(held_out("VLCS", 3, single=True)) == [[0], [1], [2]]
+    assert list(held_out("VLCS", 2, single=False)) == [[0], [1]]
 
 
 def test_states_and_delete_incomplete_touches_nothing_else(tmp_path: Path) -> None:
