@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.run_args import RunArgs, words
+from domainbed_adm.run_args import FLAGS, RunArgs, words
 from domainbed_adm.run_files import RESULTS
+from domainbed_adm.system.console import warn
 from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, EvaluateTask, TrainTask, accuracies
 from domainbed_adm.training.setup import Setup, set_up
 
@@ -70,11 +73,6 @@ def timed_run(command: Sequence[str], folder: Path, images: int, evaluated: int,
     return Rates(steps * images / training, (len(records) - 1) * evaluated / evaluation, seconds)
 
 
-def our_command(args: RunArgs) -> list[str]:
-    """The words of ``train`` with these flags."""
-    return [sys.executable, "-m", "domainbed_adm", "train", *words(vars(args))]
-
-
 @dataclass
 class Floor:
     """The same network, batches, step and precision as of a run, on tensors that are in memory already."""
@@ -117,10 +115,49 @@ class Floor:
 
         return count * len(batch.y) / _mean_seconds(evaluate, seconds)
 
-    def rates(self, seconds: float, steps: int, images: int, evaluated: int) -> Rates:
-        """Both, measured for so many seconds each, and the seconds of a run of so many steps and images evaluated."""
+    def rates(self, seconds: float) -> Rates:
+        """Both, measured for so many seconds each, and how long such a run would take."""
         training, evaluation = self.training(seconds), self.evaluation(seconds)
-        return Rates(training, evaluation, steps * images / training + evaluated / evaluation)
+        images, evaluated = self.run.n_steps * self.images, self.evaluations * self.evaluated
+        return Rates(training, evaluation, images / training + evaluated / evaluation)
+
+    @property
+    def images(self) -> int:
+        """Images of one step."""
+        return len(self.run.sources) * int(self.run.hparams["batch_size"])
+
+    @property
+    def evaluated(self) -> int:
+        """Images of one evaluation."""
+        return sum(map(len, self.run.dataset.datasets))
+
+    @property
+    def evaluations(self) -> int:
+        """How often such a run is evaluated."""
+        return len(self.run.checkpoints_before(self.run.n_steps))
+
+
+def beside_floor(args: RunArgs, seconds: float) -> tuple[Rates, Rates]:
+    """One run of ours and its floor, the mean of ``seconds`` before it and ``seconds`` after it.
+
+    Its cache is made before, where it has one.
+    """
+    floor = Floor.of(args)
+    before = floor.rates(seconds)
+    if floor.run.device.type == "cuda":
+        torch.cuda.empty_cache()  # the run is another process on the same device
+    command = [sys.executable, "-m", "domainbed_adm", "train", *words(vars(args))]
+    rates = timed_run(command, Path(args.output_dir), floor.images, floor.evaluated, env=environment())
+    pairs = zip(vars(before).values(), vars(floor.rates(seconds)).values(), strict=True)
+    return rates, Rates(*map(statistics.mean, pairs))
+
+
+def known(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of these flags that ``train`` has; a warning of the others."""
+    missing = [f"--{name}" for name in flags if name not in FLAGS]
+    if missing:
+        warn(f"train has no {', '.join(missing)}: measured without")
+    return {name: value for name, value in flags.items() if name in FLAGS}
 
 
 def _mean_seconds(call: Callable[[], None], seconds: float) -> float:
