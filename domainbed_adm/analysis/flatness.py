@@ -6,7 +6,7 @@ All from Hessian-vector products, gradients and values: the Hessian is never the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count as counter
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
+from domainbed_adm.analysis.cost import Cost, announce, timed
 from domainbed_adm.analysis.mean_loss import MeanLoss
 from domainbed_adm.analysis.result_files import DomainFlatness, Flatness
 from domainbed_adm.analysis.runs import HessianSettings
@@ -26,6 +27,8 @@ from domainbed_adm.system.seeding import seed_hash
 
 #: Vectors that decide how many the trace takes, and how many it takes at least.
 _PILOT = 5
+#: Vectors that Lanczos keeps at least.
+_BASIS = 12
 
 
 def measure_flatness(model: TrainedModel, how: HessianSettings, rho: float, seed: int, title: str) -> Flatness:
@@ -36,10 +39,22 @@ def measure_flatness(model: TrainedModel, how: HessianSettings, rho: float, seed
         NonFiniteError: the loss at the model is not finite.
     """
     samples = [*model.samples.sources, model.samples.pooled, *model.samples.tests]
-    with ProgressBar(title, 3 * len(samples)) as bar:
+    cost = cost_of([len(sample) for sample in samples], sum(param.numel() for param in model.params), how)
+    announce(title, timed(cost, model.loss(samples[0])), ("--samples", "--max_vectors", "--eigenvalues"))
+    with ProgressBar(title, 3 * len(samples), lines=True) as bar:
         domains = [_domain(model, sample, how, rho, seed, bar) for sample in samples]
     tolerance, of_trace = how.tolerance, how.trace_tolerance
     return Flatness(**model.about, rho=rho, tolerance=tolerance, trace_tolerance=of_trace, domains=domains)
+
+
+def cost_of(sizes: Sequence[int], parameters: int, how: HessianSettings) -> Cost:
+    """What :func:`measure_flatness` does with samples of these sizes, not timed; a gradient counts as two passes.
+
+    A Hessian that is zero takes one product more.
+    """
+    lanczos = lanczos_products(how.eigenvalues, parameters, how.max_restarts)
+    products = lanczos[0] + min(2 * _PILOT, how.max_vectors), lanczos[1] + how.max_vectors
+    return Cost(len(sizes), sum(sizes), products, 1 + 3 + 2 * how.directions)
 
 
 def _domain(
@@ -50,10 +65,11 @@ def _domain(
     if not math.isfinite(value):
         raise NonFiniteError(f"the loss of {model.folder} on {sample.name} is {value}")
     operator = HessianOperator(loss, _counting(bar, f"{sample.name}: Hessian-vector products"))
-    pairs = largest_eigenvalues(operator, how.eigenvalues, how.tolerance, how.max_restarts, seed)
-    bar.advance()
-    trace = hutchinson_trace(operator, pairs, how.trace_tolerance, how.max_vectors, seed)
-    bar.advance()
+    with loss.at_rest():
+        pairs = largest_eigenvalues(operator, how.eigenvalues, how.tolerance, how.max_restarts, seed)
+        bar.advance()
+        trace = hutchinson_trace(operator, pairs, how.trace_tolerance, how.max_vectors, seed)
+        bar.advance()
     sharpness = sam_rise(loss, value, rho)
     around = random_rise(loss, value, rho, how.directions, seed, _counting(bar, f"{sample.name}: directions"))
     bar.advance()
@@ -83,12 +99,23 @@ class HessianOperator(LinearOperator):  # type: ignore[misc, unused-ignore]  # S
         self._loss, self._on_product = loss, on_product
 
     def _matvec(self, x: np.ndarray) -> np.ndarray:
-        params = self._loss.params
-        flat = torch.from_numpy(np.ascontiguousarray(x.reshape(-1), self.dtype)).to(params[0].device)
-        parts = torch.split(flat, [param.numel() for param in params])
-        product = self._loss.hessian_product([part.view_as(param) for part, param in zip(parts, params, strict=True)])
-        self._on_product()
-        return torch.cat([part.flatten() for part in product]).cpu().numpy()
+        return self._matmat(x.reshape(-1, 1))[:, 0]
+
+    def _matmat(self, x: np.ndarray) -> np.ndarray:
+        params, products = self._loss.params, []
+        for start in range(0, x.shape[1], _PILOT):  # so many vectors at once in memory
+            block = np.ascontiguousarray(x[:, start : start + _PILOT].T, self.dtype)
+            vectors = [
+                [
+                    part.view_as(param)
+                    for part, param in zip(flat.split([p.numel() for p in params]), params, strict=True)
+                ]
+                for flat in torch.from_numpy(block).to(params[0].device)
+            ]
+            for product in self._loss.hessian_products(vectors):
+                self._on_product()
+                products.append(torch.cat([part.flatten() for part in product]).cpu().numpy())
+        return np.stack(products, axis=1)
 
     def _rmatvec(self, x: np.ndarray) -> np.ndarray:
         return self._matvec(x)
@@ -107,8 +134,7 @@ def largest_eigenvalues(
 ) -> Eigenpairs:
     """The largest eigenvalues (of the algebraic order, not by magnitude) by ARPACK's restarted Lanczos.
 
-    Cost: 20 products or 2 ``count`` + 1, whichever is more, and for each restart about half as many; memory of as many
-    vectors on the host.
+    Cost: as :func:`lanczos_products` says; memory of as many vectors on the host as the least products.
 
     A pair counts as converged at a residual ``norm(H v - theta v) <= tolerance * abs(theta)``. So an eigenvalue of H
     lies within that distance of theta. Where eigenvalues lie apart, the error is far smaller, about the residual
@@ -123,7 +149,9 @@ def largest_eigenvalues(
     start = np.random.RandomState(seed_hash("lanczos", seed)).standard_normal(size).astype(operator.dtype)
     converged = True
     try:
-        values, vectors = eigsh(operator, count, which="LA", v0=start, tol=tolerance, maxiter=max_restarts)
+        values, vectors = eigsh(
+            operator, count, which="LA", v0=start, ncv=_basis(count, size), tol=tolerance, maxiter=max_restarts
+        )
     except ArpackError as error:
         vectors = getattr(error, "eigenvectors", np.empty((size, 0), operator.dtype))
         values = getattr(error, "eigenvalues", np.empty(0))
@@ -132,6 +160,17 @@ def largest_eigenvalues(
             values, vectors, converged = np.zeros(count), np.zeros((size, count), operator.dtype), True
     order = np.argsort(values)[::-1]
     return Eigenpairs([float(values[i]) for i in order], vectors[:, order], converged)
+
+
+def _basis(count: int, size: int) -> int:
+    """Vectors that ARPACK keeps: fewer than SciPy's 20, since it stops only when all are there."""
+    return min(size, max(_BASIS, 2 * count + 2))
+
+
+def lanczos_products(count: int, size: int, max_restarts: int) -> tuple[int, int]:
+    """The least and the most products of :func:`largest_eigenvalues`; one more at a Hessian that is zero."""
+    basis = _basis(count, size)
+    return basis, basis + max_restarts * max(basis - count, 1)
 
 
 class Estimate(NamedTuple):
@@ -165,7 +204,11 @@ def hutchinson_trace(
     total = sum(known.values)
 
     def products(start: int, count: int) -> np.ndarray:
-        return np.array([_quadratic_form(operator, known.vectors, seed, start + i) for i in range(count)])
+        forms: list[float] = []
+        while len(forms) < count:
+            numbers = range(start + len(forms), start + min(count, len(forms) + _PILOT))
+            forms += _quadratic_forms(operator, known.vectors, seed, numbers)
+        return np.array(forms)
 
     pilot, count = products(0, 0), max_vectors
     if max_vectors >= 2 * _PILOT:
@@ -177,12 +220,12 @@ def hutchinson_trace(
     return rest._replace(mean=total + rest.mean)
 
 
-def _quadratic_form(operator: LinearOperator, basis: np.ndarray, seed: int, number: int) -> float:
-    """w^T H w of random vector ``number``, without its part along ``basis``."""
-    random = np.random.RandomState(seed_hash("hutchinson", seed, number))
-    signs = random.randint(0, 2, operator.shape[0]).astype(operator.dtype) * 2 - 1
+def _quadratic_forms(operator: LinearOperator, basis: np.ndarray, seed: int, numbers: range) -> list[float]:
+    """w^T H w of these random vectors, each without its part along ``basis``, in one pass."""
+    drawn = [np.random.RandomState(seed_hash("hutchinson", seed, number)) for number in numbers]
+    signs = np.stack([random.randint(0, 2, operator.shape[0]) for random in drawn], 1).astype(operator.dtype) * 2 - 1
     rest = signs - basis @ (basis.T @ signs)
-    return float(np.dot(rest.astype(np.float64), operator.matvec(rest)))
+    return [float(np.dot(w.astype(np.float64), h)) for w, h in zip(rest.T, operator.matmat(rest).T, strict=True)]
 
 
 def sam_rise(loss: MeanLoss, value: float, rho: float) -> float:

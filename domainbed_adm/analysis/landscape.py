@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from domainbed_adm.analysis.cost import Cost, announce, timed
 from domainbed_adm.analysis.mean_loss import MeanLoss
 from domainbed_adm.analysis.result_files import Landscape
 from domainbed_adm.analysis.runs import LandscapeSettings
@@ -28,7 +29,10 @@ def measure_landscape(model: TrainedModel, where: LandscapeSettings, seed: int, 
     samples = {"source": model.samples.pooled, "test": model.samples.test}
     first, second = (filter_normalised(model.params, seed, number) for number in range(2))
     arrays: dict[str, Any] = {}
-    with ProgressBar(title, len(samples) * (where.points + where.plane_points**2)) as bar:
+    each = where.points + where.plane_points**2
+    cost = Cost(len(samples), sum(map(len, samples.values())), (0, 0), each)
+    announce(title, timed(cost, model.loss(model.samples.test)), ("--samples", "--plane_points", "--points"))
+    with ProgressBar(title, len(samples) * each, lines=True) as bar:
         for name, sample in samples.items():
             loss = model.loss(sample)
             arrays[f"{name}_1d"] = loss_along(loss, first, alphas, bar.advance)

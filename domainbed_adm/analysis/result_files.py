@@ -28,7 +28,7 @@ class Origin(msgspec.Struct, kw_only=True):
     test_envs: list[int]  # indices of the environments held out
     trial_seed: int
     hparams_seed: int
-    samples: int | None  # images of each environment that were asked for; None: 256, or all where there are fewer
+    samples: int | None  # images of each environment at most; None in files of older versions: 256
     batch_size: int  # images of each domain in a mini-batch
     seed: int  # of the sample and of all random vectors
     dtype: str  # "float32" or "float64"

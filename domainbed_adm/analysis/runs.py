@@ -29,23 +29,24 @@ class Settings:
 
     checkpoint: str = MODEL  # the model's file in the run's folder
     data_dir: str | None = None  # None: where the data lay in training
-    samples: int | None = None  # images of each environment; None: 256, or all where there are fewer
+    samples: int | None = None  # images of each environment; None: 32, or all where there are fewer
     #: Images of each domain in a mini-batch; None: the run's, but at least 64 where no BatchNorm in training mode makes
     #: the loss depend on it.
     batch_size: int | None = None
     seed: int = 0  # of the sample, the directions and the vectors
     double: bool = False  # whether to compute in float64
+    threads: int = 1  # of torch on the CPU
 
 
 @dataclass(frozen=True)
 class HessianSettings:
     """The arguments of ``largest_eigenvalues``, ``hutchinson_trace`` and ``random_rise`` of these names."""
 
-    eigenvalues: int = 5
-    tolerance: float = 1e-3
-    max_restarts: int = 100
-    trace_tolerance: float = 0.05
-    max_vectors: int = 100
+    eigenvalues: int = 3
+    tolerance: float = 1e-2
+    max_restarts: int = 10
+    trace_tolerance: float = 0.1
+    max_vectors: int = 15
     directions: int = 10
     rho: float | None = None  # radius of the sharpness; None: as ``common_rho`` says
 

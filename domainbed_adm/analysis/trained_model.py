@@ -36,7 +36,7 @@ from domainbed_adm.training.setup import check_test_envs
 #: Hparams that decide what the images of our datasets are, beside augmentation, which no analysis sees.
 _READ = ("image_size", "image_channels")
 #: Images of each domain where the user does not say.
-DEFAULT_SIZE = 256
+DEFAULT_SIZE = 32
 SOURCE, POOLED, TEST = "source", "pooled", "test"
 
 
@@ -158,6 +158,7 @@ class TrainedModels:
 
     def __init__(self, runs: Sequence[Run], settings: Settings) -> None:
         self.runs, self.settings = runs, settings
+        torch.set_num_threads(settings.threads)  # more, on busy cores, wait for each other
         # mapped: the tensors stay on the disk until they are copied into a network
         self._contents = [load_model(run.folder / settings.checkpoint, mapped=True) for run in runs]
         self._datasets: dict[str, MultipleDomainDataset] = {}
@@ -246,7 +247,7 @@ def _about(
 ) -> dict[str, Any]:
     return {name: args[name] for name in IDENTITY} | {
         "model": settings.checkpoint,
-        "samples": settings.samples,
+        "samples": settings.samples or DEFAULT_SIZE,
         "batch_size": batch_size,
         "seed": settings.seed,
         "dtype": "float64" if settings.double else "float32",

@@ -16,7 +16,7 @@ from domainbed_adm.system.console import Parser
 
 Kind = TypeVar("Kind", Settings, HessianSettings, LandscapeSettings)
 #: Ranges of the flags.
-_LEAST = {"samples": 1, "batch_size": 1, "seed": 0, "eigenvalues": 1, "max_restarts": 1, "max_vectors": 2}
+_LEAST = {"samples": 1, "batch_size": 1, "seed": 0, "threads": 1, "eigenvalues": 1, "max_restarts": 1, "max_vectors": 2}
 _LEAST |= {"directions": 2, "points": 3, "plane_points": 3}
 _POSITIVE = ("tolerance", "trace_tolerance", "rho", "radius")
 _ODD = ("points", "plane_points")
@@ -49,11 +49,18 @@ def _add_model_flags(parser: Parser) -> None:
     add, checkpoint = parser.add_argument, "in each run (default model.pkl; model_step<step>.pkl)"
     add("--checkpoint", default=Settings.checkpoint, metavar="FILE", help=checkpoint)
     add("--data_dir", help="folder that holds the datasets (default: where it was in training)")
-    samples = "images of each environment (default 256, or all where there are fewer)"
+    samples = (
+        "images of each environment (default 32, or all where there are fewer; more give less noise, at their cost)"
+    )
     add("--samples", type=int, metavar="N", help=samples)
     batch = "images of each domain in a mini-batch (default: the run's; at least 64 where no BatchNorm minds)"
     add("--batch_size", type=int, metavar="N", help=batch)
-    _add_numbers(parser, Settings, seed="of the sample and all random vectors")
+    _add_numbers(
+        parser,
+        Settings,
+        seed="of the sample and all random vectors",
+        threads="CPU threads; more pay off for large networks on idle cores, and lose on busy ones",
+    )
     add("--double", action="store_true", help="compute in float64")
 
 
@@ -75,7 +82,10 @@ def _add_hessian(commands: Any) -> None:
         "and each test domain, on in-splits without augmentation. The loss is the one training sees, without\n"
         "dropout: BatchNorm normalises by the statistics of each mini-batch, and where frozen by the stored ones. (A\n"
         "mini-batch of one domain is not what training saw: with BatchNorm in training mode look at pooled.) Keeps\n"
-        "hessian.json in each run's folder and prints all as a table. Nothing of the run is changed.",
+        "hessian.json in each run's folder and prints all as a table. Nothing of the run is changed.\n"
+        "Says first what it costs. The defaults are coarse, so that it ends: few images, so that another sample gives\n"
+        "other numbers, and a trace of 10 %. Finer and slower: --samples N (all images there are), --eigenvalues 5\n"
+        "--tolerance 0.001 --max_restarts 100 --trace_tolerance 0.05 --max_vectors 100.",
         examples="  domainbed-adm analyze hessian results/one\n"
         "  domainbed-adm analyze hessian results/smoke --algorithms ERM SAM --output flatness.png\n"
         "  domainbed-adm analyze hessian results/one --checkpoint model_step100.pkl --double --json",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import time
 from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Any, NoReturn
@@ -17,6 +18,10 @@ from rich.text import Text
 
 #: What a terminal obeys instead of showing it, and the halves of characters that no encoding can write.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+#: Seconds without a line after which a bar that prints lines prints one.
+_SILENCE = 30.0
 
 
 class Parser(argparse.ArgumentParser):
@@ -34,11 +39,13 @@ class Parser(argparse.ArgumentParser):
 class ProgressBar:
     """A bar with an ETA on a terminal; nothing elsewhere, where the caller's plain lines tell how far it is.
 
-    Lines printed while the bar is shown appear above it.
+    Lines printed while the bar is shown appear above it. With ``lines``, where there is no terminal, the bar itself
+    prints how far it is to the standard error stream, at most once every 30 s.
     """
 
-    def __init__(self, title: str, total: int, done: int = 0) -> None:
+    def __init__(self, title: str, total: int, done: int = 0, *, lines: bool = False) -> None:
         console = Console(file=sys.stderr)
+        self._lines, self._told = lines and not console.is_terminal, time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -58,6 +65,14 @@ class ProgressBar:
         self._bar.update(self._task, advance=steps)
         if note is not None:
             self._bar.update(self._task, note=note)
+        if self._lines and time.monotonic() - self._told > _SILENCE:
+            task = self._bar.tasks[self._task]
+            print(
+                printable(f"{task.description}: {task.completed:g}/{task.total:g} {note or ''}".rstrip()),
+                file=sys.stderr,
+                flush=True,
+            )
+            self._told = time.monotonic()
 
     def __enter__(self) -> ProgressBar:
         self._bar.start()
