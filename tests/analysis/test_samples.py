@@ -72,7 +72,7 @@ def test_two_test_domains_are_pooled_too():
 def test_a_seed_gives_the_same_sample_and_the_files_go():
     found = []
     for seed in (0, 0, 1):
-        with draw_samples(*data(30, 300), None, 64, seed) as samples:
+        with draw_samples(*data(300, 30), None, 64, seed) as samples:
             found.append(images(samples.pooled))
             folder = Path(samples.pooled.parts[0][0].filename).parent
             assert folder.is_dir()
