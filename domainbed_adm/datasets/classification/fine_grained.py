@@ -136,7 +136,8 @@ def _mat(root: Path, name: str, key: str) -> Any:
 
     path = root / name if (root / name).is_file() else root / "devkit" / name
     try:
-        content = loadmat(path, squeeze_me=True, variable_names=[key])
+        with path.open("rb") as file:
+            content = loadmat(file, squeeze_me=True, variable_names=[key])
     except Exception as error:  # of SciPy's parser
         raise UserError(f"{path} cannot be read: {_reason(error)}") from error
     if key not in content:
