@@ -21,6 +21,7 @@ setup(
     package_dir={"domainbed_adm.named_sweeps": "sweeps"},
     package_data={
         "domainbed_adm": ["py.typed"],
+        "domainbed_adm.datasets.classification": ["checksums.yaml"],
         "domainbed_adm.datasets.downloading": ["mirrors.yaml"],
         "domainbed_adm.leaderboard": ["*.yaml"],
         "domainbed_adm.report": ["*.j2", "*.css", "*.js"],

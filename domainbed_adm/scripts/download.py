@@ -68,6 +68,8 @@ def main(argv: Sequence[str]) -> int:
         target = data_dir / (card.directory or card.name)
         if target.is_dir() and any(target.iterdir()):
             print(f"{name}: {target} is there, nothing fetched; remove it to fetch it anew")
+        elif isinstance(source, str):
+            raise UserError(f"{name} cannot be fetched: {source}")
         else:
             archives = [layout.expanded(path) for path in args.archive]
             print(f"{name}: {'unpacking' if archives else 'fetching'} into {target}", flush=True)

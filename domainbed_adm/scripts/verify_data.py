@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from domainbed_adm.cli import run
-from domainbed_adm.datasets.cards import FOLDERS, DatasetCard, get_card
+from domainbed_adm.datasets.cards import DatasetCard, get_card
+from domainbed_adm.datasets.classification.cifar import CIFAR
+from domainbed_adm.datasets.classification.fine_grained import list_images
+from domainbed_adm.datasets.classification.verification import Counts, verify_arrays
 from domainbed_adm.datasets.images import load_image
 from domainbed_adm.datasets.layout import Inventory, Problem, dataset_root, take_inventory
 from domainbed_adm.errors import UserError
@@ -30,11 +33,11 @@ def build_parser() -> Parser:
     """The flags."""
     parser = Parser(
         "domainbed-adm verify_data",
-        description="Decode every image of a dataset folder and count them by domain and class, against the published "
+        description="Read every image of a dataset folder and count them by domain and class, against the published "
         "sizes where there are some.\nExit code 0: nothing is wrong; 1: something is, one line each; 2: bad flags.",
         examples=EXAMPLES,
     )
-    parser.add_argument("--dataset", nargs="+", required=True, help="names of folder datasets, your own included")
+    parser.add_argument("--dataset", nargs="+", required=True, help="names of datasets in data_dir, your own included")
     parser.add_argument("--data_dir", required=True, help="the folder that holds them")
     parser.add_argument("--workers", type=int, default=cpu_count(), help="threads that decode (default: one a CPU)")
     parser.add_argument("--json", action="store_true", help="a JSON list, one report a dataset")
@@ -59,17 +62,19 @@ def main(argv: Sequence[str]) -> int:
 
 
 def folder_dataset(name: str) -> DatasetCard:
-    """The card of a dataset that is a folder of images.
+    """The card of a dataset that is a folder of images, or of arrays of them.
 
     Raises:
         UserError: the dataset is another.
     """
     card = get_card(name)
-    if card.path != FOLDERS:
+    if card.directory is None:
         raise UserError(f"{name} is no folder of images: there is nothing to verify")
     return card
 
 
+#: Of a dataset with more environments, images are counted by environment alone.
+_MOST_COLUMNS = 12
 #: How kinds of problems are counted, where it is not by their own word.
 _COUNTED = {"broken": "unreadable", "duplicate": "duplicates", "count": "wrong counts"}
 
@@ -80,16 +85,19 @@ class Report(Inventory):
 
     card: DatasetCard
     root: Path
+    in_arrays: Counts | None = None
 
     @property
-    def counts(self) -> dict[str, dict[str, int]]:
-        """Number of image files by domain and class, broken ones included."""
+    def counts(self) -> Counts:
+        """Number of images by domain and class, broken files included; of arrays what ``in_arrays`` says."""
+        if self.in_arrays is not None:
+            return self.in_arrays
         return {domain: {name: len(paths) for name, paths in of.items()} for domain, of in self.images.items()}
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Number of images of each domain."""
-        return tuple(sum(map(len, classes.values())) for classes in self.images.values())
+        return tuple(sum(classes.values()) for classes in self.counts.values())
 
     @property
     def as_published(self) -> bool:
@@ -122,9 +130,12 @@ def verify(card: DatasetCard, root: Path, workers: int = 1) -> Report:
     """Look at every file of the dataset folder ``root``; so many threads decode, several images at a time in Pillow.
 
     Raises:
-        UserError: the folder holds no folder.
+        UserError: the folder holds no folder, or the lists of an official split cannot be read.
     """
-    inventory = take_inventory(root)
+    if card.name in CIFAR or card.train_of:
+        counts, problems = verify_arrays(card, root, workers)
+        return Report(problems=problems, card=card, root=root, in_arrays=counts)  # the readers know the sizes
+    inventory = list_images(card.name, root) if card.official_split else take_inventory(root)
     if not inventory.images:
         raise UserError(f"dataset folder {root} holds no domain folder (<domain>/<class>/<image>)")
     report = Report(**vars(inventory), card=card, root=root)
@@ -168,7 +179,7 @@ def _compare_counts(report: Report) -> None:
     report.add(report.root, "count", f"{sum(sizes):,} images, {totals} are published")
     nearest = min(card.sizes, key=lambda published: abs(sum(published) - sum(sizes)))
     if len(sizes) == len(nearest):
-        for domain, size, expected in zip(report.images, sizes, nearest, strict=True):
+        for domain, size, expected in zip(report.counts, sizes, nearest, strict=True):
             if size != expected:
                 report.add(report.root / domain, "count", f"{size:,} images, {expected:,} are published")
 
@@ -189,11 +200,16 @@ def inspect_image(path: Path) -> tuple[str, Problem | None]:
 
 def print_report(report: Report) -> None:
     """Print the counts, then one line for each problem and note, then one that says how it stands."""
-    domains = list(report.counts)
-    labels = sorted(set().union(*report.counts.values()))
-    rows = [(label, [classes.get(label, 0) for classes in report.counts.values()]) for label in labels]
-    cells = [[printable(label), *map(str, [*row, sum(row)])] for label, row in [*rows, ("all", list(report.sizes))]]
-    show(["class", *map(printable, domains), "all"], cells, title=printable(f"{report.card.name}: {report.root}"))
+    counts = report.counts
+    domains = list(counts)
+    labels = sorted(set().union(*counts.values()))
+    title = printable(f"{report.card.name}: {report.root}")
+    if len(domains) > _MOST_COLUMNS:
+        show(["environment", "images"], [[name, str(sum(counts[name].values()))] for name in domains], title=title)
+    else:
+        rows = [(label, [classes.get(label, 0) for classes in counts.values()]) for label in labels]
+        cells = [[printable(label), *map(str, [*row, sum(row)])] for label, row in [*rows, ("all", list(report.sizes))]]
+        show(["class", *map(printable, domains), "all"], cells, title=title)
     for problem in report.problems:
         print(printable(f"{problem.kind}: {problem.path}: {problem.reason}"))
     for note in report.notes:
@@ -201,7 +217,8 @@ def print_report(report: Report) -> None:
     if report.hidden:
         print(f"note: {report.hidden} hidden files or folders ignored")
     images = f"{sum(report.sizes):,} images{', as published' if report.as_published else ''}"
-    print(f"{report.card.name}: {images}, {len(domains)} domains, {len(labels)} classes: {report.verdict()}")
+    parts = f"{len(domains)} {'environments' if report.card.official_split else 'domains'}, {len(labels)} classes"
+    print(f"{report.card.name}: {images}, {parts}: {report.verdict()}")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ FileName = Annotated[str, msgspec.Meta(pattern=r"^\w[^/\\]*$")]
 InnerPath = Annotated[str, msgspec.Meta(pattern=r"^(?!/|.*\.\.).")]
 WebAddress = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s/]+")]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{64}$")]
+Md5 = Annotated[str, msgspec.Meta(pattern="^[0-9a-fA-F]{32}$")]
 Tell = Callable[[str], object]
 
 #: Attempts for each address. The first wait has one second and each further one twice as many, unless the server names
@@ -43,12 +44,13 @@ _sleep = time.sleep
 
 
 class Archive(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One archive file; its addresses are tried in their order, size (bytes) and checksum compared where known."""
+    """One archive file; its addresses are tried in their order, size (bytes) and checksums compared where known."""
 
     file: FileName
     urls: Annotated[tuple[WebAddress, ...], msgspec.Meta(min_length=1)]
     size: Annotated[int, msgspec.Meta(gt=0)] | None = None
     sha256: Sha256 | None = None
+    md5: Md5 | None = None
 
 
 class CameraTraps(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,13 +75,15 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     camera_traps: CameraTraps | None = None
 
 
-def load_sources(files: Sequence[Path]) -> dict[str, Source]:
+def load_sources(files: Sequence[Path]) -> dict[str, Source | str]:
     """Read the package's table and then the user's files, whose entries replace those of the same name.
+
+    In place of a source an entry may say, in a line, how to get the dataset by hand.
 
     Raises:
         UserError: a file cannot be read, or an entry is not as :class:`Source` says; the message names both.
     """
-    sources: dict[str, Source] = {}
+    sources: dict[str, Source | str] = {}
     for file in [TABLE, *files]:
         try:
             table: Any = yaml.safe_load(expanded(file).read_text(encoding="utf-8"))
@@ -88,7 +92,7 @@ def load_sources(files: Sequence[Path]) -> dict[str, Source]:
             raise UserError(f"mirrors {file} cannot be read: {one_line(error)}") from error
         for dataset, entry in entries.items():
             try:
-                sources[dataset] = msgspec.convert(entry, Source)
+                sources[dataset] = entry if isinstance(entry, str) else msgspec.convert(entry, Source)
             except msgspec.ValidationError as error:
                 raise UserError(f"mirrors {file}: {dataset}: {error}; {TABLE} shows the format") from error
     return sources
@@ -146,13 +150,17 @@ def check(file: Path, archive: Archive) -> None:
             raise ArchiveError(f"{file.name} is a web page, not an archive: the site may ask for a login")
         if archive.size is not None and size != archive.size:
             raise ArchiveError(f"{file.name} has {size:,} bytes, {archive.size:,} are expected")
-        if archive.sha256 is not None:
-            digest = hashlib.sha256()
+        for kind, digest, expected in (
+            ("SHA-256", hashlib.sha256(), archive.sha256),
+            ("MD5", hashlib.md5(), archive.md5),
+        ):
+            if expected is None:
+                continue
             content.seek(0)
             while chunk := content.read(1 << 20):
                 digest.update(chunk)
-            if digest.hexdigest() != archive.sha256.lower():
-                raise ArchiveError(f"{file.name} has the SHA-256 {digest.hexdigest()}, {archive.sha256} is expected")
+            if digest.hexdigest() != expected.lower():
+                raise ArchiveError(f"{file.name} has the {kind} {digest.hexdigest()}, {expected} is expected")
 
 
 class _Interrupted(Exception):

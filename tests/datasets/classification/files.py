@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from domainbed_adm.datasets.classification import cifar
 
@@ -20,6 +21,13 @@ def small_files(name: str) -> cifar.Files:
     """The set's files with few images in each."""
     files = cifar.CIFAR[name]
     return dataclasses.replace(files, images=dict.fromkeys(files.images, SMALL))
+
+
+def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the readers expect few images in every official file."""
+    for name in list(cifar.CIFAR):
+        monkeypatch.setitem(cifar.CIFAR, name, small_files(name))
+    monkeypatch.setattr(cifar, "CORRUPTED_IMAGES", SMALL)
 
 
 def draw(n: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
