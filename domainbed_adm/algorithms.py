@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -12,8 +13,9 @@ from domainbed_adm import networks
 from domainbed_adm.errors import UserError, import_object
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS
 from domainbed_adm.method.grid import METHODS, Method, OwnMethod
+from domainbed_adm.method.passes import LossFunction
 from domainbed_adm.method.state import StepState
-from domainbed_adm.method.step import TrainingStep
+from domainbed_adm.method.step import TrainingStep, cross_entropy
 from domainbed_adm.registry import get_method, load_extensions
 
 Hparams = dict[str, Any]
@@ -71,20 +73,35 @@ class Algorithm(nn.Module):
         raise NotImplementedError
 
 
+def base_optimizer(network: nn.Module, hparams: Hparams) -> torch.optim.Optimizer:
+    """The optimizer that hparam ``optimizer`` names, Adam where it is missing, for all parameters of a network."""
+    rates = {name: hparams[name] for name in ("lr", "weight_decay")}
+    if hparams.get("optimizer") == "sgd":
+        return torch.optim.SGD(
+            network.parameters(), **rates, **{name: hparams[name] for name in ("momentum", "nesterov")}
+        )
+    kind = torch.optim.AdamW if hparams.get("optimizer") == "adamw" else torch.optim.Adam
+    return kind(network.parameters(), **rates)
+
+
+def loss_of(hparams: Hparams) -> LossFunction:
+    """The per-sample loss: cross-entropy, smoothed as hparam ``label_smoothing`` says."""
+    return partial(cross_entropy, label_smoothing=hparams.get("label_smoothing", 0.0))
+
+
 class ERM(Algorithm):
-    """Empirical risk minimization: the mean cross-entropy over all source domains, by Adam. Cost: 3 F."""
+    """Empirical risk minimization: the mean cross-entropy over all source domains, by ``base_optimizer``. Cost: 3 F."""
 
     def __init__(self, input_shape: Sequence[int], num_classes: int, num_domains: int, hparams: Hparams) -> None:
         super().__init__(input_shape, num_classes, num_domains, hparams)
         self.featurizer = networks.Featurizer(input_shape, hparams)
         self.classifier = networks.Classifier(self.featurizer.n_outputs, num_classes, hparams["nonlinear_classifier"])
         self.network = nn.Sequential(self.featurizer, self.classifier)
-        rates = {name: hparams[name] for name in ("lr", "weight_decay")}
-        self.optimizer = torch.optim.Adam(self.network.parameters(), **rates)
-        self.step = TrainingStep(self.network, self.optimizer)
+        self.optimizer = base_optimizer(self.network, hparams)
+        self.step = TrainingStep(self.network, self.optimizer, loss=loss_of(hparams))
 
     def update(self, minibatches: Sequence[Any], unlabeled: Sequence[Tensor] | None = None) -> dict[str, float]:
-        """One step of Adam on the mean loss; see :meth:`Algorithm.update`."""
+        """One step on the mean loss; see :meth:`Algorithm.update`."""
         x, y = map(torch.cat, zip(*minibatches, strict=True))
         return self.step(x, y)
 
@@ -135,6 +152,7 @@ def training_step(
         total_steps=hparams.get("total_steps"),
         weighting=hparams.get("weighting", "both"),
         scope=hparams.get("curriculum_scope", "batch"),
+        loss=loss_of(hparams),
         state=state,
     )
 

@@ -16,11 +16,24 @@ import numpy as np
 from domainbed_adm.datasets.cards import get_card
 from domainbed_adm.errors import UserError, unknown_name
 from domainbed_adm.method.grid import METHODS
-from domainbed_adm.method.hparams import FLAG, Choice, Hparam, Log2Integer, LogUniform, Number, OneOf, Text
+from domainbed_adm.method.hparams import (
+    FLAG,
+    Choice,
+    Hparam,
+    Log2Integer,
+    LogUniform,
+    Number,
+    OneOf,
+    Shares,
+    Text,
+    Uniform,
+)
 from domainbed_adm.registry import get_method
 from domainbed_adm.system.seeding import seed_hash
 
 #: Of the optimizer: far above any use, and below what single precision cannot hold, where torch ends in an error.
+OPTIMIZERS = "adam", "adamw", "sgd"
+LR_SCHEDULES = "constant", "cosine", "steps"
 _LEARNING_RATE, _DECAY = Number(0, 1e3, open_low=True), Number(0, 1e3)
 _BATCH_SIZE = Number(1, 2**16, integer=True)
 _DROPOUT, _DROPOUT_DRAW = Number(0, 1, open_high=True), OneOf((0.0, 0.1, 0.5))
@@ -51,18 +64,39 @@ _NETWORK = (
     _host_only("lars", False),
     _host_only("linear_steps", 500),
 )
-#: On images of 28 px, and on larger ones.
-_OPTIMIZER = {
-    True: (
-        Hparam("lr", 1e-3, _LEARNING_RATE, "Adam's learning rate", LogUniform(-4.5, -2.5)),
-        Hparam("weight_decay", 0.0, _DECAY, "Adam's L2 penalty"),
-        Hparam("batch_size", 64, _BATCH_SIZE, "samples per source environment", Log2Integer(3, 9)),
-    ),
-    False: (
-        Hparam("lr", 5e-5, _LEARNING_RATE, "Adam's learning rate", LogUniform(-5, -3.5)),
-        Hparam("weight_decay", 0.0, _DECAY, "Adam's L2 penalty", LogUniform(-6, -2)),
-        Hparam("batch_size", 32, _BATCH_SIZE, "samples per source environment", Log2Integer(3, 5.5)),
-    ),
+_TRAINING = (
+    Hparam("optimizer", "adam", Choice(OPTIMIZERS), "base optimizer"),
+    Hparam("momentum", 0.9, Number(0, 1, open_high=True), "of optimizer sgd"),
+    Hparam("nesterov", False, FLAG, "Nesterov's momentum, of optimizer sgd"),
+    Hparam("lr_schedule", "constant", Choice(LR_SCHEDULES), "of the learning rate; cosine ends at 0"),
+    Hparam("lr_milestones", [0.3, 0.6, 0.8], Shares(), "of lr_schedule steps: shares of the run after which lr drops"),
+    Hparam("lr_gamma", 0.2, Number(0, 1, open_low=True), "of lr_schedule steps: factor of each drop"),
+    Hparam("warmup_steps", 0, Number(0, 10**9, integer=True), "steps in which lr rises linearly at first"),
+    Hparam("label_smoothing", 0.0, Number(0, 1, open_high=True), "share of the target spread over all classes"),
+)
+
+
+def _recipe(
+    rates: tuple[float, float, int], draws: tuple[Uniform, Uniform | None, Uniform], **others: Any
+) -> tuple[Hparam, ...]:
+    """Learning rate, weight decay and batch size, their draws, and what else differs from the defaults above."""
+    (lr, decay, batch), (lr_draw, decay_draw, batch_draw) = rates, draws
+    return (
+        Hparam("lr", lr, _LEARNING_RATE, "learning rate", lr_draw),
+        Hparam("weight_decay", decay, _DECAY, "L2 penalty; of adamw: decoupled decay", decay_draw),
+        Hparam("batch_size", batch, _BATCH_SIZE, "samples per source environment", batch_draw),
+        *(replace(hparam, default=others.get(hparam.name, hparam.default)) for hparam in _TRAINING),
+    )
+
+
+_SGD: dict[str, Any] = {"optimizer": "sgd", "lr_schedule": "cosine"}
+#: By a dataset card's ``recipe``. The first two are DomainBed's; CIFAR's is that of Friendly-SAM's authors
+#: (nblt/F-SAM 2e2f989). Draws of the last two, and the fine-grained defaults, are our choice.
+_RECIPES = {
+    "digits": _recipe((1e-3, 0.0, 64), (LogUniform(-4.5, -2.5), None, Log2Integer(3, 9))),
+    "photos": _recipe((5e-5, 0.0, 32), (LogUniform(-5, -3.5), LogUniform(-6, -2), Log2Integer(3, 5.5))),
+    "cifar": _recipe((0.05, 1e-3, 128), (LogUniform(-2, -0.5), LogUniform(-4, -2.5), Log2Integer(6, 8)), **_SGD),
+    "fine_grained": _recipe((0.01, 5e-4, 32), (LogUniform(-3, -1), LogUniform(-4, -2.5), Log2Integer(4, 6)), **_SGD),
 }
 
 
@@ -80,8 +114,9 @@ def _on(dataset: str, of_method: dict[str, Hparam]) -> dict[str, Hparam]:
     card = get_card(dataset)
     std = list(card.normalization.std) if card.normalization else None
     by_run = {"total_steps": card.n_steps, "input_std": std}
+    recipe = card.recipe or ("digits" if card.small_images else "photos")
     own = [replace(hparam, default=by_run.get(hparam.name, hparam.default)) for hparam in of_method.values()]
-    return {hparam.name: hparam for hparam in (*_NETWORK, *_OPTIMIZER[card.small_images], *own)}
+    return {hparam.name: hparam for hparam in (*_NETWORK, *_RECIPES[recipe], *own)}
 
 
 def default_hparams(algorithm: str, dataset: str) -> dict[str, Any]:

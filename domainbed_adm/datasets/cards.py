@@ -41,6 +41,7 @@ class DatasetCard:
     ``official_split`` marks a set for classification: its first environment, ``train``, is the source, and the others
     are official test sets, which are held out together and evaluated whole. ``other_directory`` holds it in another
     format. Of a corrupted set ``train`` is that of the dataset ``train_of``.
+    ``recipe`` names the optimizer's default hparams (``hparams_registry``); None: DomainBed's for the image size.
     """
 
     name: str
@@ -59,6 +60,7 @@ class DatasetCard:
     official_split: bool = False
     other_directory: str | None = None
     train_of: str | None = None
+    recipe: str | None = None
 
     @property
     def test_envs(self) -> tuple[int, ...] | None:
@@ -153,6 +155,7 @@ def _cifar(classes: int, corrupted: str = "", corruptions: tuple[str, ...] = ())
         normalization=_CIFAR10 if classes == 10 else _CIFAR100,
         official_split=True,
         train_of=clean if corrupted else None,
+        recipe="cifar",
     )
 
 
@@ -166,6 +169,7 @@ def _fine_grained(name: str, folder: str, sizes: tuple[int, int], classes: int, 
         sizes=(sizes,),
         normalization=IMAGENET,
         official_split=True,
+        recipe="fine_grained",
     )
 
 

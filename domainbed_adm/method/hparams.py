@@ -65,6 +65,18 @@ class Text:
 
 
 @dataclass(frozen=True)
+class Shares:
+    """A valid range: a list of rising numbers between 0 and 1."""
+
+    def __str__(self) -> str:
+        return "a list of rising numbers in (0, 1)"
+
+    def __contains__(self, value: object) -> bool:
+        within = Number(0, 1, open_low=True, open_high=True)
+        return isinstance(value, list) and all(share in within for share in value) and sorted(set(value)) == value
+
+
+@dataclass(frozen=True)
 class Uniform:
     """A draw, uniform in [low, high). Like every draw it makes one call of NumPy that stays the same for ever."""
 

@@ -34,10 +34,14 @@ MAY_BE_NAN = ("adm_rank_correlation",)
 DISTRIBUTED = {"DistributedDataParallel", "DDP", "FullyShardedDataParallel", "FSDPModule"}
 
 
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Per-sample cross-entropy in nats, shape (B,), in single precision at least, whatever the logits are in."""
+def cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Per-sample cross-entropy in nats, shape (B,), in single precision at least, whatever the logits are in.
+
+    ``label_smoothing`` s in [0, 1) takes 1 - s of the label and s / K of each of the K classes as the target, so that
+    the least loss is above 0 (Szegedy et al., CVPR 2016, section 7).
+    """
     precise = torch.promote_types(logits.dtype, torch.float32)
-    return F.cross_entropy(logits.to(precise), y, reduction="none")
+    return F.cross_entropy(logits.to(precise), y, reduction="none", label_smoothing=label_smoothing)
 
 
 @dataclass

@@ -90,6 +90,7 @@ def _steps(
     last_record = run.start_time
     for step in range(position.next_step, run.n_steps):
         with _explained(run, step, output_dir):
+            run.learning_rate.set(step)
             figures = _step(run, batches)
             for name, value in figures.items():
                 position.since_record.setdefault(name, []).append(float(value))

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 import domainbed_adm
-from domainbed_adm import records
+from domainbed_adm import hparams_registry, records
 from domainbed_adm.errors import UserError, one_line
 from domainbed_adm.run_args import differences, identity
 from domainbed_adm.run_files import CHECKPOINT, DONE, MODEL, RESULTS, TENSORBOARD, files_of_run
@@ -108,6 +108,8 @@ def _check_same(run: Setup, theirs: Mapping[str, Any], otherwise: str) -> None:
     theirs, data = dict(theirs), {name: value for name, value in _data(run).items() if name in theirs}
     before, now = theirs.pop("fingerprints", []), data.pop("fingerprints", [])
     ours = identity(run.args, run.hparams) | data
+    known = hparams_registry.default_hparams(run.args["algorithm"], run.args["dataset"])
+    theirs = {f"hparam {name}": value for name, value in known.items() if f"hparam {name}" in ours} | theirs
     difference = differences(printable_values(theirs), printable_values(ours))
     if difference is None and before != now:
         changed = [name for i, name in enumerate(run.dataset.environments) if before[i : i + 1] != now[i : i + 1]]
@@ -123,7 +125,7 @@ def save_position(path: Path, run: Setup, position: Position) -> None:
         "identity": identity(run.args, run.hparams) | _data(run),
         "position": asdict(position),
         "algorithm": run.algorithm.state_dict(),
-        "optimizers": {name: optimizer.state_dict() for name, optimizer in _optimizers(run).items()},
+        "optimizers": {name: optimizer.state_dict() for name, optimizer in run.optimizers.items()},
         "scaler": run.scaler.state_dict() if run.scaler else None,
         "random": {
             "torch": torch.get_rng_state(),
@@ -141,7 +143,7 @@ def _load_position(path: Path, run: Setup) -> Position:
     _check_same(run, contents["identity"], f"{path} is a checkpoint of another run")
     try:
         run.algorithm.load_state_dict(contents["algorithm"])
-        for name, optimizer in _optimizers(run).items():
+        for name, optimizer in run.optimizers.items():
             optimizer.load_state_dict(contents["optimizers"][name])
         if run.scaler:
             run.scaler.load_state_dict(contents["scaler"])
@@ -163,10 +165,6 @@ def _load_position(path: Path, run: Setup) -> Position:
 def saved_step(path: Path) -> int:
     """The step that a run goes on from."""
     return int(load_tensors(path, _KEYS, _ADVICE)["position"]["next_step"])
-
-
-def _optimizers(run: Setup) -> dict[str, torch.optim.Optimizer]:
-    return {name: value for name, value in vars(run.algorithm).items() if isinstance(value, torch.optim.Optimizer)}
 
 
 def provenance(run: Setup) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ from domainbed_adm.system.console import warn
 from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count
 from domainbed_adm.system.seeding import seed_hash
 from domainbed_adm.training.batches import Schedule, Splits, split_environments
+from domainbed_adm.training.learning_rate import LearningRate
 from domainbed_adm.training.precision import autocast, check_precision, scale_losses
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
@@ -68,6 +70,16 @@ class Setup:
     def scaler(self) -> torch.amp.GradScaler | None:
         """What scales the losses of fp16, on the algorithm's step; None in another precision."""
         return self.algorithm.step.scaler if self.args["precision"] == "fp16" else None
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """The algorithm's, by the names of its attributes."""
+        return {name: value for name, value in vars(self.algorithm).items() if isinstance(value, torch.optim.Optimizer)}
+
+    @cached_property
+    def learning_rate(self) -> LearningRate:
+        """Sets the rates of the optimizers, each step; to be asked for before a checkpoint is loaded into them."""
+        return LearningRate(self.optimizers.values(), self.n_steps, self.hparams)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Within the block, passes are computed in the run's precision."""
@@ -150,6 +162,7 @@ def set_up(args: RunArgs) -> Setup:
     make = get_algorithm_class(args.algorithm)
     with torch_errors_explained(run.in_words()):
         run.algorithm = make(dataset.input_shape, dataset.num_classes, len(run.sources), hparams).to(run.device)
+    run.learning_rate.set(0)
     if args.precision == "fp16":
         scale_losses(run.algorithm, device)
     if args.cache or args.cache_dir:
