@@ -1,4 +1,4 @@
-"""Ten steps of the authors' SAM, SAGM and F-SAM: parameters, Adam's moments and F-SAM's mean."""
+"""Ten steps of the authors' SAM, SAGM and F-SAM: parameters, the base optimizer's state and F-SAM's mean."""
 
 import json
 from pathlib import Path
@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from domainbed_adm.algorithms import base_optimizer
 from domainbed_adm.method.flatness import FSAM, SAGM, SAM
 from domainbed_adm.method.step import TrainingStep
+from domainbed_adm.training.learning_rate import LearningRate
 
 RULES = {"SAM": SAM(0.05), "SAGM": SAGM(0.05, 0.001), "FSAM": FSAM(0.05, 1.0, 0.9)}
 TOLERANCE = 1e-10
@@ -49,6 +51,26 @@ def test_ten_steps_equal_the_authors(name):
         assert distance(parameters, after) < TOLERANCE, f"{name} leaves the authors' trajectory at step {t}"
     for moment in ("exp_avg", "exp_avg_sq"):
         assert distance([optimizer.state[p][moment] for p in parameters], golden[moment]) < TOLERANCE
+    if name == "FSAM":
+        kept = [step.state[f"fsam_momentum_{k}"] for k in range(len(parameters))]
+        assert distance(kept, golden["momentum"]) < TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "rule"), [("SAM", SAM(0.05)), ("FSAM", FSAM(0.2, 1.0, 0.6))])
+def test_ten_steps_of_the_recipe_with_sgd_equal_the_authors(name, rule):
+    """SGD with momentum and weight decay, the cosine schedule of F-SAM's authors step by step."""
+    golden = json.loads((Path(__file__).parent / f"golden/{name}_SGD.json").read_text())
+    network, _ = problem()
+    hparams = {name: golden["settings"][name] for name in ("lr", "momentum", "weight_decay", "nesterov")}
+    optimizer = base_optimizer(network, {"optimizer": "sgd", **hparams})
+    rate = LearningRate([optimizer], 10, {"lr_schedule": "cosine", "warmup_steps": 0})
+    step, parameters = TrainingStep(network, optimizer, rule), list(network.parameters())
+    for t, after in enumerate(golden["parameters"]):
+        rate.set(t)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(golden["learning_rates"][t], rel=1e-14)
+        step(*batch(t))
+        assert distance(parameters, after) < TOLERANCE, f"{name} leaves the authors' trajectory at step {t}"
+    assert distance([optimizer.state[p]["momentum_buffer"] for p in parameters], golden["momentum_buffer"]) < TOLERANCE
     if name == "FSAM":
         kept = [step.state[f"fsam_momentum_{k}"] for k in range(len(parameters))]
         assert distance(kept, golden["momentum"]) < TOLERANCE
