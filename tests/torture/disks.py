@@ -52,9 +52,9 @@ def limit(size: int) -> None:
 
 def one(root: Path, disk: Path, number: int, chance: random.Random, mounted: bool) -> str:
     """Train on a disk that fills up, make room, go on; returns "hit", "missed" (it ended before) or a fault."""
-    method, weighting = SAMPLE[number % len(SAMPLE)]
-    twin, length = next(twins(root / str(number), 60, [(method, weighting)]))
-    run, errors = flags(method, weighting, disk / "run", 60), root / "errors"
+    case = SAMPLE[number % len(SAMPLE)]
+    twin, length = next(twins(root / str(number), 60, [case]))
+    run, errors = flags(case, disk / "run", 60), root / "errors"
     largest = (twin / "model.pkl").stat().st_size * 3
     before: Callable[[], None] = (lambda: None) if mounted else (lambda: limit(int(largest * chance.random())))
     pid = fork(run, before, str(errors))

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import sys
 import tempfile
@@ -13,30 +14,50 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torchvision  # noqa: F401, for the forks
 
+from benchmarks.images import PACS, make_images
 from domainbed_adm import records
 from domainbed_adm.cli import main as command
+from domainbed_adm.method.cards import WEIGHTINGS
+from domainbed_adm.method.grid import METHODS
+from domainbed_adm.run_args import FLAGS, words
 from domainbed_adm.training import loop
 from domainbed_adm.training.model_file import load_model
 from tests.runs import read_records
 
-#: Method and weighting: every family of flatness, curriculum, difficulty and weighting.
+
+class Case(NamedTuple):
+    """A run: method, weighting, and whether it reads images, with every flag that makes it faster."""
+
+    method: str
+    weighting: str
+    fast: bool = False
+
+
+#: Every family of flatness, curriculum, difficulty and weighting.
 SAMPLE = [
-    ("ERM", "both"),
-    ("SPL_Loss", "both"),
-    ("SSPL_ADM", "memory"),
-    ("SAM", "both"),
-    ("SAM_SPL_GDM", "descent"),
-    ("SAM_SSPL_ADM", "both"),
-    ("SAGM_SPL_Loss", "memory"),
-    ("SAGM_SSPL_GDM", "both"),
-    ("FSAM", "both"),
-    ("FSAM_SPL_ADM", "memory"),
-    ("FSAM_SSPL_ADM", "descent"),
+    Case("ERM", "both"),
+    Case("SPL_Loss", "both"),
+    Case("SSPL_ADM", "memory"),
+    Case("SAM", "both"),
+    Case("SAM_SPL_GDM", "descent"),
+    Case("SAM_SSPL_ADM", "both"),
+    Case("SAGM_SPL_Loss", "memory"),
+    Case("SAGM_SSPL_GDM", "both"),
+    Case("FSAM", "both"),
+    Case("FSAM_SPL_ADM", "memory"),
+    Case("FSAM_SSPL_ADM", "descent"),
 ]
+#: Every method, with the weightings in turn.
+EVERY_METHOD = [
+    Case(name, WEIGHTINGS[i % len(WEIGHTINGS)] if method.curriculum else "both", fast=True)
+    for i, (name, method) in enumerate(METHODS.items())
+]
+FAST = {"cache": True, "augment_on": "device", "precision": "bf16"}
 #: Where a kill is aimed: anywhere, or a random instant after the call of this function has begun.
 AIMS: dict[str, tuple[Any, str]] = {
     "checkpoint": (loop, "save_position"),
@@ -47,20 +68,17 @@ AIMS: dict[str, tuple[Any, str]] = {
 NOISE = {"step_time", "wall_time", "mem_gb", "args", "provenance"}
 
 
-def flags(method: str, weighting: str, folder: Path, steps: int) -> list[str]:
-    """The train command of a run that takes about a second."""
-    hparams = {"cnn_width": 8, "batch_size": 3} | ({} if weighting == "both" else {"weighting": weighting})
-    common = [
-        "--dataset",
-        "Debug28",
-        "--algorithm",
-        method,
-        "--output_dir",
-        str(folder),
-        "--hparams",
-        json.dumps(hparams),
-    ]
-    return ["train", *common, "--steps", str(steps), "--checkpoint_freq", "10", "--checkpoint_every", "5"]
+def flags(case: Case, folder: Path, steps: int) -> list[str]:
+    """The train command of a run that takes about a second; images lie beside its folder."""
+    hparams: dict[str, Any] = {"cnn_width": 8, "batch_size": 3}
+    hparams |= {} if case.weighting == "both" else {"weighting": case.weighting}
+    run: dict[str, Any] = {"dataset": "Debug28"}
+    if case.fast:
+        data = make_images(folder.parent, dict.fromkeys(PACS, 14), 32)
+        run = {"dataset": "PACS", "data_dir": str(data), "workers": 0, **{n: FAST[n] for n in FAST if n in FLAGS}}
+        hparams["image_size"] = 28
+    run |= {"algorithm": case.method, "output_dir": str(folder), "hparams": json.dumps(hparams), "steps": steps}
+    return ["train", *words(run | {"checkpoint_freq": 10, "checkpoint_every": 5})]
 
 
 def fork(run: list[str], before: Callable[[], None] = lambda: None, stderr: str = os.devnull) -> int:
@@ -131,12 +149,12 @@ def same(a: Path, b: Path) -> bool:
     return equal and records_a == records_b
 
 
-def twins(root: Path, steps: int, sample: list[tuple[str, str]]) -> Iterator[tuple[Path, float]]:
+def twins(root: Path, steps: int, sample: list[Case]) -> Iterator[tuple[Path, float]]:
     """Runs that are not killed, and how long each took in seconds."""
-    for number, (method, weighting) in enumerate(sample):
+    for number, case in enumerate(sample):
         start = time.monotonic()
         folder = root / f"twin{number}"
-        assert wait(fork(flags(method, weighting, folder, steps))) == 0
+        assert wait(fork(flags(case, folder, steps))) == 0
         yield folder, time.monotonic() - start
 
 
@@ -148,18 +166,21 @@ def torture(runs: int, steps: int = 60, seed: int = 0) -> int:
     losses = 0
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
-        sample = SAMPLE[: max(1, runs)]
+        sample = [*SAMPLE, *EVERY_METHOD][: max(1, runs)]
         unkilled = list(twins(root, steps, sample))
         for number in range(runs):
-            (method, weighting), (twin, length) = sample[number % len(sample)], unkilled[number % len(sample)]
-            run = flags(method, weighting, root / "run", steps)
+            case, (twin, length) = sample[number % len(sample)], unkilled[number % len(sample)]
+            run = flags(case, root / "run", steps)
+            if case.fast and chance.random() < 0.3:  # the kill may come while images are decoded
+                for cache in root.glob("*/.decoded"):
+                    shutil.rmtree(cache)
             for aim in chance.choices(["anywhere", *AIMS], weights=[3, 1, 1, 1], k=chance.randrange(1, 4)):
                 if not (root / "run" / "done").exists():
                     kills[aim] += killed(run, aim, chance, length)
             assert wait(fork(run)) == 0
             if not same(twin, root / "run"):
                 losses += 1
-                print(f"LOST: {method} {weighting}, run {number} of seed {seed}")
+                print(f"LOST: {case}, run {number} of seed {seed}")
             (root / "run").rename(root / f"run{number}")
     where = ", ".join(f"{count} {aim}" for aim, count in sorted(kills.items()))
     print(f"kills: {runs} runs, {kills.total()} kills ({where}), losses {losses}", flush=True)
