@@ -1,5 +1,5 @@
-"""A folder of images to measure with: textures as rough as a photograph's, so that they decode as slowly, with a shape
-to be told apart on each. Classes are shapes, domains are colours and contrasts; the same arguments make the same files.
+"""A folder of images to measure with: textures as rough as a photograph's, which decode as slowly, on each a disc
+of waves. Classes are numbers of waves, domains are colours and contrasts; the same arguments make the same files.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def make_images(root: Path, domains: Mapping[str, int], side: int, name: str = "
     shutil.rmtree(unfinished, ignore_errors=True)
     for domain in domains:
         for label in range(CLASSES):
-            (unfinished / name / domain / f"shape{label}").mkdir(parents=True)
+            (unfinished / name / domain / f"waves{label}").mkdir(parents=True)
 
     def save(task: tuple[int, str, int]) -> None:
         number, domain, i = task
-        path = unfinished / name / domain / f"shape{i % CLASSES}" / f"{i:05}.jpg"
+        path = unfinished / name / domain / f"waves{i % CLASSES}" / f"{i:05}.jpg"
         Image.fromarray(draw(i % CLASSES, number, side, seed_hash(domain, i))).save(path, quality=_QUALITY)
 
     tasks = [(number, domain, i) for number, (domain, count) in enumerate(domains.items()) for i in range(count)]
@@ -51,16 +51,18 @@ def make_images(root: Path, domains: Mapping[str, int], side: int, name: str = "
 
 
 def draw(label: int, domain: int, side: int, seed: int) -> np.ndarray:
-    """One image, uint8 of shape (side, side, 3): a shape with ``label`` + 2 lobes, turned and placed at random."""
+    """One image, uint8 of shape (side, side, 3): a disc of ``label`` + 1 waves across, turned and placed at random."""
     random, style = np.random.default_rng(seed), np.random.default_rng(domain)
     colours, contrasts = style.uniform(60, 195, (2, 3)), style.uniform(0.4, 1.0, 2)
-    ground, shape = (
+    ground, disc = (
         colour + contrast * _texture(side, random) for colour, contrast in zip(colours, contrasts, strict=True)
     )
     rows, columns = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j] - random.uniform(-0.3, 0.3, (2, 1, 1))
-    angles, radius = np.arctan2(rows, columns) + random.uniform(0, 2 * np.pi), random.uniform(0.4, 0.7)
-    inside = np.hypot(rows, columns) < radius * (1 + 0.4 * np.cos((label + 2) * angles))
-    return np.where(inside[..., None], shape, ground).clip(0, 255).astype(np.uint8)
+    turn, phase = random.uniform(0, 2 * np.pi, 2)
+    across = rows * np.cos(turn) + columns * np.sin(turn)
+    disc += 50 * contrasts[1] * np.cos(np.pi * (label + 1) * across + phase)[..., None]
+    inside = np.hypot(rows, columns) < random.uniform(0.6, 0.9)
+    return np.where(inside[..., None], disc, ground).clip(0, 255).astype(np.uint8)
 
 
 def _texture(side: int, random: np.random.Generator) -> np.ndarray:
