@@ -12,7 +12,7 @@ from domainbed_adm.hparams_registry import default_hparams
 from domainbed_adm.method.cards import WEIGHTINGS
 from domainbed_adm.method.grid import METHODS
 from tests.cases import CURRICULA, DIFFICULTIES, FLATNESS
-from tests.reference.difficulty import sample_loss
+from tests.reference.difficulty import oldest, sample_loss
 from tests.toys import batch, parameters_of
 
 STEPS = 4
@@ -62,8 +62,9 @@ def minibatches(step):
 class ByHand:
     """One parameter vector, updated by the twins; Adam is torch's, on that vector."""
 
-    def __init__(self, method, weighting, scope, model):
+    def __init__(self, method, weighting, scope, model, refresh=None):
         self.method, self.weighting, self.scope, self.model = method, weighting, scope, model
+        self.refresh, self.scored_at = refresh, {}
         self.theta = nn.Parameter(parameters_of(model).clone())
         self.adam = torch.optim.Adam([self.theta], lr=LEARNING_RATE)
         self.kept, self.memory = {}, {}
@@ -102,11 +103,13 @@ class ByHand:
         theta, progress = self.theta.detach().tolist(), t / (STEPS - 1)
         first_weights = weights = [1.0] * len(y)
         if self.method.curriculum:
-            scores = DIFFICULTIES[self.method.difficulty](self.at(theta), x, y)
+            rows = range(len(y)) if self.refresh is None else oldest(index, self.scored_at, self.refresh)
+            scores = [DIFFICULTIES[self.method.difficulty](self.at(theta), x[i : i + 1], y[i : i + 1])[0] for i in rows]
             if self.weighting == "memory":
                 weights = self.remembered(index, progress)
-                for sample in set(index):
-                    self.memory[sample] = max(s for s, i in zip(scores, index, strict=True) if i == sample)
+                for sample in {index[i] for i in rows}:
+                    self.memory[sample] = max(s for s, i in zip(scores, rows, strict=True) if index[i] == sample)
+                    self.scored_at[sample] = t
             else:
                 weights = self.weigh(scores, progress, list(SIZES))
             unweighted = self.weighting == "descent" and self.method.flatness
@@ -116,6 +119,23 @@ class ByHand:
         handed = rule(theta, first, lambda there: self.gradient(there, weights, x, y), self.kept)
         self.theta.grad = torch.tensor(handed, dtype=torch.float64)
         self.adam.step()
+
+
+@pytest.mark.parametrize("scope", ["batch", "domain"])
+@pytest.mark.parametrize(("refresh", "count"), [(0.01, 1), (0.25, 3), (0.51, 7), (0.999, 12)])
+def test_update_with_refreshed_scores_equals_its_stages_by_hand(tiny, refresh, count, scope):
+    algorithm = build("SAM_SSPL_ADM", weighting="memory", curriculum_scope=scope, adm_refresh=refresh)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(32, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    nn.utils.vector_to_parameters(parameters_of(algorithm.network), model.parameters())
+    hand = ByHand(METHODS["SAM_SSPL_ADM"], "memory", scope, model, count)
+    for t in range(STEPS):
+        algorithm.update(minibatches(t))
+        hand.step(t)
+        torch.testing.assert_close(
+            parameters_of(algorithm.network), hand.theta.detach(), rtol=1e-9, atol=1e-10, msg=f"after step {t}"
+        )
+    scored_at = algorithm.step_state["difficulty_scored_at"]
+    assert {i: t for i, t in enumerate(scored_at.tolist()) if t >= 0} == hand.scored_at
 
 
 COMBINATIONS = [

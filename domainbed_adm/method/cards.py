@@ -53,6 +53,7 @@ class Card:
             dict of all, as DomainBed's do.
         cost: passes that it takes.
         estimate: of a difficulty: what stands in for it at a lower cost.
+        refresh: of a difficulty: the hparam that says which share of a batch a step scores, with weighting "memory".
         unit: of a difficulty's scores; "" where they are a ratio.
     """
 
@@ -63,6 +64,7 @@ class Card:
     hparams: tuple[Hparam, ...] = ()
     cost: Cost = Cost()
     estimate: Estimate | None = None
+    refresh: Hparam | None = None
     unit: str = ""
 
     def build(self, hparams: Mapping[str, Any]) -> Any:
@@ -122,6 +124,13 @@ ADM_ESTIMATOR = Hparam(
     "FGSM forward pass, or its first-order value",
     argument="estimator",
 )
+ADM_REFRESH = Hparam(
+    "adm_refresh",
+    1.0,
+    Number(0, 1, open_low=True),
+    'weighting "memory": share of a batch that a step scores anew, those scored longest ago',
+    argument="refresh",
+)
 SPL_START = Hparam(
     "spl_start", 0.1, Number(0, 1, open_low=True), "fraction of the batch kept at the start", Uniform(0.1, 0.5), "start"
 )
@@ -177,9 +186,10 @@ DIFFICULTIES = _by_name(
         "normalised loss gap between the sample and its FGSM copy",
         "ADM: Aizawa and Hayashi, BMVC 2025, arXiv 2508.18726",
         "domainbed_adm.method.difficulty:ADM",
-        (ADM_ALPHA, ADM_DELTA, ADM_ESTIMATOR, INPUT_STD),
+        (ADM_ALPHA, ADM_DELTA, ADM_ESTIMATOR, ADM_REFRESH, INPUT_STD),
         Cost(input_gradient=True, forwards=1),
         Estimate(ADM_ESTIMATOR, "linear", Cost(input_gradient=True)),
+        ADM_REFRESH,
     ),
 )
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.method.cards import ADM_ALPHA, ADM_DELTA, ADM_ESTIMATOR, DIFFICULTIES
+from domainbed_adm.method.cards import ADM_ALPHA, ADM_DELTA, ADM_ESTIMATOR, ADM_REFRESH, DIFFICULTIES
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class Difficulty(Protocol):
 
     A difficulty that estimates another one may also offer ``reference: Callable[[Probe], Tensor] | None``, the exact
     scores: the training step then reports, every so many steps, how well the two agree in rank.
+
+    One whose scores are dear may offer ``refresh: float`` in (0, 1]: with weighting "memory" the step then scores only
+    this share of a batch, those scored longest ago.
     """
 
     #: whether the score asks for ``probe.input_gradient``
@@ -90,21 +93,29 @@ class ADM:
         alpha: FGSM step in [0, 1] pixel units, >= 0.
         delta: > 0.
         estimator: "exact" (1 input gradient + 1 forward pass) or "linear" (1 input gradient).
+        refresh: share in (0, 1] of a batch that a step scores, for weighting "memory" and the exact estimator; below 1
+            the training step reports how well the scores it used agree in rank with fresh ones.
         input_std: the ``std`` of the inputs' normalisation, one per channel; None where inputs are raw pixels.
 
     Raises:
-        UserError: a value is out of its range.
+        UserError: a value is out of its range, or ``refresh`` is below 1 with the linear estimator.
     """
 
     alpha: float = ADM_ALPHA.default
     delta: float = ADM_DELTA.default
     estimator: str = ADM_ESTIMATOR.default
     input_std: Sequence[float] | None = None
+    refresh: float = ADM_REFRESH.default
 
     needs_input_gradient = True
 
     def __post_init__(self) -> None:
         DIFFICULTIES["ADM"].check(self)
+        if self.refresh < 1 and self.estimator == "linear":
+            raise UserError(
+                f"ADM's refresh {self.refresh:g} saves forward passes, and the linear estimator has none: "
+                "set adm_refresh to 1 or adm_estimator to exact"
+            )
 
     def __call__(self, probe: Probe) -> Tensor:
         """Scores of shape (B,), without unit."""

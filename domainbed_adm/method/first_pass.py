@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache, partial
 
 import torch
@@ -14,6 +16,7 @@ from domainbed_adm.method.curriculum import Curriculum, within_domains
 from domainbed_adm.method.difficulty import Difficulty, Probe, rank_correlation
 from domainbed_adm.method.gradients import Gradients, add_gradients
 from domainbed_adm.method.passes import MicroBatch, Passes, weighted_mean
+from domainbed_adm.method.side_effects import frozen_statistics, has_moving_batch_norm
 from domainbed_adm.method.state import RememberedScores
 
 #: weighting "memory": weight of a sample whose curriculum weight is 0. Small, but the gradient of its loss in x, which
@@ -28,8 +31,10 @@ class FirstPass:
     Attributes:
         gradient: of the objective, in the parameters.
         losses: shape (B,), detached.
-        scores: of the difficulty, shape (B,); None without one.
-        exact: the scores that an estimated difficulty stands for, shape (B,); None where not computed.
+        scores: of the difficulty, shape (B,), or of a refreshed share, shape (k,); None without one.
+        rows: places in the batch of the refreshed share, int64 on the CPU, shape (k,); None where all were scored.
+        used: the scores that ``exact`` is compared with; None for ``scores``.
+        exact: the scores that estimated or remembered ones stand for, shape of ``used``; None where not computed.
         own_weights: of the first pass, shape (B,); None for equal ones.
         weights: of the second pass, likewise.
     """
@@ -37,6 +42,8 @@ class FirstPass:
     gradient: Gradients
     losses: Tensor
     scores: Tensor | None = None
+    rows: Tensor | None = None
+    used: Tensor | None = None
     exact: Tensor | None = None
     own_weights: Tensor | None = None
     weights: Tensor | None = None
@@ -49,13 +56,22 @@ class FirstPass:
             figures["difficulty_std"] = self.scores.std(correction=0)
             figures["kept_fraction"] = (self.weights > MEMORY_FLOOR).to(self.weights.dtype).mean()
         if self.scores is not None and self.exact is not None:
-            figures["adm_rank_correlation"] = rank_correlation(self.scores, self.exact)
+            figures["adm_rank_correlation"] = rank_correlation(
+                self.scores if self.used is None else self.used, self.exact
+            )
         return figures
 
 
 @dataclass
 class Weighting:
     """Computes the first pass of a curriculum: which passes are weighted, and by scores of which step.
+
+    A difficulty with ``refresh`` r < 1 scores k = ceil(r B) samples of a step, those scored longest ago. A sample that
+    never was has weight 1. Where a sample's loss depends on its own input alone, the input gradient comes free with the
+    first pass, and a forward pass of the share is all: r F. With BatchNorm in training mode, noise (dropout) or fp16
+    the share is passed as a batch of its own, k >= 2 with BatchNorm: clean pass, input gradient and FGSM copy, 3 r F.
+    BatchNorm then normalises by the share's statistics, in the clean pass and in the FGSM copy alike, moves nothing,
+    and the scores are those of a batch of k: see ``benchmarks/refresh.md`` for how far that keeps the order.
 
     Attributes:
         difficulty: scores the samples.
@@ -86,7 +102,7 @@ class Weighting:
             progress: in [0, 1].
             domain_sizes: number of samples of each domain; for scope "domain".
             index: which samples they are; for mode "memory".
-            with_exact: whether an estimated difficulty is to give its exact scores too.
+            with_exact: whether estimated or refreshed scores are to be compared with exact ones.
 
         Raises:
             UserError: ``domain_sizes`` or ``index`` is needed and not given, or does not fit the batch.
@@ -115,10 +131,56 @@ class Weighting:
             raise UserError(
                 f"index must be {passes.size} numbers >= 0, one per sample, not of shape {tuple(index.shape)}"
             )
-        weights = self._weights_of_remembered(weigh, passes.parts[0].x, domain_sizes, index)
-        first = graded(passes, weights, score)
+        remembered, seen = self.remembered.recall(index, passes.parts[0].x)
+        place = seen.nonzero().squeeze(1).to(remembered.device, non_blocking=True)
+        weights = _weights_of_remembered(weigh, remembered, seen, place, domain_sizes)
+        share = getattr(self.difficulty, "refresh", 1)
+        if share == 1:
+            first = graded(passes, weights, score)
+        else:
+            first = self._refreshed(passes, weights, index, share, with_exact)
+            if first.exact is not None:
+                first.used, first.exact = remembered[place], first.exact[place]
         first.weights = weights
         return first
+
+    def _refreshed(self, passes: Passes, weights: Tensor, index: Tensor, share: float, with_exact: bool) -> FirstPass:
+        """The gradient, new scores of the share of the batch whose scores are oldest, and exact ones of all."""
+        apart = passes.apart()
+        count = math.ceil(Fraction(str(share)) * passes.size)  # of the decimal number: 0.1 of 30 is 3
+        if has_moving_batch_norm(passes.model):
+            count = max(count, min(2, passes.size))
+        rows = self.remembered.oldest(index, count)
+        passes.needs_input_gradient = passes.needs_input_gradient and (with_exact or not apart)
+
+        def score(part: MicroBatch, losses: Tensor, input_gradient: Callable[[], Tensor]) -> Scores:
+            nonlocal apart
+            apart = apart or part.random_state.moved()
+            exact = self._score(passes, False, part, losses, input_gradient)[0] if with_exact else None
+            here = part.rows(rows)
+            if apart or not len(here):
+                return None, exact
+            of_share = MicroBatch(part.place, part.x.detach()[here], part.y[here], part.random_state)
+            return self._score(passes, False, of_share, losses[here], lambda: input_gradient()[here])[0], exact
+
+        first = graded(passes, weights, score)
+        if apart:
+            first.scores = self._scored_apart(passes.of(rows))
+        first.rows = rows
+        return first
+
+    def _scored_apart(self, passes: Passes) -> Tensor:
+        """Scores of a share as a batch of its own, shape (k,). Nothing moves, in backward passes too. Cost: 3 r F."""
+        scores = []
+        for part in passes.parts:
+            if self.difficulty.needs_input_gradient:
+                part.x.requires_grad_()
+            with frozen_statistics(passes.model):
+                graph = passes.again(part)
+                gradient = partial(passes.input_gradient, part, graph)
+                scores.append(self._score(passes, False, part, graph.detach(), gradient)[0])
+            del graph, gradient
+        return torch.cat(scores)
 
     def _score(
         self,
@@ -134,24 +196,25 @@ class Weighting:
         exact = getattr(self.difficulty, "reference", None) if with_exact else None
         return scores, None if exact is None else exact(probe)
 
-    def _weights_of_remembered(
-        self,
-        weigh: Callable[[Tensor, Sequence[int] | None], Tensor],
-        like: Tensor,
-        domain_sizes: Sequence[int] | None,
-        index: Tensor,
-    ) -> Tensor:
-        """Weights of the samples that have a score, 1 for the others. The device is not asked."""
-        remembered, seen = self.remembered.recall(index, like)
-        sizes = None if domain_sizes is None else [int(part.sum()) for part in torch.split(seen, list(domain_sizes))]
-        weights = torch.ones_like(remembered)
-        place = seen.nonzero().squeeze(1).to(remembered.device, non_blocking=True)
-        if len(place):
-            weights[place] = weigh(remembered[place], sizes)
-        return weights.clamp(min=MEMORY_FLOOR)
+
+def _weights_of_remembered(
+    weigh: Callable[[Tensor, Sequence[int] | None], Tensor],
+    remembered: Tensor,
+    seen: Tensor,
+    place: Tensor,
+    domain_sizes: Sequence[int] | None,
+) -> Tensor:
+    """Weights of the samples that have a score, 1 for the others. The device is not asked."""
+    sizes = None if domain_sizes is None else [int(part.sum()) for part in torch.split(seen, list(domain_sizes))]
+    weights = torch.ones_like(remembered)
+    if len(place):
+        weights[place] = weigh(remembered[place], sizes)
+    return weights.clamp(min=MEMORY_FLOOR)
 
 
-Score = Callable[[MicroBatch, Tensor, Callable[[], Tensor]], tuple[Tensor, "Tensor | None"]]
+#: Scores of a part or of a share of it, and the exact ones of the part; None where there are none.
+Scores = tuple["Tensor | None", "Tensor | None"]
+Score = Callable[[MicroBatch, Tensor, Callable[[], Tensor]], Scores]
 
 
 def graded(passes: Passes, weights: Tensor | None, score: Score | None = None) -> FirstPass:
@@ -167,7 +230,8 @@ def graded(passes: Passes, weights: Tensor | None, score: Score | None = None) -
         del of_part
         if score is not None:
             scores.append(score(part, losses[-1], lambda here=input_gradient: here))  # type: ignore[misc]
-    return FirstPass(gradient, torch.cat(losses), *_joined(scores), own_weights=weights)
+    joined, exact = _joined(scores)
+    return FirstPass(gradient, torch.cat(losses), joined, exact=exact, own_weights=weights)
 
 
 def _scored_then_graded(passes: Passes, score: Score, weigh: Callable[[Tensor], Tensor]) -> FirstPass:
@@ -186,10 +250,11 @@ def _scored_then_graded(passes: Passes, score: Score, weigh: Callable[[Tensor], 
         gradient = passes.gradient(passes.objective(part, graph, weights))
     else:
         gradient = passes.gradient_again(weights)
-    return FirstPass(gradient, torch.cat(losses), joined, exact, weights, weights)
+    return FirstPass(gradient, torch.cat(losses), joined, exact=exact, own_weights=weights, weights=weights)
 
 
-def _joined(scores: list[tuple[Tensor, Tensor | None]]) -> tuple[Tensor | None, Tensor | None]:
+def _joined(scores: Sequence[Scores]) -> Scores:
     """The scores and the exact scores of all parts, each as one tensor; None where there are none."""
+    of_parts = [part for part, _ in scores if part is not None]
     exact = [reference for _, reference in scores if reference is not None]
-    return torch.cat([part for part, _ in scores]) if scores else None, torch.cat(exact) if exact else None
+    return torch.cat(of_parts) if of_parts else None, torch.cat(exact) if exact else None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from domainbed_adm.errors import lookup
-from domainbed_adm.method.cards import CURRICULA, CURRICULUM_HPARAMS, DIFFICULTIES, FLATNESS, WEIGHTINGS, Card
+from domainbed_adm.method.cards import CURRICULA, CURRICULUM_HPARAMS, DIFFICULTIES, FLATNESS, WEIGHTINGS, Card, Cost
 from domainbed_adm.method.hparams import Hparam
 
 
@@ -45,30 +45,35 @@ class Method:
         """Sources of its parts, oldest idea last."""
         return "; ".join(card.paper for card in self.cards) or "ERM: Vapnik, 1998"
 
-    def passes(self, weighting: str = "both", **hparams: Any) -> int:
+    def passes(self, weighting: str = "both", **hparams: Any) -> float:
         """Cost of one step in units of F, one forward pass of the batch.
 
         A backward pass to the parameters is 2 F, one to the inputs alone 1 F. Two-pass flatness doubles the 3 F of a
         plain step. The input gradient is free where an unweighted or remembered first pass runs anyway; "memory" with
-        BatchNorm in training mode is the exception and costs 1 F more than told here. An algorithm that is no method of
+        BatchNorm in training mode is the exception and costs 1 F more than told here; with a refreshed share r below 1
+        it costs 2 r F more (see ``first_pass.Weighting``). An algorithm that is no method of
         the grid costs what its card says, whatever the weighting.
 
         Args:
             weighting: "both", "descent" or "memory"; see ``step.TrainingStep``.
-            **hparams: values by which a difficulty's estimate is chosen, such as ``adm_estimator="linear"``.
+            **hparams: values by which a difficulty's estimate is chosen, such as ``adm_estimator="linear"``, or the
+                share that it refreshes, ``adm_refresh``; others are not looked at.
 
         Raises:
             UserError: ``weighting`` is unknown.
         """
         lookup(dict.fromkeys(WEIGHTINGS), weighting, "weighting")
-        costs = []
+        costs: list[Cost] = []
+        forwards: float = 0
         for card in self.cards:
             estimated = card.estimate and hparams.get(card.estimate.hparam.name) == card.estimate.value
             costs.append(card.estimate.cost if card.estimate and estimated else card.cost)
+            refreshed = hparams.get(card.refresh.name, 1) if card.refresh and weighting == "memory" else 1
+            forwards += costs[-1].forwards * refreshed
         passes = max((cost.passes for cost in costs), default=1)
         free = self.difficulty is not None and (weighting == "memory" or (weighting == "descent" and passes > 1))
         input_gradient = not free and any(cost.input_gradient for cost in costs)
-        return 3 * passes + sum(cost.forwards for cost in costs) + input_gradient
+        return 3 * passes + forwards + input_gradient
 
 
 @dataclass(frozen=True)

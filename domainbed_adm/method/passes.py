@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -35,6 +36,12 @@ class MicroBatch:
     x: Tensor
     y: Tensor
     random_state: RandomState
+
+    def rows(self, places: Tensor) -> Tensor:
+        """Of these places in the batch (int64 on the CPU, ascending) those in this part, counted from its start."""
+        here = places[(places >= self.place.start) & (places < self.place.stop)] - self.place.start
+        moved: Tensor = here.to(self.x.device, non_blocking=True)
+        return moved
 
 
 class Passes:
@@ -99,6 +106,28 @@ class Passes:
         """Losses wherever the parameters are now, or at other inputs, with the random numbers of the clean pass."""
         with frozen_statistics(self.model), part.random_state.replayed():
             return self._losses(part.x if x is None else x, part.y)
+
+    def of(self, rows: Tensor) -> Passes:
+        """Passes over some samples as a batch of their own, in micro-batches as even as can be.
+
+        Args:
+            rows: their places in the batch, int64 on the CPU, ascending.
+        """
+        there = [part.rows(rows) for part in self.parts]
+        x = torch.cat([part.x.detach()[here] for part, here in zip(self.parts, there, strict=True)])
+        y = torch.cat([part.y[here] for part, here in zip(self.parts, there, strict=True)])
+        count = -(-len(rows) // max(len(self.parts[0].y), 1))
+        share, start, stop = copy(self), RandomState(self._devices), 0
+        share.size, share.parts = len(rows), []
+        for xs, ys in zip(torch.tensor_split(x, count), torch.tensor_split(y, count), strict=True):
+            stop += len(ys)
+            share.parts.append(MicroBatch(slice(stop - len(ys), stop), xs.detach(), ys, start))
+        return share
+
+    def apart(self) -> bool:
+        """Whether the input gradient of sum_i l_i costs a pass where the weights are unequal; known before any pass."""
+        x = self.parts[0].x
+        return has_moving_batch_norm(self.model) or _in_fp16(x, x)
 
     def losses_at(self, part: MicroBatch, x: Tensor) -> Tensor:
         """Losses at other inputs, detached. Cost: 1 F."""

@@ -100,6 +100,12 @@ class RandomState:
             if device.type not in ("cpu", "meta")
         ]
 
+    def moved(self) -> bool:
+        """Whether a generator drew since this state was read. The device is not asked: its seeds stand on the host."""
+        now = RandomState([device for device, _ in self._others])
+        pairs = zip(self._others, now._others, strict=True)
+        return not torch.equal(self._cpu, now._cpu) or any(not torch.equal(a, b) for (_, a), (_, b) in pairs)
+
     def restore(self) -> None:
         """Set the generators to this state."""
         torch.set_rng_state(self._cpu)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -74,6 +75,7 @@ class StepState(nn.Module, MutableMapping[str, Tensor]):
 
 
 SCORES = "difficulty_memory"
+SCORED_AT = "difficulty_scored_at"
 NEVER_SEEN = -1.0
 
 
@@ -82,7 +84,8 @@ class RememberedScores:
 
     They stand in a step's state as the tensor ``difficulty_memory``, one score per sample of the training set, -1 for a
     sample never seen (scores are >= 0). Which samples were seen is also kept on the CPU, so that asking does not wait
-    for the device; the device is asked once after the tensor was loaded or moved.
+    for the device; the device is asked once after the tensor was loaded or moved. Where only a share of each batch is
+    scored, ``difficulty_scored_at`` holds the step of each sample's score, int64 on the CPU, -1 for none.
     """
 
     def __init__(self, state: MutableMapping[str, Tensor]) -> None:
@@ -103,16 +106,51 @@ class RememberedScores:
         scores, seen = self._with_room(index, like)
         return scores[index.to(like.device, non_blocking=True)], seen[index]
 
-    def remember(self, index: Tensor, scores: Tensor) -> None:
-        """Keep these scores, making room for samples that are new.
+    def oldest(self, index: Tensor, count: int) -> Tensor:
+        """The places in a batch of the ``count`` samples whose scores are oldest, those never scored first.
+
+        A sample drawn twice counts once, while others are left. Equal ages are taken as far from each other in the
+        batch as can be, so that no domain is left behind: by place x 2654435769 modulo 2^32, the golden ratio's steps.
+
+        Args:
+            index: int64 on the CPU, shape (B,), >= 0: which sample each one is.
+            count: of places, at most B.
+
+        Returns:
+            Places, int64 on the CPU, shape (count,), ascending.
+        """
+        identity = index.numpy()
+        scored_at = self._scored_at(int(identity.max()) + 1).numpy()[identity]
+        repeated = np.ones(len(identity), dtype=bool)
+        repeated[np.unique(identity, return_index=True)[1]] = False
+        spread = np.arange(len(identity)) * 2654435769 % 2**32
+        return torch.from_numpy(np.sort(np.lexsort((spread, scored_at, repeated))[:count]))
+
+    def remember(self, index: Tensor, scores: Tensor, step: int | None = None) -> None:
+        """Keep these scores, making room for samples that are new, and the step they are of where it is given.
 
         Our choice: of a sample that stands in the batch more than once the largest, so that order does not matter.
         """
+        if step is not None:
+            scored_at = self._scored_at(int(index.max()) + 1)
+            scored_at[index] = step
+            self.state[SCORED_AT] = scored_at
         kept, self._seen = self._with_room(index, scores)
         place = index.to(kept.device, non_blocking=True)
         kept.scatter_reduce_(0, place, scores.to(kept.dtype), "amax", include_self=False)
         self._seen[index] = True
         self.state[SCORES] = self._tensor = kept
+
+    def _scored_at(self, size: int) -> Tensor:
+        """The step of each sample's score; of a state that has scores alone, all are as old as can be."""
+        if SCORED_AT in self.state:
+            scored_at = self.state[SCORED_AT].cpu()
+        elif SCORES in self.state:
+            scored_at = (self.state[SCORES].cpu() >= 0).long() - 1
+        else:
+            scored_at = torch.empty(0, dtype=torch.int64)
+        room = 2 * size - len(scored_at) if len(scored_at) < size else 0
+        return torch.cat([scored_at, scored_at.new_full((room,), -1)]) if room else scored_at
 
     def _with_room(self, index: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and seen samples of the state, or longer copies where ``index`` needs room."""

@@ -53,6 +53,7 @@ class _Computed:
     clean_loss: Tensor
     index: Tensor | None
     scores: Tensor | None
+    scored_at: int | None
 
 
 class TrainingStep:
@@ -90,7 +91,7 @@ class TrainingStep:
         weighting: "both": scores of this batch weight both passes. "descent": the first pass is unweighted and yields
             the input gradients for free, the weights are in the second pass only; without a second pass, as "both".
             "memory": a sample is weighted by the score it had when last seen, 1 if never; needs ``index``; with
-            BatchNorm in training mode, and in fp16, it costs 1 F more.
+            BatchNorm in training mode, and in fp16, it costs 1 F more. See ``Weighting`` for a share ``refresh``.
         scope: "batch" ranks over the whole batch, "domain" within each source domain; needs ``domain_sizes``.
         loss: per-sample loss of (logits, y), shape (B,), >= 0.
         state: where to keep the step count, F-SAM's mean and the remembered scores; a new one where None.
@@ -127,6 +128,12 @@ class TrainingStep:
             raise UserError("a curriculum and a difficulty go together: give both or neither")
         if curriculum is not None and (total_steps is None or total_steps < 1):
             raise UserError(f"a curriculum needs total_steps >= 1 to know its progress, not {total_steps}")
+        share = getattr(difficulty, "refresh", 1)
+        if share != 1 and weighting != "memory":
+            raise UserError(
+                f'adm_refresh {share:g} keeps scores from earlier steps, which only weighting "memory" uses, not '
+                f'"{weighting}": set adm_refresh to 1 or weighting to "memory"'
+            )
         if micro_batch is not None and micro_batch < 1:
             raise UserError(f"micro_batch must be >= 1, not {micro_batch}")
         if isinstance(optimizer, torch.optim.LBFGS):
@@ -169,8 +176,8 @@ class TrainingStep:
         Returns:
             Figures of the step: ``loss`` (the objective of the first pass), ``gradient_norm`` (of what ``backward``
             left) and, with a curriculum, ``difficulty_mean``, ``difficulty_std``, ``kept_fraction`` (share of samples
-            with weight > 0), and every 50 steps of an estimated difficulty its ``adm_rank_correlation`` with the exact
-            one (NaN where scores are all equal).
+            with weight > 0), and every 50 steps of an estimated or refreshed difficulty ``adm_rank_correlation``, that
+            of the scores used with exact ones of this step (NaN where scores are all equal or none was used).
 
         Raises:
             UserError: ``domain_sizes`` or ``index`` is needed and not given, or the loss is not one number per sample.
@@ -222,7 +229,10 @@ class TrainingStep:
             figures["gradient_norm"] = joint_norm(parts) + spoilt
         for param, gradient in zip(params, handed, strict=True):
             param.grad = gradient
-        self._computed = _Computed(figures, rule_state, first.losses.mean(), index, first.scores)
+        scored_at = None
+        if first.rows is not None and index is not None:
+            scored_at, index = self.state.update_count, index[first.rows]
+        self._computed = _Computed(figures, rule_state, first.losses.mean(), index, first.scores, scored_at)
         return figures
 
     def apply(self) -> dict[str, float]:
@@ -275,7 +285,7 @@ class TrainingStep:
         else:
             self.state.update(computed.rule_state)
             if self.weighting == "memory" and computed.index is not None and computed.scores is not None:
-                self._remembered.remember(computed.index, computed.scores)
+                self._remembered.remember(computed.index, computed.scores, computed.scored_at)
         self.state.update_count += 1
         return numbers
 

@@ -138,6 +138,11 @@ def main(argv: Sequence[str]) -> int:
             if card.estimate:
                 saved = card.cost.forwards - card.estimate.cost.forwards
                 print(f"{card.estimate.hparam.name} {card.estimate.value} saves {saved}F of {card.name}.")
+            if card.refresh:
+                forwards = card.cost.forwards
+                print(
+                    f"{card.refresh.name} r, with weighting memory, makes {forwards}F of {card.name} {forwards} x r F."
+                )
     else:
         _print(rows)
     return 0

@@ -49,3 +49,13 @@ def adm_linear(model, xs, ys, alpha=8 / 255, delta=1e-6, input_std=None):
             gap += alpha / (1.0 if input_std is None else input_std[c]) * float(gradient[c].abs().sum())
         scores.append(gap / (float(sample_loss(model, x, int(y)).detach()) + delta))
     return scores
+
+
+def oldest(index, scored_at, count):
+    """Places of the samples to be scored: once each, never scored first, then oldest; ties by steps of golden ratio."""
+
+    def key(place):
+        golden = place * 2654435769 % 2**32
+        return index[place] in index[:place], scored_at.get(index[place], -1), golden
+
+    return sorted(sorted(range(len(index)), key=key)[:count])

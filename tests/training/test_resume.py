@@ -97,12 +97,14 @@ def test_wherever_it_is_killed(tmp_path, monkeypatch, where, every):
         assert_same(tmp_path / "whole", folder)
 
 
-def test_killed_again_and_again(tmp_path, monkeypatch):
-    assert train(tmp_path / "whole", "SAM_SSPL_ADM", weighting="memory") == 0
+@pytest.mark.parametrize("refresh", [1, 0.4])
+def test_killed_again_and_again(tmp_path, monkeypatch, refresh):
+    given = {"weighting": "memory", "adm_refresh": refresh}
+    assert train(tmp_path / "whole", "SAM_SSPL_ADM", **given) == 0
     flags = ["--checkpoint_every", "1"]
     for _ in range(STEPS):
-        train_killed(monkeypatch, 2, tmp_path / "broken", "SAM_SSPL_ADM", *flags, weighting="memory") if _ < 4 else None
-    assert train(tmp_path / "broken", "SAM_SSPL_ADM", *flags, weighting="memory") == 0
+        train_killed(monkeypatch, 2, tmp_path / "broken", "SAM_SSPL_ADM", *flags, **given) if _ < 4 else None
+    assert train(tmp_path / "broken", "SAM_SSPL_ADM", *flags, **given) == 0
     assert_same(tmp_path / "whole", tmp_path / "broken")
 
 
