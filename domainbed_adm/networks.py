@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import ResNet, get_model, get_model_weights
 
 from domainbed_adm.errors import UserError, one_line
+from domainbed_adm.small_networks import BACKBONES, host_wide_resnet, small_cnn
 
 _SCRATCH = "or give --hparams '{\"pretrained\": false}' to train from scratch"
 
@@ -25,9 +26,9 @@ class Featurizer(nn.Module):
     """Features of an input, shape (B, n_outputs): a backbone, then dropout.
 
     ====================  ==================================================================================
-    hparam ``backbone``   that timm model
-    28 px                 :func:`small_cnn`, GroupNorm
-    32 px                 :func:`wide_resnet`, WRN-16-2
+    hparam ``backbone``   ``cifar_resnet18``, ``wrn_28_10``, ``wrn_16_8`` from scratch, or that timm model
+    28 px                 :func:`~domainbed_adm.small_networks.small_cnn`, GroupNorm
+    32 px                 :func:`~domainbed_adm.small_networks.host_wide_resnet`, WRN-16-2
     larger                torchvision's ResNet-50, ``resnet18`` ResNet-18, ImageNet weights V1 if ``pretrained``
     ====================  ==================================================================================
 
@@ -54,13 +55,15 @@ class Featurizer(nn.Module):
         self.freeze_bn = bool(hparams.get("freeze_bn", False))
         channels, *size = input_shape
         dropout, pretrained = hparams.get("resnet_dropout", 0.0), hparams.get("pretrained", True)
-        if hparams.get("backbone"):
+        if hparams.get("backbone") in BACKBONES:
+            self.network, self.n_outputs = BACKBONES[hparams["backbone"]](channels)
+        elif hparams.get("backbone"):
             self.network, self.n_outputs = timm_model(hparams["backbone"], input_shape, pretrained)
         elif size == [28, 28]:
             self.network, self.n_outputs = small_cnn(channels, hparams.get("cnn_width", 64))
             dropout = 0.0
         elif size == [32, 32]:
-            self.network, self.n_outputs = wide_resnet(channels)
+            self.network, self.n_outputs = host_wide_resnet(channels)
             dropout = 0.0
         elif len(size) == 2 and min(size) > 32:
             name, self.n_outputs = ("resnet18", 512) if hparams.get("resnet18", False) else ("resnet50", 2048)
@@ -94,54 +97,6 @@ def Classifier(in_features: int, out_features: int, is_nonlinear: bool = False) 
     return nn.Sequential(
         nn.Linear(in_features, half), nn.ReLU(), nn.Linear(half, quarter), nn.ReLU(), nn.Linear(quarter, out_features)
     )
-
-
-def small_cnn(channels: int, width: int) -> tuple[nn.Module, int]:
-    """DomainBed's network for 28 px: four 3x3 convolutions, each ReLU then GroupNorm(8); then the mean over pixels.
-
-    Raises:
-        UserError: ``width`` does not divide into GroupNorm's 8 groups.
-    """
-    if width < 8 or width % 8:
-        raise UserError(f"hparam cnn_width must be a positive multiple of 8, not {width}")
-    widths = [channels, width, 2 * width, 2 * width, 2 * width]
-    layers: list[nn.Module] = []
-    for wide_in, wide_out, stride in zip(widths, widths[1:], (1, 2, 1, 1), strict=False):
-        layers += [nn.Conv2d(wide_in, wide_out, 3, stride, padding=1), nn.ReLU(), nn.GroupNorm(8, wide_out)]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 2 * width
-
-
-class _PreActivation(nn.Module):
-    """A wide residual block: BatchNorm, ReLU, convolution, twice, beside a shortcut."""
-
-    def __init__(self, wide_in: int, wide_out: int, stride: int) -> None:
-        super().__init__()
-        self.residual = nn.Sequential(
-            nn.BatchNorm2d(wide_in),
-            nn.ReLU(),
-            nn.Conv2d(wide_in, wide_out, 3, padding=1),
-            nn.BatchNorm2d(wide_out),
-            nn.ReLU(),
-            nn.Conv2d(wide_out, wide_out, 3, stride, padding=1),
-        )
-        same = stride == 1 and wide_in == wide_out
-        self.shortcut = nn.Identity() if same else nn.Conv2d(wide_in, wide_out, 1, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return cast(Tensor, self.shortcut(x) + self.residual(x))
-
-
-def wide_resnet(channels: int) -> tuple[nn.Module, int]:
-    """Wide-ResNet-16-2 of Zagoruyko and Komodakis (BMVC 2016), for 32 px: three groups of two blocks, up to 128 wide.
-
-    As in DomainBed, and unlike the paper: convolutions have a bias, a block's second convolution has its stride, the
-    shortcut reads the block's raw input, and the last BatchNorm has momentum 0.9.
-    """
-    layers: list[nn.Module] = [nn.Conv2d(channels, 16, 3, padding=1)]
-    for wide_in, wide_out, stride in ((16, 32, 1), (32, 32, 1), (32, 64, 2), (64, 64, 1), (64, 128, 2), (128, 128, 1)):
-        layers.append(_PreActivation(wide_in, wide_out, stride))
-    last = nn.BatchNorm2d(128, momentum=0.9)
-    return nn.Sequential(*layers, last, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 128
 
 
 def resnet(name: str, channels: int, pretrained: bool) -> ResNet:

@@ -216,3 +216,20 @@ def test_classifiers():
     layers = [(layer.in_features, layer.out_features) for layer in deep if isinstance(layer, nn.Linear)]
     assert layers == [(128, 64), (64, 32), (32, 7)]
     assert linear(torch.rand(3, 128)).shape == deep(torch.rand(3, 128)).shape == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "parameters"),
+    [("cifar_resnet18", 512, 11_168_832), ("wrn_28_10", 640, 36_472_784), ("wrn_16_8", 512, 10_956_240)],
+)
+def test_networks_of_the_cifar_recipes(name, width, parameters):
+    """Parameters as published with ten classes (11,173,962, 36,479,194 and 10,961,370), less the classifier's."""
+    featurizer = Featurizer((3, 32, 32), {"backbone": name})
+    assert sum(parameter.numel() for parameter in featurizer.parameters()) == parameters
+    sizes = []
+    for module in featurizer.network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(lambda _, __, output: sizes.append(output.shape[-1]))
+    with torch.no_grad():
+        assert featurizer(torch.randn(2, 3, 32, 32)).shape == (2, width)
+    assert (sizes[0], min(sizes)) == (32, 4 if name == "cifar_resnet18" else 8)
