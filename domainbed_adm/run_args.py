@@ -41,6 +41,10 @@ _ABOUT_PRECISION = (
     "fp32 always, and so are predict and analyze. fp16 scales losses, and skips a step whose gradient overflows"
 )
 _ABOUT_TEST_ENVS = "environments held out, by number (default 0; of a set for classification all but train)"
+_ABOUT_COMPILE = (
+    "compile the network's passes in training and evaluation by torch.compile, which needs a C++ compiler (on a GPU "
+    "Triton too). Pays off in long runs: compiling takes a minute or so. Results differ in their last bits"
+)
 _ABOUT_TENSORBOARD = "write scalars, and histograms of the traced difficulties, to output_dir/tensorboard"
 #: How a switch is read (present or absent), and a count.
 _SWITCH: dict[str, Any] = {"action": "store_true"}
@@ -98,6 +102,7 @@ class RunArgs:
     )
     test_envs: tuple[int, ...] = _flag((), _ABOUT_TEST_ENVS, type=int, nargs="+")
     precision: Precision = _flag("fp32", _ABOUT_PRECISION, every_job=True, choices=get_args(Precision))
+    compile: bool = _flag(False, _ABOUT_COMPILE, every_job=True, **_SWITCH)
     output_dir: str = _flag(
         "train_output", "folder of the run (default train_output)", identifies=False, type=os.path.expanduser
     )

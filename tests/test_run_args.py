@@ -49,6 +49,7 @@ OTHERS: dict[str, Any] = {
     "checkpoint_freq": 5,
     "test_envs": (1, 2),
     "precision": "bf16",
+    "compile": True,
     "output_dir": "a b",
     "holdout_fraction": 0.5,
     "uda_holdout_fraction": 0.25,
@@ -74,13 +75,14 @@ IDENTIFY = {
     "checkpoint_freq",
     "test_envs",
     "precision",
+    "compile",
     "holdout_fraction",
     "uda_holdout_fraction",
 }
 
 
-def test_a_record_has_domainbeds_flags_the_threads_and_the_precision() -> None:
-    assert RunArgs().recorded() == DOMAINBEDS | {"threads": 1, "precision": "fp32"}
+def test_a_record_has_domainbeds_flags_the_threads_the_precision_and_compile() -> None:
+    assert RunArgs().recorded() == DOMAINBEDS | {"threads": 1, "precision": "fp32", "compile": False}
 
 
 def test_the_parser_reads_back_the_words_of_every_flag() -> None:
@@ -125,8 +127,9 @@ def test_a_number_out_of_its_range_is_named(name: str, value: float) -> None:
         RunArgs(**{name: value})
 
 
-def test_what_every_job_takes_says_how_to_run_or_how_often_to_evaluate_and_in_what_precision() -> None:
-    assert set(EVERY_JOB) - {name for name in FLAGS if name not in IDENTIFY} == {"checkpoint_freq", "precision"}
+def test_what_every_job_takes_says_how_to_run_or_how_often_to_evaluate_and_to_compute_passes() -> None:
+    ours = {"checkpoint_freq", "precision", "compile"}
+    assert set(EVERY_JOB) - {name for name in FLAGS if name not in IDENTIFY} == ours
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:

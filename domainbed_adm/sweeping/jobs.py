@@ -87,7 +87,8 @@ class Sweep:
     """What a sweep runs over; the names are DomainBed's flags.
 
     ``hparams`` is JSON text, kept as given since it is part of a job's hash. ``data_dir`` None is left out of the hash,
-    and so are ``checkpoint_freq`` None and ``precision`` "fp32", flags that DomainBed's sweep does not have.
+    and so are ``checkpoint_freq`` None, ``precision`` "fp32" and ``compile`` False, flags that DomainBed's sweep does
+    not have.
     """
 
     datasets: list[str]
@@ -103,6 +104,7 @@ class Sweep:
     task: str = "domain_generalization"
     checkpoint_freq: int | None = None
     precision: Precision = "fp32"
+    compile: bool = False
 
     def jobs(
         self, sweep_dir: str | Path, flags: Mapping[str, Any] | None = None, counts: Mapping[str, int] | None = None
@@ -113,7 +115,7 @@ class Sweep:
         where not given.
         """
         counts = counts or self.environment_counts()
-        optional = ("data_dir", "steps", "hparams", "checkpoint_freq", "precision")
+        optional = ("data_dir", "steps", "hparams", "checkpoint_freq", "precision", "compile")
         values = {name: getattr(self, name) for name in optional}  # a plan of an older version lacks some
         given = {name: value for name, value in values.items() if value != getattr(Sweep, name)}
         return [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from domainbed_adm.algorithms import Minibatch
 from domainbed_adm.datasets.base import Environment, Item, to_inputs
 from domainbed_adm.datasets.cards import Normalization
 from domainbed_adm.system.seeding import draw_indices, raw_stream, seed_hash
+from domainbed_adm.training.compilation import uncompiled
 from domainbed_adm.training.precision import autocast
 
 #: Images of an evaluation's batch, by the device. On a CPU larger ones leave its caches: images per second of CPU time,
@@ -236,7 +238,8 @@ def accuracies(
     for batch in batches:  # outside the mode: what is loaded meanwhile is trained on later
         assert isinstance(batch.task, EvaluateTask)
         name, y = batch.task.name, batch.y.to(device, non_blocking=True)
-        with torch.inference_mode(), autocast(precision, device):
+        rest = len(y) != EVALUATION_BATCH[device.type]
+        with torch.inference_mode(), autocast(precision, device), uncompiled(algorithm) if rest else nullcontext():
             right[name] = right.get(name, 0) + (algorithm.predict(batch.inputs(device)).argmax(1) == y).sum()
         seen[name] += len(y)
     algorithm.train()

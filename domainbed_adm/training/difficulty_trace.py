@@ -34,6 +34,7 @@ from domainbed_adm.method.side_effects import RandomState, as_trained
 from domainbed_adm.method.step import cross_entropy
 from domainbed_adm.system.disk import replacing
 from domainbed_adm.system.seeding import raw_stream
+from domainbed_adm.training.compilation import uncompiled
 from domainbed_adm.training.setup import Setup
 
 _DEFAULT_SIZE = 256
@@ -143,7 +144,7 @@ class DifficultyTracer:
     def _score(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         algorithm = self.run.algorithm
         losses_at = torch.no_grad()(lambda other: cross_entropy(algorithm.predict(other), y))
-        with RandomState({x.device}).replayed(), self.run.autocast():
+        with RandomState({x.device}).replayed(), self.run.autocast(), uncompiled(algorithm):
             with as_trained(algorithm):
                 clean = x.detach().requires_grad_()
                 losses = cross_entropy(algorithm.predict(clean), y)

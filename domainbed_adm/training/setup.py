@@ -25,6 +25,7 @@ from domainbed_adm.system.console import warn
 from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count
 from domainbed_adm.system.seeding import seed_hash
 from domainbed_adm.training.batches import Schedule, Splits, split_environments
+from domainbed_adm.training.compilation import check_compiles, compile_network, not_compiled
 from domainbed_adm.training.learning_rate import LearningRate
 from domainbed_adm.training.precision import autocast, check_precision, scale_losses
 
@@ -93,7 +94,7 @@ class Setup:
 
 @contextmanager
 def torch_errors_explained(what: str) -> Iterator[None]:
-    """Within the block, what torch says of too little memory, or of a batch too small for BatchNorm, is one line.
+    """Within the block, what torch says is one line: too little memory, BatchNorm's too small batch, no compiled code.
 
     Raises:
         UserError: it said so; the message says which hparam to change.
@@ -107,11 +108,13 @@ def torch_errors_explained(what: str) -> Iterator[None]:
         no_memory = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
         if no_memory or any(sign in str(error) for sign in _NO_MEMORY):
             told = f"out of memory: {what}: lower the hparam batch_size (or image_size), or take a smaller network"
-        elif str(error).startswith("Expected more than 1 value per channel when training"):
+        elif "Expected more than 1 value per channel when training" in str(error):
             told = (
                 f"{what}: BatchNorm needs more than one value of each channel in a batch: raise the hparam batch_size, "
             )
             told += "or set freeze_bn to true"
+        elif not_compiled_told := not_compiled(error):
+            told = not_compiled_told
         else:
             raise
         raise UserError(told) from error
@@ -127,6 +130,8 @@ def set_up(args: RunArgs) -> Setup:
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     check_precision(args.precision, device)
+    if args.compile:
+        check_compiles(device)
     hparams = _hparams(args)
     random.seed(args.seed)
     np.random.seed(args.seed % 2**32)
@@ -165,6 +170,8 @@ def set_up(args: RunArgs) -> Setup:
     run.learning_rate.set(0)
     if args.precision == "fp16":
         scale_losses(run.algorithm, device)
+    if args.compile:
+        compile_network(run.algorithm)
     if args.cache or args.cache_dir:
         dataset.use_cache(args.cache_dir)
     return run

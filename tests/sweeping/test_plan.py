@@ -11,6 +11,7 @@ import pytest
 
 from domainbed_adm.cli import main
 from domainbed_adm.errors import UserError
+from domainbed_adm.run_args import words
 from domainbed_adm.scripts import sweep as script
 from domainbed_adm.sweeping.jobs import Sweep
 from domainbed_adm.sweeping.plan import add_to_plan, drop_from_plan, planned_jobs
@@ -101,8 +102,8 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_status_and_deletion_need_no_flag_but_the_folder(launched: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["status", str(launched)], ["status", "--output_dir", str(launched)]):
-        assert main(["sweep", *words]) == 0
+    for given in (["status", str(launched)], ["status", "--output_dir", str(launched)]):
+        assert main(["sweep", *given]) == 0
         told = capsys.readouterr().out
         assert "12 jobs: 0 done, 0 running, 1 incomplete, 0 failed, 11 not launched\n" in told
         assert "SAM" in told
@@ -139,14 +140,18 @@ def test_flags_that_say_how_to_run_reach_every_job_and_change_no_folder(
         "d",
     ]
     plain = DIGITS.jobs(tmp_path)
-    often, bf16 = (replace(DIGITS, **other).jobs(tmp_path) for other in ({"checkpoint_freq": 5}, {"precision": "bf16"}))
-    for given, jobs in ((how, plain), (["--checkpoint_freq", "5"], often), (["--precision", "bf16"], bf16)):
+    others = [
+        (words({name: value}), replace(DIGITS, **{name: value}).jobs(tmp_path))
+        for name, value in {"checkpoint_freq": 5, "precision": "bf16", "compile": True}.items()
+    ]
+    for given, jobs in ((how, plain), *others):
         assert main(["sweep", "launch", *flags, *given]) == 0
         lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Dummy launcher: ")]
         for line, job in zip(lines, jobs, strict=True):
             assert f" --output_dir {job.output_dir} " in line
             assert all(word in line.split() for word in given)
-    for others in (often, bf16):  # another number of records, or another precision, is another run
-        assert {job.name for job in plain}.isdisjoint(job.name for job in others)
-    assert [job.name for job in replace(DIGITS, precision="fp32").jobs(tmp_path)] == [job.name for job in plain]
+    for _, jobs in others:  # another number of records, or results in other bits, is another run
+        assert {job.name for job in plain}.isdisjoint(job.name for job in jobs)
+    defaults = replace(DIGITS, precision="fp32", compile=False)
+    assert [job.name for job in defaults.jobs(tmp_path)] == [job.name for job in plain]
     assert planned_jobs(tmp_path) == []
