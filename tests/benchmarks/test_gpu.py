@@ -1,12 +1,14 @@
 """``python -m benchmarks.gpu --small``: every path on the CPU, and the table that grows part by part."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from benchmarks.gpu import ALGORITHMS, FULL, SMALL, main, store
+from benchmarks.gpu import ALGORITHMS, FULL, SMALL, Benchmark, main, store
 from domainbed_adm.errors import UserError
+from domainbed_adm.training import compilation
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 
@@ -36,6 +38,12 @@ def test_parts_add_to_one_table(tmp_path):
     assert [line for line in lines if line.startswith("## ")] == ["## steps-resnet18", "## evaluation", "## run"]
     assert sum(line.startswith("| resnet18 ") for line in lines) == 6 + 2 + 1
     assert not list((tmp_path / "data").glob("run*"))
+
+
+def test_compiled_networks_are_measured_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(compilation, "_BACKEND", "eager")
+    rows = list(Benchmark(replace(SMALL, compiled=(True,)), tmp_path, tmp_path).steps("resnet18"))
+    assert [row["compiled"] for row in rows] == ["yes"] * 6
 
 
 def test_a_table_of_another_machine_is_begun_anew(tmp_path):
