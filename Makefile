@@ -30,7 +30,7 @@ $(VENV)/ready-dev: $(VENV)/ready
 	@touch $@
 
 quickstart: $(VENV)/ready
-	$(BIN)/domainbed-adm sweep launch --sweep smoke --output_dir $(RESULTS) --jobs $(JOBS) --skip_confirmation
+	$(BIN)/domainbed-adm sweep launch --sweep smoke --output_dir $(RESULTS) --jobs $(JOBS) --reuse_processes --skip_confirmation
 	$(BIN)/domainbed-adm collect_results --input_dir $(RESULTS) --layout paper --selection training-domain
 	$(BIN)/domainbed-adm report $(RESULTS)
 	@echo "results: $(RESULTS)"

@@ -7,6 +7,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,16 @@ EXAMPLES = """\
   domainbed-adm sweep launch --sweep paper_dg --data_dir data --output_dir results/paper --dry_run
   domainbed-adm sweep status results/smoke"""
 
+_ABOUT_JOBS_PER_GPU = (
+    "processes at a time on each GPU, for multi_gpu (default 1). They take turns on the GPU, a slice of time each, "
+    "unless NVIDIA's MPS is running (nvidia-cuda-mps-control -d), with which their kernels run side by side. Memory "
+    "adds up: what the jobs took is printed at the end"
+)
+_ABOUT_REUSE = (
+    "import torch once for each process at a time, and run every job in a fork of it: same results, sooner; for local "
+    "and multi_gpu"
+)
+_TAKEN_BY = {"jobs_per_gpu": ("multi_gpu",), "reuse_processes": ("local", "multi_gpu")}
 _FIELDS = tuple(Sweep.__dataclass_fields__)
 
 
@@ -71,6 +82,8 @@ def build_parser() -> Parser:
     add("--single_test_envs", action=switch, default=False, help="hold out single environments only, no pairs")
     add("--command_launcher", default="local", metavar="NAME", help=f"{', '.join(LAUNCHERS)} (default local)")
     add("--jobs", default=1, help="processes at a time, for local (default 1)", **number)
+    add("--jobs_per_gpu", default=1, help=_ABOUT_JOBS_PER_GPU, **number)
+    add("--reuse_processes", action=switch, default=False, help=_ABOUT_REUSE)
     add("--retries", default=1, help="how often to try a failed job again (default 1)", **number)
     add("--dry_run", action="store_true", help="count the jobs of each method, and do nothing")
     add("--skip_confirmation", action="store_true", help="do not ask before launching or deleting")
@@ -98,9 +111,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error("the following arguments are required: --output_dir")
     check_flags(vars(args))
     lookup(LAUNCHERS, args.command_launcher, "command launcher")
-    for name, least in (("jobs", 1), ("retries", 0)):
+    for name, least in (("jobs", 1), ("jobs_per_gpu", 1), ("retries", 0)):
         if getattr(args, name) < least:
             raise UserError(f"--{name} must be at least {least}, not {getattr(args, name)}")
+    for name in ("jobs_per_gpu", "reuse_processes"):
+        launchers = _TAKEN_BY[name]
+        if getattr(args, name) != parser.get_default(name) and args.command_launcher not in launchers:
+            raise UserError(f"--{name} is for --command_launcher {' or '.join(launchers)}, not {args.command_launcher}")
     return args
 
 
@@ -163,10 +180,17 @@ def _launch(args: argparse.Namespace, folder: Path) -> int:
     if todo:
         _confirm(f"Run {len(todo)} jobs?", args.skip_confirmation)
     add_to_plan(folder, sweep)
+    options = {"reuse": True} if args.reuse_processes else {}
+    on_gpus = args.command_launcher == "multi_gpu"
+    if on_gpus:
+        options["jobs_per_gpu"] = args.jobs_per_gpu
+    launch = Launch(jobs, partial(launcher, **options), args.jobs, args.retries)
     try:
-        code = Launch(jobs, launcher, args.jobs, args.retries).run()
+        code = launch.run()
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same launch goes on, each job from its last checkpoint") from None
+    if on_gpus:
+        print(launch.taken())
     print(f"Results: {folder}")
     print(f"Leaderboard: {shlex.join(['domainbed-adm', 'collect_results', *words({'input_dir': folder})])}")
     return code

@@ -11,12 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from domainbed_adm import run_files
+from domainbed_adm import records, run_files
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import ExitCode
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, FAILED, RUNNING, Job, with_states
-from domainbed_adm.sweeping.launchers import Outcome
+from domainbed_adm.sweeping.pool import Outcome
 from domainbed_adm.system.console import printable, warn
 
 #: Seconds until the next look at jobs that other processes run: at first, and at most, as each look doubles it.
@@ -36,6 +36,8 @@ class Launch:
         self._tries: Counter[str] = Counter()
         self._over: set[str] = set()
         self._given_up: set[str] = set()
+        #: Seconds that those jobs took which this launch has run to their end, by name.
+        self.seconds: dict[str, float] = {}
 
     def run(self) -> int:
         """Run; return 1 where a job has failed, else 0."""
@@ -86,6 +88,7 @@ class Launch:
         """Note how a job's attempt ended; return why it failed, and the file that says more."""
         if outcome.code == ExitCode.DONE:
             self._over.add(job.name)
+            self.seconds[job.name] = outcome.seconds
             (job.output_dir / run_files.FAILED).unlink(missing_ok=True)
         if outcome.code in {ExitCode.DONE, ExitCode.LOCKED}:
             return None
@@ -105,6 +108,18 @@ class Launch:
             return reason
         return f"{reason} ({printable(str(failures.told_in(job.output_dir)))})"
 
+    def taken(self) -> str:
+        """One line for people: seconds and GPU memory of the jobs that this launch has run to their end."""
+        took = [(job, self.seconds[job.name]) for job in self._jobs if job.name in self.seconds]
+        if not took:
+            return "no job was run to its end"
+        gb = {job.label: max(_memory(job), default=0.0) for job, _ in took}
+        most, seconds = max(gb, key=gb.__getitem__), [time_ for _, time_ in took]
+        return (
+            f"{len(took)} jobs took {sum(seconds) / len(took):.1f} s each ({min(seconds):.1f} to {max(seconds):.1f}), "
+            f"and at most {gb[most]:.2f} GiB of GPU memory ({most})"
+        )
+
     def _report(self) -> int:
         now = with_states(self._jobs)
         failed = [job for job, state in now if state == FAILED or (job.name in self._given_up and state != DONE)]
@@ -118,6 +133,12 @@ class Launch:
 def _attempts(job: Job) -> int:
     failure = failures.read(job.output_dir)
     return failure.attempts if failure else 0
+
+
+def _memory(job: Job) -> list[float]:
+    """Peaks of memory, in GiB, that the job's records have."""
+    runs = records.read_runs(job.output_dir / run_files.RESULTS)
+    return [value for run in runs for value in run.column("mem_gb").tolist() if value == value]
 
 
 def _errors(job: Job) -> list[str]:

@@ -29,6 +29,7 @@ FLAGS: dict[str, Any] = {
     **get_type_hints(Sweep),
     **{name: kind for name, kind in get_type_hints(RunArgs).items() if name in EVERY_JOB},
     **{"output_dir": str, "command_launcher": str, "jobs": int, "retries": int, "hparams": dict[str, Any]},
+    **{"jobs_per_gpu": int, "reuse_processes": bool},
 }
 
 

@@ -15,8 +15,9 @@ import pytest
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import ExitCode
-from domainbed_adm.sweeping import launchers
-from domainbed_adm.sweeping.launchers import LAUNCHERS, Pool, dummy, gpus, local, multi_gpu
+from domainbed_adm.sweeping import pool
+from domainbed_adm.sweeping.launchers import LAUNCHERS, dummy, gpus, local, multi_gpu
+from domainbed_adm.sweeping.pool import Outcome, Pool
 
 
 def python(code: str) -> str:
@@ -136,21 +137,21 @@ def test_every_launcher_takes_no_commands(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_interruption_ends_running_children_and_starts_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launchers, "GRACE", 0.3)
+    monkeypatch.setattr(pool, "GRACE", 0.3)
     stubborn = "import signal, time, os; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
     stubborn += f"open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); print('up', flush=True); time.sleep(60)"
 
-    def interrupt(index: int, outcome: launchers.Outcome) -> None:
+    def interrupt(index: int, outcome: Outcome) -> None:
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             time.sleep(0.01)
         raise KeyboardInterrupt
 
     commands = [python("pass"), python(stubborn), python(f"open({str(tmp_path / 'late')!r}, 'w')")]
     start = time.monotonic()
-    pool = Pool([{}, {}])
+    two = Pool([{}, {}])
     with pytest.raises(KeyboardInterrupt):
-        pool.run(commands[:2], interrupt, lambda index: False)
-    assert pool.run(commands[2:], interrupt, lambda index: False) == [(ExitCode.NOT_RUN, ["not started"], 0.0)]
+        two.run(commands[:2], interrupt, lambda index: False)
+    assert two.run(commands[2:], interrupt, lambda index: False) == [(ExitCode.NOT_RUN, ["not started"], 0.0)]
     assert not (tmp_path / "late").exists()
     assert time.monotonic() - start < 20
     with pytest.raises(ProcessLookupError):
@@ -160,7 +161,7 @@ def test_an_interruption_ends_running_children_and_starts_no_more(
 def test_an_interruption_before_all_is_submitted_ends_what_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit = launchers.ThreadPoolExecutor.submit
+    submit = pool.ThreadPoolExecutor.submit
 
     def interrupted(self: ThreadPoolExecutor, work: Callable[[int], object], index: int) -> object:
         if index == 0:
@@ -169,7 +170,7 @@ def test_an_interruption_before_all_is_submitted_ends_what_runs(
             time.sleep(0.01)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(launchers.ThreadPoolExecutor, "submit", interrupted)
+    monkeypatch.setattr(pool.ThreadPoolExecutor, "submit", interrupted)
     child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     with pytest.raises(KeyboardInterrupt):
         local([python(child), python("pass")])
@@ -194,7 +195,7 @@ def test_a_signal_to_the_sweep_ends_its_children(tmp_path: Path, number: int) ->
 
 
 def test_what_a_job_leaves_behind_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launchers, "LEFTOVERS_GRACE", 0.2)
+    monkeypatch.setattr(pool, "LEFTOVERS_GRACE", 0.2)
     child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     parent = f"import os, subprocess, sys, time; subprocess.Popen([sys.executable, '-S', '-c', {child!r}])\n"
     parent += f"while not os.path.exists({str(tmp_path / 'pid')!r}): time.sleep(0.01)\n"
