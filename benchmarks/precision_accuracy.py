@@ -50,7 +50,13 @@ def launch(dataset: str, flags: dict[str, Any], folder: Path) -> None:
         UserError: a run failed.
     """
     sweep = {"datasets": [dataset], "algorithms": ALGORITHMS, "hparams": json.dumps(DATASETS[dataset])}
-    sweep |= {"n_hparams": 1, "single_test_envs": True, "skip_confirmation": True, "skip_model_save": True}
+    sweep |= {
+        "n_hparams": 1,
+        "single_test_envs": True,
+        "skip_confirmation": True,
+        "skip_model_save": True,
+        "reuse_processes": True,
+    }
     line = ["sweep", "launch", *words(sweep | flags | {"output_dir": str(folder), "jobs": cpu_count()})]
     print(shlex.join(["domainbed-adm", *line]), flush=True)
     if command(line):

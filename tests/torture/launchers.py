@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -9,23 +10,31 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from domainbed_adm import records, run_files
 from domainbed_adm.sweeping.jobs import DONE, Job, Sweep
 
 STEPS = 4
+#: Whether processes are reused, and what is killed in the middle.
+KILLED = [
+    *((reuse, what) for reuse in (False, True) for what in (["launcher"], ["jobs"], ["launcher", "jobs"])),
+    (True, ["workers"]),
+    (True, ["launcher", "workers", "jobs"]),
+]
 #: A folder whose name a shell would run.
 EVIL = 'it\'s; $(touch owned) "here" & `touch owned`'
 
 
-def start(sweep: Sweep, folder: Path, processes: int) -> subprocess.Popen[str]:
-    """A launcher, in its own process."""
+def start(sweep: Sweep, folder: Path, processes: int, reuse: bool = False) -> subprocess.Popen[str]:
+    """A launcher, in its own process; with ``reuse``, one that runs jobs in forks of its workers."""
     command = [sys.executable, "-m", "domainbed_adm.scripts.sweep", "launch", "--datasets", "Debug28"]
     command += ["--algorithms", *sweep.algorithms, "--n_trials", str(sweep.n_trials), "--n_hparams", "1"]
     command += ["--single_test_envs", "--steps", str(STEPS), "--hparams", str(sweep.hparams)]
     command += ["--data_dir", str(sweep.data_dir)]
     command += ["--output_dir", str(folder), "--jobs", str(processes), "--skip_confirmation"]
+    command += ["--reuse_processes"] if reuse else []
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     output = subprocess.DEVNULL
     return subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.PIPE, text=True)
@@ -61,9 +70,10 @@ def faults(jobs: list[Job], killed: int) -> list[str]:
     return found
 
 
-def children(pid: int) -> list[int]:
-    """Processes that a process has started and that run."""
-    return [int(child) for task in Path(f"/proc/{pid}/task").glob("*/children") for child in task.read_text().split()]
+def children(*pids: int) -> list[int]:
+    """Processes that these processes have started and that run."""
+    files = [path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [int(child) for path in files for child in path.read_text().split()]
 
 
 def wait_for_start(jobs: list[Job], count: int) -> None:
@@ -80,41 +90,44 @@ def side_by_side(n_jobs: int) -> tuple[int, list[str]]:
         root = Path(name)
         sweep, folder = make(n_jobs, root), root / EVIL / "out"
         jobs = sweep.jobs(folder)
-        both = [start(sweep, folder, 1) for _ in range(2)]
+        both = [start(sweep, folder, 1, reuse) for reuse in (False, True)]
         ended = [(launcher.communicate()[1], launcher.returncode) for launcher in both]
         found = [f"exit code {code}: {errors}" for errors, code in ended if code]
         return len(jobs), found + faults(jobs, 0)
 
 
-def killed(n_jobs: int, what: str, chance: random.Random) -> tuple[int, list[str]]:
-    """A launcher that is killed (with its jobs, or they alone) in the middle, and started again."""
+def killed(n_jobs: int, what: Sequence[str], reuse: bool, chance: random.Random) -> tuple[int, list[str]]:
+    """``what`` of launcher, workers and jobs is killed in the middle, and the launcher started again where it was."""
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         sweep, folder = make(n_jobs, root), root / "out"
         jobs = sweep.jobs(folder)
-        first = start(sweep, folder, 2)
+        first = start(sweep, folder, 2, reuse)
         wait_for_start(jobs, chance.randrange(1, max(2, len(jobs) // 2)))
         time.sleep(chance.uniform(0, 1))
-        running = children(first.pid)
-        if what != "jobs":
+        below = children(first.pid)
+        running = {"workers": below, "jobs": children(*below) if reuse else below}
+        if "launcher" in what:
             first.kill()
-        if what != "launcher":
-            for pid in running:
+        doomed = [pid for kind in what if kind in running for pid in running[kind]]
+        for pid in doomed:
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself
                 os.kill(pid, signal.SIGKILL)
-        if what != "jobs":
+        if "launcher" in what:
             first.communicate()
-            first = start(sweep, folder, 2)
+            first = start(sweep, folder, 2, reuse)
         errors = first.communicate()[1]
         found = [f"exit code {first.returncode}: {errors}"] if first.returncode else []
-        return len(jobs), found + faults(jobs, len(running) if what != "launcher" else 0)
+        return len(jobs), found + faults(jobs, len(running["jobs"]) if doomed else 0)
 
 
 def torture(n_jobs: int, seed: int = 0) -> int:
     """All of it; prints the figures and returns the number of faults."""
     chance = random.Random(seed)
     cases = [("two launchers", side_by_side(n_jobs))]
-    for what in ("launcher", "jobs", "launcher and jobs"):
-        cases.append((f"{what} killed", killed(max(6, n_jobs // 3), what, chance)))
+    for reuse, what in KILLED:
+        title = f"{' and '.join(what)} killed{', processes reused' if reuse else ''}"
+        cases.append((title, killed(max(6, n_jobs // 3), what, reuse, chance)))
     for title, (count, found) in cases:
         print(f"launchers: {title}: {count} jobs, {len(found)} faults", flush=True)
         for fault in found:
