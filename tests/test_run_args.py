@@ -50,6 +50,7 @@ OTHERS: dict[str, Any] = {
     "test_envs": (1, 2),
     "precision": "bf16",
     "compile": True,
+    "augment_on": "device",
     "output_dir": "a b",
     "holdout_fraction": 0.5,
     "uda_holdout_fraction": 0.25,
@@ -76,13 +77,19 @@ IDENTIFY = {
     "test_envs",
     "precision",
     "compile",
+    "augment_on",
     "holdout_fraction",
     "uda_holdout_fraction",
 }
 
 
-def test_a_record_has_domainbeds_flags_the_threads_the_precision_and_compile() -> None:
-    assert RunArgs().recorded() == DOMAINBEDS | {"threads": 1, "precision": "fp32", "compile": False}
+def test_a_record_has_domainbeds_flags_and_what_else_changes_its_numbers() -> None:
+    assert RunArgs().recorded() == DOMAINBEDS | {
+        "threads": 1,
+        "precision": "fp32",
+        "compile": False,
+        "augment_on": "cpu",
+    }
 
 
 def test_the_parser_reads_back_the_words_of_every_flag() -> None:
@@ -127,9 +134,9 @@ def test_a_number_out_of_its_range_is_named(name: str, value: float) -> None:
         RunArgs(**{name: value})
 
 
-def test_what_every_job_takes_says_how_to_run_or_how_often_to_evaluate_and_to_compute_passes() -> None:
-    ours = {"checkpoint_freq", "precision", "compile"}
-    assert set(EVERY_JOB) - {name for name in FLAGS if name not in IDENTIFY} == ours
+def test_what_every_job_takes_says_how_to_run_but_for_flags_that_make_other_jobs() -> None:
+    others = {"checkpoint_freq", "precision", "compile", "augment_on"}
+    assert set(EVERY_JOB) - {name for name in FLAGS if name not in IDENTIFY} == others
 
 
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from domainbed_adm.datasets.cards import DatasetCard, Normalization
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from domainbed_adm.datasets.decoded import Decoded
+
 #: One sample: input, float32 of ``input_shape``, and class index.
 Item = tuple[torch.Tensor, int]
 
@@ -34,12 +36,16 @@ class Environment(Dataset[Item]):
         augmented: whether ``train_item`` is random. It then draws from torch's global generator, as torchvision's
             transforms do; seed that to repeat a draw.
         reduced: number of images that training sees made smaller than they are, before it augments them.
+        augmented_to: where set, training takes ``raw_pixels``, augmented on the device to inputs of this shape.
+        decoded: the file that its images lie in decoded, if any.
     """
 
     targets: np.ndarray
     normalization: Normalization | None = None
     augmented: bool = False
     reduced: int = 0
+    augmented_to: tuple[int, int, int] | None = None
+    decoded: Decoded | None = None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -65,6 +71,14 @@ class Environment(Dataset[Item]):
         Batches are made of these, so that loading processes hand over a quarter of the bytes.
         """
         return self.train_item(index) if training else self[index]
+
+    def raw_pixels(self, index: int) -> np.ndarray:
+        """Return what augmentation of sample ``index`` begins with, uint8 of shape (height, width, channels)."""
+        raise NotImplementedError
+
+    def place(self, index: int) -> tuple[int, int, int]:
+        """Where these lie in ``decoded``: their first byte, height and width."""
+        raise NotImplementedError
 
 
 def to_inputs(x: torch.Tensor, normalization: Normalization | None) -> torch.Tensor:
@@ -140,6 +154,9 @@ class MultipleDomainDataset:
 
     def use_cache(self, folder: str | None) -> None:
         """Keep images decoded, in ``folder`` or else beside the data; nothing where they are in memory already."""
+
+    def augment_on_device(self) -> None:
+        """Have training images augmented on the device, by ``augmented_to``; nothing where they are not augmented."""
 
     @property
     def num_classes(self) -> int:

@@ -40,6 +40,7 @@ SHORT_SIDE = 320
 FOLDER = ".decoded"
 
 _CHUNK = 256
+_PIECE = 2**26
 _SILENCE = 30.0
 
 
@@ -88,18 +89,31 @@ class Decoded:
         return bool(end == len(self._map) - 32 * self._shape[0])
 
     @property
-    def short_side(self) -> int:
-        """Short side in px of the images that are reduced."""
-        return reduced_side(self._shape[2])
-
-    @property
     def reduced(self) -> np.ndarray:
         """Whether each image is kept smaller than it is, bool of shape (count,)."""
         return self._index[:, 3] >= 0
 
+    @property
+    def size(self) -> int:
+        """Bytes of all pixels."""
+        return len(self._map) - 32 * self._shape[0]
+
+    def on(self, device: torch.device) -> torch.Tensor:
+        """All pixels in the device's memory, uint8 of shape (size,)."""
+        held = torch.empty(self.size, dtype=torch.uint8, device=device)
+        for start in range(0, self.size, _PIECE):
+            piece = np.array(self._map[start : min(start + _PIECE, self.size)])
+            held[start : start + _PIECE].copy_(torch.from_numpy(piece))
+        return held
+
+    def place(self, number: int) -> tuple[int, int, int]:
+        """Where the pixels that training begins with lie: their first byte, height and width."""
+        start, height, width, _ = self._index[number].tolist()
+        return start, height, width
+
     def pixels(self, number: int) -> np.ndarray:
         """The pixels that training begins with, uint8 of shape (height, width, channels): a view of the file."""
-        start, height, width, _ = map(int, self._index[number])
+        start, height, width = self.place(number)
         shape = height, width, self._shape[1]
         return self._map[start : start + height * width * shape[2]].reshape(shape)
 
@@ -262,7 +276,13 @@ def _decode(
     image, evaluated = load_image(path, channels), None
     if min(image.size) > short_side:
         evaluated = evaluate(image).numpy()
+    return training_pixels(image, short_side), evaluated
+
+
+def training_pixels(image: Image.Image, short_side: int) -> np.ndarray:
+    """The pixels that training begins with, uint8 of shape (height, width, channels); reduced where it is larger."""
+    if min(image.size) > short_side:
         scale = short_side / min(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    return np.asarray(image).reshape(image.height, image.width, channels), evaluated
+    return np.asarray(image).reshape(image.height, image.width, -1)

@@ -14,8 +14,8 @@ from torchvision import transforms
 
 from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, digest, to_inputs
 from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, Normalization
-from domainbed_adm.datasets.decoded import Decoded, decode_once
-from domainbed_adm.datasets.images import load_image
+from domainbed_adm.datasets.decoded import Decoded, decode_once, reduced_side, training_pixels
+from domainbed_adm.datasets.images import load_image, short_side
 from domainbed_adm.datasets.layout import Inventory, dataset_root, environments, take_inventory
 from domainbed_adm.errors import UserError
 
@@ -56,13 +56,31 @@ class FolderEnvironment(Environment):
         self.augmented, self.normalization = augment is not None, normalization
         self._folder = str(folder)
         self._channels, self._evaluate, self._augment = channels, evaluate, augment
-        self._decoded: Decoded | None = None
         self._first = 0
 
     def use_decoded(self, decoded: Decoded, first: int) -> None:
         """Take images from there from now on; this environment's begin with number ``first``."""
-        self._decoded, self._first = decoded, first
+        self.decoded, self._first = decoded, first
         self.reduced = int(decoded.reduced[first : first + len(self)].sum()) if self.augmented else 0
+
+    def augment_on_device(self, shape: tuple[int, int, int]) -> None:
+        """Have training take ``raw_pixels`` from now on, where it augments; to be called after ``use_decoded``."""
+        if self.augmented:
+            self.augmented_to = shape
+            if self.decoded is None:
+                self.reduced = sum(short_side(path) > reduced_side(shape[1]) for path in self.paths)
+
+    def raw_pixels(self, index: int) -> np.ndarray:
+        """Return what augmentation of sample ``index`` begins with, the same whether it was decoded before or not."""
+        if self.decoded:
+            return self.decoded.pixels(self._first + index)
+        assert self.augmented_to is not None
+        return training_pixels(load_image(self.paths[index], self._channels), reduced_side(self.augmented_to[1]))
+
+    def place(self, index: int) -> tuple[int, int, int]:
+        """Where these lie in ``decoded``: their first byte, height and width."""
+        assert self.decoded is not None
+        return self.decoded.place(self._first + index)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -86,7 +104,7 @@ class FolderEnvironment(Environment):
 
     def compact_item(self, index: int, training: bool) -> Item:
         """Return the pixels of sample ``index``, uint8 of shape (channels, height, width), and its class index."""
-        decoded, number, transform = self._decoded, self._first + index, self._augment if training else None
+        decoded, number, transform = self.decoded, self._first + index, self._augment if training else None
         pixels = decoded.evaluated(number) if decoded and transform is None else None
         if pixels is None:
             image = decoded.image(number) if decoded else load_image(self.paths[index], self._channels)
@@ -151,9 +169,19 @@ class FolderDataset(MultipleDomainDataset):
         for environment in environments:
             environment.use_decoded(decoded, first)
             first += len(environment)
-        reduced = sum(environment.reduced for environment in environments)
+        self._tell_reduced()
+
+    def augment_on_device(self) -> None:
+        """Have training images augmented on the device, from the pixels of the cache or else decoded as it does."""
+        for environment in self.datasets:
+            if isinstance(environment, FolderEnvironment):
+                environment.augment_on_device(self.input_shape)
+        if not any(environment.decoded for environment in self.datasets):
+            self._tell_reduced()
+
+    def _tell_reduced(self) -> None:
+        reduced, side = sum(environment.reduced for environment in self.datasets), reduced_side(self.input_shape[1])
         if reduced:
-            side = decoded.short_side
             print(
                 f"{reduced:,} training images are above {side} px: augmented from a copy whose short side is {side} px"
             )

@@ -54,6 +54,15 @@ def load_image(path: str | Path, channels: int = 3) -> Image.Image:
     return rgb.convert(_MODES[channels])
 
 
+def short_side(path: str | Path) -> int:
+    """Short side of an image file in px, from its header; 0 where that cannot be read, as decoding it will say."""
+    try:
+        with Image.open(path) as image:
+            return int(min(image.size))
+    except Exception:  # as above
+        return 0
+
+
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)

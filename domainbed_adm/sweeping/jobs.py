@@ -21,7 +21,7 @@ from domainbed_adm.datasets.layout import dataset_root, environments, existing_d
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import default_hparams, override, parse
 from domainbed_adm.registry import get_method
-from domainbed_adm.run_args import Precision, check_flags, words
+from domainbed_adm.run_args import AugmentOn, Precision, check_flags, words
 from domainbed_adm.sweeping import failures
 from domainbed_adm.system.disk import LockedError, is_locked, run_lock
 from domainbed_adm.system.seeding import seed_hash
@@ -87,8 +87,8 @@ class Sweep:
     """What a sweep runs over; the names are DomainBed's flags.
 
     ``hparams`` is JSON text, kept as given since it is part of a job's hash. ``data_dir`` None is left out of the hash,
-    and so are ``checkpoint_freq`` None, ``precision`` "fp32" and ``compile`` False, flags that DomainBed's sweep does
-    not have.
+    and so are ``checkpoint_freq`` None, ``precision`` "fp32", ``compile`` False and ``augment_on`` "cpu", flags that
+    DomainBed's sweep does not have.
     """
 
     datasets: list[str]
@@ -105,6 +105,7 @@ class Sweep:
     checkpoint_freq: int | None = None
     precision: Precision = "fp32"
     compile: bool = False
+    augment_on: AugmentOn = "cpu"
 
     def jobs(
         self, sweep_dir: str | Path, flags: Mapping[str, Any] | None = None, counts: Mapping[str, int] | None = None
@@ -115,7 +116,7 @@ class Sweep:
         where not given.
         """
         counts = counts or self.environment_counts()
-        optional = ("data_dir", "steps", "hparams", "checkpoint_freq", "precision", "compile")
+        optional = ("data_dir", "steps", "hparams", "checkpoint_freq", "precision", "compile", "augment_on")
         values = {name: getattr(self, name) for name in optional}  # a plan of an older version lacks some
         given = {name: value for name, value in values.items() if value != getattr(Sweep, name)}
         return [

@@ -7,7 +7,7 @@ counter-based generator keyed by (seed, environment, t), whoever loads them and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from domainbed_adm.algorithms import Minibatch
+from domainbed_adm.datasets.augmentation import Draws, RawImages, draw, raw_images
 from domainbed_adm.datasets.base import Environment, Item, to_inputs
 from domainbed_adm.datasets.cards import Normalization
 from domainbed_adm.system.seeding import draw_indices, raw_stream, seed_hash
@@ -100,10 +101,11 @@ Task = TrainTask | EvaluateTask
 class Batch:
     """What one task yields: all its samples in one tensor each, domain after domain.
 
-    Three tensors, however many domains there are: each that crosses from a loading process costs an open file.
+    Few tensors, however many domains there are: each that crosses from a loading process costs an open file.
 
     Attributes:
-        x: inputs, shape (B, *input_shape): float32, or uint8 pixels that are normalised on the device.
+        raw: images that are augmented on the device, those of the first domains; None: there are none.
+        x: inputs of the others, shape (n, *input_shape): float32, or uint8 pixels that are normalised on the device.
         y: class indices, int64 of shape (B,).
         index: int64 of shape (B,), which sample of the training set each is, unique over all environments.
         sizes: samples of each domain, in order; their sum is B.
@@ -117,21 +119,33 @@ class Batch:
     sizes: list[int]
     unlabeled: int
     normalization: Normalization | None
+    raw: RawImages | None = None
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """Those that cross from a loading process."""
+        pixels = self.raw.pixels if self.raw else None
+        return [self.x, self.y, self.index, *([] if pixels is None else [pixels])]
 
     def pin_memory(self) -> Batch:
         """The batch in page-locked memory, for transfers beside computation."""
-        return replace(self, x=self.x.pin_memory(), y=self.y.pin_memory())
+        raw = self.raw and self.raw.pin_memory()
+        return replace(self, x=self.x.pin_memory(), y=self.y.pin_memory(), raw=raw)
 
-    def inputs(self, device: torch.device) -> Tensor:
-        """What the network reads, float32 of shape (B, *input_shape), on the device."""
-        return to_inputs(self.x.to(device, non_blocking=True), self.normalization)
+    def inputs(self, device: torch.device, held: Tensor | None = None) -> Tensor:
+        """What the network reads, float32 of shape (B, *input_shape), on the device; ``held`` as for ``RawImages``."""
+        x = to_inputs(self.x.to(device, non_blocking=True), self.normalization)
+        if self.raw is None:
+            return x
+        augmented = to_inputs(self.raw.augmented(device, held), self.normalization)
+        return torch.cat([augmented, x]) if len(x) else augmented
 
-    def minibatches(self, device: torch.device) -> tuple[list[Minibatch], list[Tensor]]:
+    def minibatches(self, device: torch.device, held: Tensor | None = None) -> tuple[list[Minibatch], list[Tensor]]:
         """A labelled minibatch of each source domain, and the inputs of each unlabeled one, on the device.
 
-        The index stays on the CPU.
+        The index stays on the CPU; ``held`` as for ``RawImages``.
         """
-        tensors = (self.inputs(device), self.y.to(device, non_blocking=True), self.index)
+        tensors = (self.inputs(device, held), self.y.to(device, non_blocking=True), self.index)
         parts = zip(*(torch.split(tensor, self.sizes) for tensor in tensors), strict=True)
         minibatches = [Minibatch(x, y, index) for x, y, index in parts]
         labelled = len(minibatches) - self.unlabeled
@@ -139,7 +153,7 @@ class Batch:
 
 
 class TaskDataset(Dataset[Batch]):
-    """Loads the batch of a task."""
+    """Loads the batch of a task; without the pixels of images to augment where ``held``: they lie on the device."""
 
     def __init__(
         self,
@@ -149,9 +163,13 @@ class TaskDataset(Dataset[Batch]):
         batch_size: int,
         seed: int,
         class_balanced: bool = False,
+        held: bool = False,
     ) -> None:
+        self.held = held
         self.environments, self.splits, self.batch_size, self.seed = environments, splits, batch_size, seed
         self.sources = [i for i in range(len(environments)) if i not in test_envs]
+        #: The environments whose images are augmented on the device.
+        self.drawn = self.sources if all(environments[i].augmented_to for i in self.sources) else []
         self.adapted = [i for i in test_envs if splits[i].uda]
         self.offsets = np.cumsum([0, *map(len, environments)])
         balanced = self.sources if class_balanced else []
@@ -165,16 +183,35 @@ class TaskDataset(Dataset[Batch]):
             positions = {i: self._draw(task, i, self.splits[i].in_) for i in self.sources}
             positions |= {i: self._draw(task, i, self.splits[i].uda) for i in self.adapted}
             unlabeled = len(self.adapted)
-        items = [item for i, keys in positions.items() for item in self._items(task, i, keys)]
+        drawn = self.drawn if isinstance(task, TrainTask) else []  # they come first
+        items = [item for i, keys in positions.items() if i not in drawn for item in self._items(task, i, keys)]
+        labels = [self.environments[i].targets[key] for i in drawn for key in positions[i]] + [y for _, y in items]
         return Batch(
             task,
-            torch.stack([x for x, _ in items]),
-            torch.tensor([int(y) for _, y in items]),
+            torch.stack([x for x, _ in items]) if items else torch.empty(0),
+            torch.tensor([int(y) for y in labels]),
             torch.tensor([key + int(self.offsets[i]) for i, keys in positions.items() for key in keys]),
             [len(keys) for keys in positions.values()],
             unlabeled,
             self.environments[0].normalization,
+            self._raw(task.step, positions) if isinstance(task, TrainTask) and drawn else None,
         )
+
+    def _raw(self, step: int, positions: Mapping[int, Sequence[int]]) -> RawImages:
+        images = [(self.environments[i], key) for i in self.drawn for key in positions[i]]
+        pixels, shape = None, images[0][0].augmented_to
+        assert shape
+        if self.held:
+            starts, *sides = np.array([environment.place(key) for environment, key in images]).T
+            sizes = np.stack(sides, 1)
+        else:
+            arrays = [environment.raw_pixels(key) for environment, key in images]
+            starts = np.cumsum([0, *(array.size for array in arrays[:-1])])
+            sizes = np.array([array.shape[:2] for array in arrays])
+            pixels = torch.from_numpy(np.concatenate([array.reshape(-1) for array in arrays]))
+        parts = np.split(sizes, np.cumsum([len(positions[i]) for i in self.drawn[:-1]]))
+        draws = [draw(part, "augment", self.seed, i, step) for i, part in zip(self.drawn, parts, strict=True)]
+        return raw_images(pixels, starts, sizes, Draws.joined(draws), shape)
 
     def _draw(self, task: TrainTask, environment: int, keys: list[int]) -> list[int]:
         weights, key = self.class_weights.get(environment), ("minibatch", self.seed, environment, task.step)

@@ -69,7 +69,7 @@ class _Shared(Dataset["Batch | str"]):
         tensors: list[Any] = []  # torch states no types for sharing them
         try:
             batch = self.tasks[task]
-            tensors = [batch.x, batch.y, batch.index]
+            tensors = list(batch.tensors)
             for tensor in tensors:
                 if tensor.numel():
                     tensor.share_memory_()

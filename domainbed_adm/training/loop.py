@@ -21,6 +21,7 @@ from domainbed_adm.run_files import CHECKPOINT, DIFFICULTY, DIVERGED, DONE, MODE
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.disk import replacing
 from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, Schedule, TaskDataset, accuracies, evaluation_tasks
+from domainbed_adm.training.held import hold
 from domainbed_adm.training.loading_processes import open_stream
 from domainbed_adm.training.model_file import save_model
 from domainbed_adm.training.observers import check_observers, observing, teed, warn_of_trace
@@ -80,7 +81,8 @@ def _steps(
 ) -> None:
     args, hparams = run.args, run.hparams
     sampling = args["test_envs"], hparams["batch_size"], args["seed"], hparams["class_balanced"]
-    tasks = TaskDataset(run.dataset.datasets, run.splits, *sampling)
+    held = hold(run.dataset.datasets, run.device)
+    tasks = TaskDataset(run.dataset.datasets, run.splits, *sampling, held=held is not None)
     evaluation = evaluation_tasks(run.splits, EVALUATION_BATCH[run.device.type])
     schedule = Schedule(run.n_steps, run.checkpoint_freq, evaluation, position.next_step)
     batches = open_stream(tasks, schedule, run.workers, pin_memory=run.device.type == "cuda")
@@ -91,7 +93,7 @@ def _steps(
     for step in range(position.next_step, run.n_steps):
         with _explained(run, step, output_dir):
             run.learning_rate.set(step)
-            figures = _step(run, batches)
+            figures = _step(run, batches, held)
             for name, value in figures.items():
                 position.since_record.setdefault(name, []).append(float(value))
             position.next_step = step + 1
@@ -172,9 +174,9 @@ def _write_done(output_dir: Path) -> None:
     (output_dir / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _step(run: Setup, batches: Iterator[Batch]) -> dict[str, float]:
+def _step(run: Setup, batches: Iterator[Batch], held: torch.Tensor | None) -> dict[str, float]:
     start = time.perf_counter()
-    minibatches, unlabeled = next(batches).minibatches(run.device)
+    minibatches, unlabeled = next(batches).minibatches(run.device, held)
     steps = run.algorithm.step.state.update_count if run.scaler else None
     with run.autocast():
         figures = run.algorithm.update(minibatches, unlabeled if run.args["task"] == "domain_adaptation" else None)

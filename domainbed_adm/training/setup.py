@@ -174,6 +174,8 @@ def set_up(args: RunArgs) -> Setup:
         compile_network(run.algorithm)
     if args.cache or args.cache_dir:
         dataset.use_cache(args.cache_dir)
+    if args.augment_on == "device":
+        dataset.augment_on_device()
     return run
 
 

@@ -84,7 +84,7 @@ def test_augmentation_is_the_same_bit_for_bit_for_images_at_their_own_size(pictu
 
 def test_reduced_images_keep_their_aspect_and_look(pictures: Path) -> None:
     environment = build(pictures).datasets[1]
-    kept = environment._decoded
+    kept = environment.decoded
     tall = load_image(environment.paths[4])
     assert tall.size == (330, 700)
     assert kept.image(len(SIZES) + 4).size == (320, 679)
@@ -118,7 +118,7 @@ def test_processes_share_the_map(pictures: Path) -> None:
     assert len(sent) < 5000
     copy = pickle.loads(sent)
     assert torch.equal(copy[4][0], environment[4][0])
-    kept = copy._decoded.pixels(0)
+    kept = copy.decoded.pixels(0)
     assert isinstance(kept.base, np.memmap)
     assert kept.base.mode == "r"
     assert not kept.flags.writeable
@@ -205,7 +205,7 @@ def no_locks(*_: object, **__: object) -> None:
 def test_a_made_one_serves_where_nothing_can_be_written(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build(pictures)
     monkeypatch.setattr("domainbed_adm.system.disk.FileLock", no_locks)
-    assert build(pictures).datasets[1]._decoded is not None
+    assert build(pictures).datasets[1].decoded is not None
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_leaves_nothing(pictures: Path) -> None:
@@ -236,7 +236,7 @@ if sys.argv[2:]:
         __import__("time").sleep(60)
     decoded._write = write
 dataset.use_cache(None)
-assert dataset.datasets[1]._decoded is not None
+assert dataset.datasets[1].decoded is not None
 """
 
 

@@ -142,7 +142,7 @@ def test_flags_that_say_how_to_run_reach_every_job_and_change_no_folder(
     plain = DIGITS.jobs(tmp_path)
     others = [
         (words({name: value}), replace(DIGITS, **{name: value}).jobs(tmp_path))
-        for name, value in {"checkpoint_freq": 5, "precision": "bf16", "compile": True}.items()
+        for name, value in {"checkpoint_freq": 5, "precision": "bf16", "compile": True, "augment_on": "device"}.items()
     ]
     for given, jobs in ((how, plain), *others):
         assert main(["sweep", "launch", *flags, *given]) == 0
@@ -152,6 +152,6 @@ def test_flags_that_say_how_to_run_reach_every_job_and_change_no_folder(
             assert all(word in line.split() for word in given)
     for _, jobs in others:  # another number of records, or results in other bits, is another run
         assert {job.name for job in plain}.isdisjoint(job.name for job in jobs)
-    defaults = replace(DIGITS, precision="fp32", compile=False)
+    defaults = replace(DIGITS, precision="fp32", compile=False, augment_on="cpu")
     assert [job.name for job in defaults.jobs(tmp_path)] == [job.name for job in plain]
     assert planned_jobs(tmp_path) == []
