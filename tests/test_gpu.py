@@ -15,9 +15,9 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 EVERY = [(name, weighting) for name, m in METHODS.items() for weighting in (WEIGHTINGS if m.curriculum else ("both",))]
 
 
-def make(name, weighting, device):
-    model = network(batch_norm=True).to(device)
-    hparams = default_hparams(name, "Debug28") | {"weighting": weighting, "total_steps": 4}
+def make(name, weighting, device, batch_norm=True, **given):
+    model = network(batch_norm=batch_norm).to(device)
+    hparams = default_hparams(name, "Debug28") | {"weighting": weighting, "total_steps": 4} | given
     return training_step(METHODS[name], model, torch.optim.Adam(model.parameters(), lr=0.02), hparams, StepState())
 
 
@@ -52,6 +52,25 @@ def test_update_asks_the_host_once(name, weighting):
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert len(caught) == 1
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_refreshed_scores_equal_the_cpus_and_ask_the_host_once(batch_norm):
+    kept = []
+    for device in ("cpu", "cuda"):
+        step = make("SAM_SSPL_ADM", "memory", device, batch_norm, adm_refresh=0.25)
+        batches = [[tensor.to(device) for tensor in batch(seed=t % 2)] for t in range(4)]
+        for t, (x, y) in enumerate(batches):
+            torch.cuda.set_sync_debug_mode("error" if t == 3 else "default")
+            try:
+                step.backward(x, y, [5, 4, 3], torch.arange(12) + t)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+            step.apply()
+        kept.append([step.state[name].cpu() for name in ("difficulty_memory", "difficulty_scored_at")])
+        assert step.state["difficulty_memory"].device.type == device
+        assert step.state["difficulty_scored_at"].device.type == "cpu"  # so that choosing does not wait
+    torch.testing.assert_close(*kept, rtol=1e-6, atol=1e-8)
 
 
 def test_the_first_half_of_a_step_asks_nothing():

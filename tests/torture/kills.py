@@ -77,6 +77,8 @@ def flags(case: Case, folder: Path, steps: int) -> list[str]:
         data = make_images(folder.parent, dict.fromkeys(PACS, 14), 32)
         run = {"dataset": "PACS", "data_dir": str(data), "workers": 0, **{n: FAST[n] for n in FAST if n in FLAGS}}
         hparams["image_size"] = 28
+        if case.weighting == "memory" and case.method.endswith("ADM"):
+            hparams["adm_refresh"] = 0.4
         if METHODS[case.method].difficulty == "ADM" and case.weighting == "memory":
             hparams["adm_refresh"] = 0.5
     run |= {"algorithm": case.method, "output_dir": str(folder), "hparams": json.dumps(hparams), "steps": steps}
