@@ -9,15 +9,17 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models import ResNet, get_model, get_model_weights
 
 from domainbed_adm.errors import UserError, one_line
 from domainbed_adm.small_networks import BACKBONES, host_wide_resnet, small_cnn
+
+if TYPE_CHECKING:
+    from torchvision.models import ResNet
 
 _SCRATCH = "or give --hparams '{\"pretrained\": false}' to train from scratch"
 
@@ -108,6 +110,8 @@ def resnet(name: str, channels: int, pretrained: bool) -> ResNet:
     Raises:
         UserError: the weights can neither be found on disk nor fetched; the message says which file to put where.
     """
+    from torchvision.models import get_model, get_model_weights  # here: two seconds, and small networks do without
+
     network: ResNet = get_model(name, weights=None)
     if pretrained:
         weights = get_model_weights(name)["IMAGENET1K_V1"]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import interpolate
-from torchvision.datasets import MNIST
-from torchvision.transforms.functional import InterpolationMode, rotate
+from torch.nn.functional import grid_sample, interpolate
 
 from domainbed_adm.datasets.base import MultipleDomainDataset, TensorEnvironment, digest
 from domainbed_adm.datasets.layout import existing_data_dir
@@ -25,7 +25,7 @@ LABEL_NOISE = 0.25
 COLOR_FLIPS = (0.1, 0.2, 0.9)
 #: Images of each environment of noise.
 _IMAGES = 16
-_MNIST_FILES = [Path(archive).stem for archive, _ in MNIST.resources]
+_MNIST_FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
 
 
 class DebugDataset(MultipleDomainDataset):
@@ -78,10 +78,20 @@ class ScikitDigits(DigitsDataset):
     @classmethod
     def load(cls, data_dir: str | None) -> tuple[torch.Tensor, np.ndarray]:
         """Return the 1797 images of 8 px a side; ``data_dir`` is not read."""
-        from sklearn.datasets import load_digits  # here: a second to import, and MNIST does without
+        table = _digits_table()
+        return torch.from_numpy(table[:, :-1]).float().view(-1, 8, 8) / 16, table[:, -1].astype(np.int64)
 
-        digits = load_digits()
-        return torch.from_numpy(digits.images).float() / 16, digits.target.astype(np.int64)
+
+def _digits_table() -> np.ndarray:
+    """The 64 pixels, 0 to 16, and the digit of each image; read from scikit-learn's file, as its import takes seconds.
+
+    Raises:
+        UserError: scikit-learn is not installed.
+    """
+    found = find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise UserError("digits need scikit-learn: pip install scikit-learn")
+    return np.loadtxt(Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
 
 
 class MnistDigits(DigitsDataset):
@@ -94,6 +104,8 @@ class MnistDigits(DigitsDataset):
         Raises:
             UserError: there is no data_dir; or the files are not there and cannot be downloaded, or not be read.
         """
+        from torchvision.datasets import MNIST  # here: two seconds, and other datasets do without
+
         folder = existing_data_dir(cls.card, data_dir)
         raw = folder / "MNIST" / "raw"
         try:
@@ -111,6 +123,8 @@ class MnistDigits(DigitsDataset):
 
 def _download_mnist(folder: Path, raw: Path) -> None:
     """Put MNIST's files in ``raw`` once all are there; archives that someone put there are unpacked."""
+    from torchvision.datasets import MNIST
+
     with TemporaryDirectory(dir=folder, prefix=".mnist-") as scratch:
         fresh = Path(scratch) / "MNIST" / "raw"
         fresh.mkdir(parents=True)
@@ -138,8 +152,21 @@ def rotated(images: torch.Tensor, digits: np.ndarray, number: int) -> TensorEnvi
     """
     inputs = images[:, None]
     if ANGLES[number]:
-        inputs = rotate(inputs, ANGLES[number], InterpolationMode.BILINEAR, fill=[0.0])
+        inputs = _turned(inputs, ANGLES[number])
     return TensorEnvironment(inputs, digits)
+
+
+def _turned(images: torch.Tensor, degrees: float) -> torch.Tensor:
+    """Turn images, (n, 1, side, side); to the bit what torchvision's ``rotate`` does, whose import takes seconds."""
+    side = images.shape[-1]
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    line = torch.linspace(-(side - 1) / 2, (side - 1) / 2, side)
+    pixels = torch.stack([line.expand(side, side), line[:, None].expand(side, side), torch.ones(side, side)], -1)
+    turn = torch.tensor([[cos, -sin, 0.0], [sin, cos, 0.0]])
+    places = (pixels.view(1, -1, 3) @ (turn.T[None] / torch.tensor([side / 2, side / 2]))).view(1, side, side, 2)
+    covered = torch.cat([images, torch.ones_like(images)], 1)  # and how much of each pixel the image covers
+    turned = grid_sample(covered, places.expand(len(images), -1, -1, -1), mode="bilinear", align_corners=False)
+    return turned[:, :1] * turned[:, 1:]
 
 
 def colored(images: torch.Tensor, digits: np.ndarray, number: int) -> TensorEnvironment:

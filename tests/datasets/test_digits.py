@@ -10,7 +10,7 @@ from torchvision.transforms.functional import InterpolationMode, rotate, to_pil_
 
 from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.cards import get_card
-from domainbed_adm.datasets.in_memory import ANGLES, COLOR_FLIPS, LABEL_NOISE, colored, rotated, scaled_up
+from domainbed_adm.datasets.in_memory import ANGLES, COLOR_FLIPS, LABEL_NOISE, ScikitDigits, colored, rotated, scaled_up
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +112,18 @@ def test_label_noise_of_environments_is_independent(images):
     noise = [colored(*images, number).targets != (images[1] < 5) for number in range(3)]
     for i, j in ((0, 1), (0, 2), (1, 2)):
         assert abs(np.corrcoef(noise[i], noise[j])[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_rotation_is_torchvisions_to_the_bit(number):
+    images = torch.rand(20, 28, 28, generator=torch.Generator().manual_seed(number))
+    theirs = rotate(images[:, None], ANGLES[number], InterpolationMode.BILINEAR, fill=[0.0])
+    assert torch.equal(rotated(images, np.zeros(20, dtype=np.int64), number).inputs, theirs)
+
+
+def test_digits_are_those_that_scikit_learn_loads():
+    from sklearn.datasets import load_digits
+
+    theirs, (images, digits) = load_digits(), ScikitDigits.load(None)
+    assert np.array_equal(digits, theirs.target)
+    assert torch.equal(images, torch.from_numpy(theirs.images).float() / 16)
