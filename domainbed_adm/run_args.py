@@ -35,8 +35,9 @@ _ABOUT_TRACE = (
     "into difficulty.npz; training does not change"
 )
 _ABOUT_CACHE = (
-    "decode images once, into one file beside the data that all runs share (.decoded; PACS takes 2 GB). Training "
-    "images whose short side is above 320 px are kept at 320 px, which the records state"
+    "decode images once, into one file beside the data that all runs share (.decoded; PACS takes 2 GB); without it "
+    "every step and every evaluation decodes its images anew. Training images whose short side is above 320 px are "
+    "kept at 320 px, which the records state"
 )
 _ABOUT_PRECISION = (
     "of all passes, training's and evaluation's (default fp32). Parameters, losses, scores and the optimizer are in "

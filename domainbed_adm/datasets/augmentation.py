@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from domainbed_adm.datasets.base import constants
 from domainbed_adm.system.seeding import raw_stream
 
 AREA, RATIO, ATTEMPTS = (0.7, 1.0), (3 / 4, 4 / 3), 10
@@ -128,7 +129,7 @@ class RawImages:
         pixels = held if self.pixels is None else self.pixels.to(device, non_blocking=True)
         assert pixels is not None
         table = torch.as_tensor(self.table).to(device, non_blocking=True)
-        first, stride, height, width, flipped, grey_first = table[[0, 1, 2, 3, 4, 13]].long()
+        first, stride, height, width, flipped = table[:5].long()
         levels = _crops(pixels, first, stride, self.largest, channels).float()
         levels = resize(levels, height, width, flipped.bool(), image_size)
         for rows, factors, counts in zip(table[5:9].long(), table[9:13].float(), self.counts, strict=True):
@@ -137,7 +138,7 @@ class RawImages:
                 if len(chosen) and (channels == 3 or operation in {brightness, contrast}):
                     levels[chosen] = operation(levels[chosen], factor)
         if self.grey and channels == 3:
-            chosen = grey_first[: self.grey]
+            chosen = table[13, : self.grey].long()
             levels[chosen] = grey(levels[chosen]).expand(-1, 3, -1, -1)
         return levels.to(torch.uint8)
 
@@ -203,7 +204,7 @@ def _resizing(length: Tensor, full: int, image_size: int) -> Tensor:
 
 def grey(levels: Tensor) -> Tensor:
     """Pillow's grey of colour images, shape (n, 1, H, W)."""
-    luma = torch.tensor(LUMA, device=levels.device).view(3, 1, 1)
+    luma = constants(LUMA, levels.device).view(3, 1, 1)
     return (levels * luma).sum(1, keepdim=True).add_(0.5).floor_()
 
 
@@ -239,7 +240,7 @@ def hue(levels: Tensor, factor: Tensor) -> Tensor:
     turned = ((circle * 255).floor_() + (factor * 255).trunc()) % 256
     saturated = (spread / value.clamp(min=1) * 255).floor_() / 255
     sextant = turned * (6 / 255)
-    place = torch.tensor([5.0, 3.0, 1.0], device=levels.device).view(3, 1, 1)
+    place = constants((5.0, 3.0, 1.0), levels.device).view(3, 1, 1)
     k = (place + sextant) % 6
     mixed = 1 - saturated * torch.minimum(k, 4 - k).clamp(0, 1)
     return (value * mixed).round_().clamp_(0, 255)

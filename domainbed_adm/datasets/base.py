@@ -85,15 +85,21 @@ def to_inputs(x: torch.Tensor, normalization: Normalization | None) -> torch.Ten
     """Turn uint8 pixels (..., channels, height, width) into float32 ``(x / 255 - mean) / std``; others stay.
 
     Without a normalisation they are in [0, 1]. Bit for bit torchvision's ``ToTensor`` and ``Normalize``, on every
-    device: the divisors are tensors, since a GPU multiplies by the rounded inverse of a plain number.
+    device: the divisors are tensors, since a GPU multiplies by the rounded inverse of a plain number. The host does not
+    wait for it.
     """
     if x.dtype != torch.uint8:
         return x
-    inputs = x.float().div_(torch.tensor(255.0, device=x.device))
+    inputs = x.float().div_(torch.full((), 255.0, device=x.device))
     if normalization is None:
         return inputs
-    mean, std = (torch.tensor(v, device=x.device).view(-1, 1, 1) for v in (normalization.mean, normalization.std))
+    mean, std = (constants(v, x.device).view(-1, 1, 1) for v in (normalization.mean, normalization.std))
     return inputs.sub_(mean).div_(std)
+
+
+def constants(values: Sequence[float], device: torch.device) -> torch.Tensor:
+    """These numbers, float32, made on the device: the host would wait for a copy."""
+    return torch.stack([torch.full((), value, device=device) for value in values])
 
 
 def digest(targets: np.ndarray, inputs: np.ndarray | bytes = b"") -> str:

@@ -165,3 +165,21 @@ def test_draws_have_torchvisions_distributions(size):
     first = np.bincount(draws.order[:, 0], minlength=4)
     assert stats.chisquare(first).pvalue > 1e-4
     assert (np.sort(draws.order, 1) == np.arange(4)).all()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_augments_as_the_cpu_does_and_asks_nothing():
+    """But for the last bits of a sum; the same bits where the images lie on it."""
+    gpu, draws = torch.device("cuda"), draw(SIZES, "gpu")
+    images = laid_out(draws)
+    pinned, held = images.pin_memory(), images.pixels.to(gpu)
+    kept = raw_images(None, np.cumsum([0, *SIZES.prod(1)[:-1] * 3]), SIZES, draws, images.shape).pin_memory()
+    images.augmented(gpu)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        copied, on_it = pinned.augmented(gpu), kept.augmented(gpu, held)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(copied, on_it)
+    assert (copied.cpu().float() - images.augmented(CPU).float()).abs().mean() < 0.1
