@@ -145,6 +145,8 @@ def set_up(args: RunArgs) -> Setup:
     hparams |= {name: value for name, value in (("total_steps", n_steps), ("input_std", std)) if name in hparams}
     fractions = args.holdout_fraction, args.uda_holdout_fraction
     whole = dataset.card.test_envs or ()
+    if whole and args.uda_holdout_fraction:
+        raise UserError(f"{args.dataset}: official test sets are evaluated whole: --uda_holdout_fraction must be 0")
     splits = split_environments(
         list(map(len, dataset.datasets)), args.test_envs, args.trial_seed, *fractions, whole=whole
     )

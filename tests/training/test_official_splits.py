@@ -37,6 +37,11 @@ def test_nothing_else_is_held_out(dataset, test_envs, message):
         set_up(RunArgs(dataset=dataset, test_envs=test_envs))
 
 
+def test_no_part_of_an_official_test_set_is_set_apart():
+    with pytest.raises(UserError, match="official test sets are evaluated whole: --uda_holdout_fraction must be 0"):
+        set_up(RunArgs(dataset="Digits", uda_holdout_fraction=0.1, task="domain_adaptation"))
+
+
 def test_all_may_be_named_in_any_order():
     run = set_up(RunArgs(dataset="DigitsC", test_envs=tuple(reversed(range(1, 26))), hparams='{"cnn_width": 8}'))
     assert run.sources == [0]
