@@ -161,7 +161,7 @@ def _cifar(classes: int, corrupted: str = "", corruptions: tuple[str, ...] = ())
 
 def _fine_grained(name: str, folder: str, sizes: tuple[int, int], classes: int, about: str, paper: str) -> DatasetCard:
     return DatasetCard(
-        *(name, about, paper, f"{_SETS}:FineGrained", ("train", "test")),
+        *(name, about, paper, "domainbed_adm.datasets.classification.image_files:FineGrained", ("train", "test")),
         num_classes=classes,
         directory=folder,
         checkpoint_freq=300,

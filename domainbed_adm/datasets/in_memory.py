@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch.nn.functional import grid_sample, interpolate
 
 from domainbed_adm.datasets.base import MultipleDomainDataset, TensorEnvironment, digest
+from domainbed_adm.datasets.classification.digits import digits_table
 from domainbed_adm.datasets.layout import existing_data_dir
 from domainbed_adm.errors import UserError, one_line
 from domainbed_adm.system.seeding import seed_hash
@@ -78,20 +78,8 @@ class ScikitDigits(DigitsDataset):
     @classmethod
     def load(cls, data_dir: str | None) -> tuple[torch.Tensor, np.ndarray]:
         """Return the 1797 images of 8 px a side; ``data_dir`` is not read."""
-        table = _digits_table()
+        table = digits_table()
         return torch.from_numpy(table[:, :-1]).float().view(-1, 8, 8) / 16, table[:, -1].astype(np.int64)
-
-
-def _digits_table() -> np.ndarray:
-    """The 64 pixels, 0 to 16, and the digit of each image; read from scikit-learn's file, as its import takes seconds.
-
-    Raises:
-        UserError: scikit-learn is not installed.
-    """
-    found = find_spec("sklearn")
-    if found is None or found.origin is None:
-        raise UserError("digits need scikit-learn: pip install scikit-learn")
-    return np.loadtxt(Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
 
 
 class MnistDigits(DigitsDataset):

@@ -19,11 +19,14 @@ The names are those of CIFAR-10-C; the strengths are ours.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
 from domainbed_adm.datasets.cards import DIGITS_CORRUPTIONS, SEVERITIES
 from domainbed_adm.datasets.classification.cifar import Images
+from domainbed_adm.errors import UserError
 from domainbed_adm.system.seeding import seed_hash
 
 SIDE = 28
@@ -43,16 +46,26 @@ def split_digits() -> dict[str, Images]:
 
     Seeds of a run change nothing of it.
     """
-    from sklearn.datasets import load_digits  # here: a second to import
-
-    digits = load_digits()
-    pixels, targets = enlarged(digits.images.astype(np.int64)), digits.target.astype(np.int64)
+    table = digits_table().astype(np.int64)
+    pixels, targets = enlarged(table[:, :-1].reshape(-1, 8, 8)), table[:, -1]
     order = np.random.RandomState(seed_hash("Digits", "split")).permutation(len(targets))
     cut = int(len(order) * _TEST)
     return {
         name: Images(pixels[keys, None], targets[keys])
         for name, keys in (("train", order[cut:]), ("test", order[:cut]))
     }
+
+
+def digits_table() -> np.ndarray:
+    """The 64 pixels, 0 to 16, and the digit of each image; read from scikit-learn's file, as its import takes seconds.
+
+    Raises:
+        UserError: scikit-learn is not installed.
+    """
+    found = find_spec("sklearn")
+    if found is None or found.origin is None:
+        raise UserError("digits need scikit-learn: pip install scikit-learn")
+    return np.loadtxt(Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz", delimiter=",")
 
 
 def enlarged(images: np.ndarray) -> np.ndarray:

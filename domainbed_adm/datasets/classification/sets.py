@@ -21,9 +21,7 @@ from domainbed_adm.datasets.classification.cifar import (
     read_split,
 )
 from domainbed_adm.datasets.classification.digits import corrupted_digits, split_digits
-from domainbed_adm.datasets.classification.fine_grained import list_images
-from domainbed_adm.datasets.folders import FolderDataset
-from domainbed_adm.datasets.layout import Inventory, dataset_root
+from domainbed_adm.datasets.layout import dataset_root
 
 
 class PixelEnvironment(Environment):
@@ -117,18 +115,6 @@ class CorruptedCifar(MultipleDomainDataset):
             corrupted.append(CorruptedEnvironment(root, name, int(severity), targets, self.normalization))
         train, self.classes = _cifar_train(get_card(self.card.train_of or ""), data_dir)
         self.datasets = [train, *corrupted]
-
-
-class FineGrained(FolderDataset):
-    """Stanford Cars, FGVC Aircraft, CUB-200-2011 or Food-101: image files of an official split.
-
-    Raises:
-        UserError: a file that lists images is not there, or not as the set's authors made it.
-    """
-
-    def list_images(self, root: Path) -> Inventory:
-        """The images of "train" and "test" by class."""
-        return list_images(self.card.name, root)
 
 
 class Digits(MultipleDomainDataset):
