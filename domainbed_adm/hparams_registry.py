@@ -45,16 +45,18 @@ def _host_only(name: str, default: Any) -> Hparam:
 
 
 _NETWORK = (
-    Hparam("data_augmentation", True, FLAG, "random crop, flip, colour jitter, grey (folder datasets)"),
+    Hparam("data_augmentation", True, FLAG, "random crop, flip, colour jitter, grey; of CIFAR crop, flip, Cutout"),
+    Hparam("cutout", 0, Number(0, 32, integer=True), "side in px of Cutout's square, in half of the images (CIFAR)"),
     Hparam("resnet18", False, FLAG, "ResNet-18 in place of ResNet-50"),
     Hparam("resnet_dropout", 0.0, _DROPOUT, "dropout on features", _DROPOUT_DRAW),
     Hparam("class_balanced", False, FLAG, "draw minibatches with equal class probabilities"),
     Hparam("nonlinear_classifier", False, FLAG, "classifier of three layers in place of one"),
     Hparam("freeze_bn", False, FLAG, "BatchNorm normalises with its stored statistics, which stay fixed"),
-    Hparam("backbone", None, Text(), "any timm model (needs timm); null: by input shape"),
+    Hparam("backbone", None, Text(), "cifar_resnet18, wrn_28_10, wrn_16_8, any timm model; null: by input shape"),
     Hparam("pretrained", True, FLAG, "start from ImageNet weights (images over 32 px)"),
     Hparam("cnn_width", 64, Number(8, 2**16, integer=True, multiple_of=8), "channels of the 28 px network"),
-    Hparam("image_size", 224, Choice((28, 32, 64, 224)), "pixels a side (folder datasets)"),
+    Hparam("image_size", 224, Choice((28, 32, 64, 224, 448)), "pixels a side (folder datasets)"),
+    Hparam("resize_and_crop", False, FLAG, "keep the aspect: resize the short side to 8/7, crop (folder datasets)"),
     Hparam("image_channels", 3, Choice((1, 3)), "3 colour, 1 grey (folder datasets)"),
     _host_only("resnet50_augmix", False),
     _host_only("dinov2", False),
@@ -72,31 +74,36 @@ _TRAINING = (
     Hparam("lr_milestones", [0.3, 0.6, 0.8], Shares(), "of lr_schedule steps: shares of the run after which lr drops"),
     Hparam("lr_gamma", 0.2, Number(0, 1, open_low=True), "of lr_schedule steps: factor of each drop"),
     Hparam("warmup_steps", 0, Number(0, 10**9, integer=True), "steps in which lr rises linearly at first"),
+    Hparam("sampling", "replacement", Choice(("replacement", "epoch")), "of minibatches; epoch: each sample once"),
+    Hparam("drop_last", False, FLAG, "of sampling epoch: leave out its last batch where it is smaller"),
     Hparam("label_smoothing", 0.0, Number(0, 1, open_high=True), "share of the target spread over all classes"),
 )
 
 
-def _recipe(
-    rates: tuple[float, float, int], draws: tuple[Uniform, Uniform | None, Uniform], **others: Any
-) -> tuple[Hparam, ...]:
-    """Learning rate, weight decay and batch size, their draws, and what else differs from the defaults above."""
+def _rates(
+    rates: tuple[float, float, int], draws: tuple[Uniform, Uniform | None, Uniform]
+) -> tuple[Hparam, Hparam, Hparam]:
     (lr, decay, batch), (lr_draw, decay_draw, batch_draw) = rates, draws
     return (
         Hparam("lr", lr, _LEARNING_RATE, "learning rate", lr_draw),
         Hparam("weight_decay", decay, _DECAY, "L2 penalty; of adamw: decoupled decay", decay_draw),
         Hparam("batch_size", batch, _BATCH_SIZE, "samples per source environment", batch_draw),
-        *(replace(hparam, default=others.get(hparam.name, hparam.default)) for hparam in _TRAINING),
     )
 
 
-_SGD: dict[str, Any] = {"optimizer": "sgd", "lr_schedule": "cosine"}
 #: By a dataset card's ``recipe``. The first two are DomainBed's; CIFAR's is that of Friendly-SAM's authors
 #: (nblt/F-SAM 2e2f989). Draws of the last two, and the fine-grained defaults, are our choice.
 _RECIPES = {
-    "digits": _recipe((1e-3, 0.0, 64), (LogUniform(-4.5, -2.5), None, Log2Integer(3, 9))),
-    "photos": _recipe((5e-5, 0.0, 32), (LogUniform(-5, -3.5), LogUniform(-6, -2), Log2Integer(3, 5.5))),
-    "cifar": _recipe((0.05, 1e-3, 128), (LogUniform(-2, -0.5), LogUniform(-4, -2.5), Log2Integer(6, 8)), **_SGD),
-    "fine_grained": _recipe((0.01, 5e-4, 32), (LogUniform(-3, -1), LogUniform(-4, -2.5), Log2Integer(4, 6)), **_SGD),
+    "digits": _rates((1e-3, 0.0, 64), (LogUniform(-4.5, -2.5), None, Log2Integer(3, 9))),
+    "photos": _rates((5e-5, 0.0, 32), (LogUniform(-5, -3.5), LogUniform(-6, -2), Log2Integer(3, 5.5))),
+    "cifar": _rates((0.05, 1e-3, 128), (LogUniform(-2, -0.5), LogUniform(-4, -2.5), Log2Integer(6, 8))),
+    "fine_grained": _rates((0.01, 5e-4, 32), (LogUniform(-3, -1), LogUniform(-4, -2.5), Log2Integer(4, 6))),
+}
+#: What a recipe changes of the other defaults.
+_SGD = {"optimizer": "sgd", "lr_schedule": "cosine", "sampling": "epoch"}
+_CHANGED: dict[str, dict[str, Any]] = {
+    "cifar": {**_SGD, "backbone": "cifar_resnet18", "cutout": 16},
+    "fine_grained": {**_SGD, "resize_and_crop": True},
 }
 
 
@@ -113,10 +120,10 @@ def every_hparam(dataset: str = "Debug28") -> dict[str, Hparam]:
 def _on(dataset: str, of_method: dict[str, Hparam]) -> dict[str, Hparam]:
     card = get_card(dataset)
     std = list(card.normalization.std) if card.normalization else None
-    by_run = {"total_steps": card.n_steps, "input_std": std}
     recipe = card.recipe or ("digits" if card.small_images else "photos")
-    own = [replace(hparam, default=by_run.get(hparam.name, hparam.default)) for hparam in of_method.values()]
-    return {hparam.name: hparam for hparam in (*_NETWORK, *_RECIPES[recipe], *own)}
+    defaults = {"total_steps": card.n_steps, "input_std": std, **_CHANGED.get(recipe, {})}
+    every = (*_NETWORK, *_RECIPES[recipe], *_TRAINING, *of_method.values())
+    return {hparam.name: replace(hparam, default=defaults.get(hparam.name, hparam.default)) for hparam in every}
 
 
 def default_hparams(algorithm: str, dataset: str) -> dict[str, Any]:

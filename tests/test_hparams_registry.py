@@ -102,7 +102,7 @@ def test_a_name_of_another_method_is_reported_and_left_out():
         ({"spl_start": 1.01}, "spl_start must be .* not 1.01"),
         ({"spl_mode": "quantiles"}, 'spl_mode must be one of "quantile", "threshold", not "quantiles"'),
         ({"data_augmentation": 1}, "data_augmentation must be one of false, true, not 1"),
-        ({"image_size": 100}, "image_size must be one of 28, 32, 64, 224, not 100"),
+        ({"image_size": 100}, "image_size must be one of 28, 32, 64, 224, 448, not 100"),
         ({"cnn_width": 12}, "cnn_width must be a multiple of 8 in .* not 12"),
         ({"vit": True}, "vit must be one of false, not true: DomainBed's own networks; here use backbone"),
         ({"total_steps": 5}, "total_steps is set by the run"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, digest, to_inputs
 from domainbed_adm.datasets.cards import DatasetCard, Normalization, get_card
+from domainbed_adm.datasets.classification.augmentation import CropFlipCutout
 from domainbed_adm.datasets.classification.cifar import (
     CIFAR,
     Images,
@@ -25,13 +26,15 @@ from domainbed_adm.datasets.layout import dataset_root
 
 
 class PixelEnvironment(Environment):
-    """An environment of :class:`Images` in memory."""
+    """An environment of :class:`Images` in memory; ``augment`` changes the pixels that training sees."""
 
     pixels: np.ndarray
 
-    def __init__(self, images: Images, normalization: Normalization | None = None) -> None:
+    def __init__(
+        self, images: Images, normalization: Normalization | None = None, augment: CropFlipCutout | None = None
+    ) -> None:
         self.pixels, self.targets = images
-        self.normalization = normalization
+        self.normalization, self.augment, self.augmented = normalization, augment, augment is not None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -42,9 +45,16 @@ class PixelEnvironment(Environment):
         pixels, target = self.compact_item(index, training=False)
         return to_inputs(pixels, self.normalization), target
 
+    def train_item(self, index: int) -> Item:
+        """Return sample ``index`` as training sees it: newly augmented at each call where ``augmented``."""
+        pixels, target = self.compact_item(index, training=True)
+        return to_inputs(pixels, self.normalization), target
+
     def compact_item(self, index: int, training: bool) -> Item:
         """Return the pixels of sample ``index``, uint8 of shape (channels, height, width), and its class index."""
-        return torch.from_numpy(np.array(self.pixels[index], order="C")), int(self.targets[index])
+        augment = self.augment if training else None
+        pixels = augment(self.pixels[index]) if augment else np.array(self.pixels[index], order="C")
+        return torch.from_numpy(pixels), int(self.targets[index])
 
 
 class CorruptedEnvironment(PixelEnvironment):
@@ -76,9 +86,14 @@ class CorruptedEnvironment(PixelEnvironment):
         return {name: value for name, value in vars(self).items() if name != "pixels"}
 
 
-def _cifar_train(card: DatasetCard, data_dir: str | None) -> tuple[PixelEnvironment, list[str]]:
-    root, files = dataset_root(card, data_dir), CIFAR[card.name]
-    return PixelEnvironment(read_split(root, files, "train"), card.normalization), read_classes(root, files)
+def _cifar_train(
+    card: DatasetCard, data_dir: str | None, hparams: Mapping[str, Any]
+) -> tuple[PixelEnvironment, list[str]]:
+    root, files, normalization = dataset_root(card, data_dir), CIFAR[card.name], card.normalization
+    assert normalization
+    augmented = hparams.get("data_augmentation", True)
+    augment = CropFlipCutout(hparams.get("cutout", 0), normalization.mean) if augmented else None
+    return PixelEnvironment(read_split(root, files, "train"), normalization, augment), read_classes(root, files)
 
 
 class Cifar(MultipleDomainDataset):
@@ -90,7 +105,7 @@ class Cifar(MultipleDomainDataset):
 
     def __init__(self, data_dir: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
         self.normalization = self.card.normalization
-        train, self.classes = _cifar_train(self.card, data_dir)
+        train, self.classes = _cifar_train(self.card, data_dir, hparams)
         test = read_split(dataset_root(self.card, data_dir), CIFAR[self.card.name], "test")
         self.datasets = [train, PixelEnvironment(test, self.normalization)]
 
@@ -113,7 +128,7 @@ class CorruptedCifar(MultipleDomainDataset):
             name, _, severity = environment.rpartition("-")
             targets = labels[int(severity) - 1]
             corrupted.append(CorruptedEnvironment(root, name, int(severity), targets, self.normalization))
-        train, self.classes = _cifar_train(get_card(self.card.train_of or ""), data_dir)
+        train, self.classes = _cifar_train(get_card(self.card.train_of or ""), data_dir, hparams)
         self.datasets = [train, *corrupted]
 
 
