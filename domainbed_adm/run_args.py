@@ -107,6 +107,9 @@ class RunArgs:
     trial_seed: int = _flag(0, "seeds the splits and random hparams (default 0)", _SEED, type=int)
     seed: int = _flag(0, "seeds everything else (default 0)", _SEED, type=int)
     steps: int | None = _flag(None, "default: the dataset's", STEPS, **_COUNT)
+    epochs: int | None = _flag(
+        None, "in place of --steps: passes over the smallest source environment's in-split", STEPS, **_COUNT
+    )
     checkpoint_freq: int | None = _flag(
         None, "evaluate every so many steps; default: the dataset's", STEPS, every_job=True, **_COUNT
     )
@@ -140,6 +143,8 @@ class RunArgs:
 
     def __post_init__(self) -> None:
         check_flags(vars(self))
+        if self.steps and self.epochs:
+            raise UserError("--steps and --epochs both say how long to train: give one")
         if not self.test_envs:
             object.__setattr__(self, "test_envs", get_card(self.dataset).test_envs or (0,))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from domainbed_adm.registry import load_extensions
@@ -37,6 +38,7 @@ class DatasetCard:
     ``path`` is ``module:Class``, the subclass of ``base.MultipleDomainDataset`` that builds it; ``directory`` the
     folder below ``data_dir``.
     ``sizes`` are the published numbers of images of each environment, one tuple for each published version.
+    ``n_epochs`` is the default length where it is given in epochs; ``n_steps`` is then about as many steps.
     ``normalization`` is what is known of it without the data; a run may read folders in grey.
     ``official_split`` marks a set for classification: its first environment, ``train``, is the source, and the others
     are official test sets, which are held out together and evaluated whole. ``other_directory`` holds it in another
@@ -53,6 +55,7 @@ class DatasetCard:
     num_classes: int | None = None
     directory: str | None = None
     n_steps: int = 5001
+    n_epochs: int | None = None
     checkpoint_freq: int = 100
     n_workers: int = 0
     sizes: tuple[tuple[int, ...], ...] = ()
@@ -150,7 +153,9 @@ def _cifar(classes: int, corrupted: str = "", corruptions: tuple[str, ...] = ())
         classes,
         directory=f"CIFAR-{classes}-C" if corrupted else f"{folder}-{binary}",
         other_directory=None if corrupted else python,
-        checkpoint_freq=1000,
+        n_steps=78_200,
+        n_epochs=200,
+        checkpoint_freq=3910,
         sizes=() if corrupted else ((50_000, 10_000),),
         normalization=_CIFAR10 if classes == 10 else _CIFAR100,
         official_split=True,
@@ -164,7 +169,9 @@ def _fine_grained(name: str, folder: str, sizes: tuple[int, int], classes: int, 
         *(name, about, paper, "domainbed_adm.datasets.classification.image_files:FineGrained", ("train", "test")),
         num_classes=classes,
         directory=folder,
-        checkpoint_freq=300,
+        n_steps=200 * math.ceil(sizes[0] / 32),
+        n_epochs=200,
+        checkpoint_freq=10 * math.ceil(sizes[0] / 32),
         n_workers=8,
         sizes=(sizes,),
         normalization=IMAGENET,

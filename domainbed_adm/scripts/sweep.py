@@ -89,7 +89,7 @@ def build_parser() -> Parser:
     add("--skip_confirmation", action="store_true", help="do not ask before launching or deleting")
     shared = parser.add_argument_group("flags of train that every job is given")
     shared.add_argument("--hparams", metavar="JSON", help="override every job's; names of other methods are skipped")
-    add_flags(shared, ("data_dir", "task", "steps", "holdout_fraction"))
+    add_flags(shared, ("data_dir", "task", "steps", "epochs", "holdout_fraction"))
     add_flags(shared, EVERY_JOB, negatable=True)
     return parser
 

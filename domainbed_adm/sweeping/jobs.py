@@ -64,8 +64,10 @@ class Job:
 
     @property
     def n_steps(self) -> int:
-        """How many steps it trains."""
-        return self.train_args.get("steps") or get_card(self.train_args["dataset"]).n_steps
+        """How many steps it trains; where epochs are given about so many, and the dataset's where that is not known."""
+        card, epochs = get_card(self.train_args["dataset"]), self.train_args.get("epochs")
+        as_given = card.n_steps * epochs // card.n_epochs if epochs and card.n_epochs else card.n_steps
+        return self.train_args.get("steps") or as_given
 
     @property
     def command(self) -> str:
@@ -86,9 +88,8 @@ class Job:
 class Sweep:
     """What a sweep runs over; the names are DomainBed's flags.
 
-    ``hparams`` is JSON text, kept as given since it is part of a job's hash. ``data_dir`` None is left out of the hash,
-    and so are ``checkpoint_freq`` None, ``precision`` "fp32", ``compile`` False and ``augment_on`` "cpu", flags that
-    DomainBed's sweep does not have.
+    ``hparams`` is JSON text, kept as given since it is part of a job's hash. What DomainBed's sweep does not have is
+    left out of the hash at its default: ``epochs``, ``checkpoint_freq``, ``precision``, ``compile``, ``augment_on``.
     """
 
     datasets: list[str]
@@ -102,6 +103,7 @@ class Sweep:
     single_test_envs: bool = False
     data_dir: str | None = None
     task: str = "domain_generalization"
+    epochs: int | None = None
     checkpoint_freq: int | None = None
     precision: Precision = "fp32"
     compile: bool = False
@@ -116,7 +118,8 @@ class Sweep:
         where not given.
         """
         counts = counts or self.environment_counts()
-        optional = ("data_dir", "steps", "hparams", "checkpoint_freq", "precision", "compile", "augment_on")
+        ours = ("epochs", "checkpoint_freq", "precision", "compile", "augment_on")
+        optional = ("data_dir", "steps", "hparams", *ours)
         values = {name: getattr(self, name) for name in optional}  # a plan of an older version lacks some
         given = {name: value for name, value in values.items() if value != getattr(Sweep, name)}
         return [

@@ -28,6 +28,7 @@ from domainbed_adm.training.batches import Schedule, Splits, split_environments
 from domainbed_adm.training.compilation import check_compiles, compile_network, not_compiled
 from domainbed_adm.training.learning_rate import LearningRate
 from domainbed_adm.training.precision import autocast, check_precision, scale_losses
+from domainbed_adm.training.sampling import steps_per_epoch
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -139,10 +140,6 @@ def set_up(args: RunArgs) -> Setup:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     dataset = get_dataset_class(args.dataset)(args.data_dir, list(args.test_envs), hparams)
     check_test_envs(args.test_envs, dataset.environments, dataset.card)
-    n_steps = args.steps or dataset.N_STEPS
-    # what only the run knows, where the method reads it
-    std = list(dataset.normalization.std) if dataset.normalization else None
-    hparams |= {name: value for name, value in (("total_steps", n_steps), ("input_std", std)) if name in hparams}
     fractions = args.holdout_fraction, args.uda_holdout_fraction
     whole = dataset.card.test_envs or ()
     if whole and args.uda_holdout_fraction:
@@ -150,6 +147,10 @@ def set_up(args: RunArgs) -> Setup:
     splits = split_environments(
         list(map(len, dataset.datasets)), args.test_envs, args.trial_seed, *fractions, whole=whole
     )
+    n_steps = _length(args, dataset, splits, hparams)
+    # what only the run knows, where the method reads it
+    std = list(dataset.normalization.std) if dataset.normalization else None
+    hparams |= {name: value for name, value in (("total_steps", n_steps), ("input_std", std)) if name in hparams}
     if args.task == "domain_adaptation" and not any(split.uda for split in splits):
         raise UserError("task domain_adaptation needs unlabeled samples: give --uda_holdout_fraction above 0")
     run = Setup(
@@ -179,6 +180,15 @@ def set_up(args: RunArgs) -> Setup:
     if args.augment_on == "device":
         dataset.augment_on_device()
     return run
+
+
+def _length(args: RunArgs, dataset: MultipleDomainDataset, splits: list[Splits], hparams: dict[str, Any]) -> int:
+    """Training steps of a run: as many as ``--steps`` or ``--epochs`` says, or the dataset."""
+    epochs = args.epochs or dataset.card.n_epochs
+    if args.steps or not epochs:
+        return args.steps or dataset.N_STEPS
+    sources = [len(split.in_) for i, split in enumerate(splits) if i not in args.test_envs]
+    return epochs * min(steps_per_epoch(size, hparams) for size in sources)
 
 
 def check_test_envs(test_envs: Sequence[int], environments: list[str], card: DatasetCard) -> None:
