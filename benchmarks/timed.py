@@ -23,7 +23,8 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.run_args import FLAGS, RunArgs, words
 from domainbed_adm.run_files import RESULTS
 from domainbed_adm.system.console import warn
-from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, EvaluateTask, TrainTask, accuracies
+from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, EvaluateTask, TrainTask
+from domainbed_adm.training.evaluation import evaluate
 from domainbed_adm.training.setup import Setup, set_up
 
 
@@ -110,10 +111,10 @@ class Floor:
         batch = self.batch(size or EVALUATION_BATCH[run.device.type], training=False)
         count = 8
 
-        def evaluate() -> None:
-            accuracies(run.algorithm, [batch] * count, run.device, run.args["precision"])
+        def evaluation() -> None:
+            evaluate(run.algorithm, [batch] * count, run.device, run.args["precision"])
 
-        return count * len(batch.y) / _mean_seconds(evaluate, seconds)
+        return count * len(batch.y) / _mean_seconds(evaluation, seconds)
 
     def rates(self, seconds: float) -> Rates:
         """Both, measured for so many seconds each, and how long such a run would take."""

@@ -6,9 +6,7 @@ counter-based generator keyed by (seed, environment, t), whoever loads them and 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,9 +19,8 @@ from domainbed_adm.algorithms import Minibatch
 from domainbed_adm.datasets.augmentation import Draws, RawImages, draw, raw_images
 from domainbed_adm.datasets.base import Environment, Item, to_inputs
 from domainbed_adm.datasets.cards import Normalization
-from domainbed_adm.system.seeding import draw_indices, raw_stream, seed_hash
-from domainbed_adm.training.compilation import uncompiled
-from domainbed_adm.training.precision import autocast
+from domainbed_adm.system.seeding import raw_stream, seed_hash
+from domainbed_adm.training.sampling import Sampler, class_balanced_weights
 
 #: Images of an evaluation's batch, by the device. On a CPU larger ones leave its caches: images per second of CPU time,
 #: on one thread of an EPYC with AVX-512 (two, on a busy machine, were too noisy to tell), in batches of 16, 32, 64 and
@@ -70,12 +67,6 @@ def split_environments(
         uda, in_ = split(in_, uda_holdout_fraction, seed) if i in test_envs else ([], in_)
         splits.append(Splits(in_, out, uda))
     return splits
-
-
-def class_balanced_weights(targets: Sequence[int] | np.ndarray, keys: Sequence[int]) -> np.ndarray:
-    """Sampling weights of these positions; each class among them has the same probability: 1 / (its size * classes)."""
-    _, group, sizes = np.unique(np.asarray(targets)[keys], return_inverse=True, return_counts=True)
-    return np.asarray(1 / (sizes[group] * len(sizes)))
 
 
 @dataclass(frozen=True)
@@ -160,19 +151,18 @@ class TaskDataset(Dataset[Batch]):
         environments: Sequence[Environment],
         splits: Sequence[Splits],
         test_envs: Sequence[int],
-        batch_size: int,
         seed: int,
-        class_balanced: bool = False,
+        hparams: Mapping[str, Any],
         held: bool = False,
     ) -> None:
-        self.held = held
-        self.environments, self.splits, self.batch_size, self.seed = environments, splits, batch_size, seed
+        self.held, self.sampler = held, Sampler(seed, hparams)
+        self.environments, self.splits, self.seed = environments, splits, seed
         self.sources = [i for i in range(len(environments)) if i not in test_envs]
         #: The environments whose images are augmented on the device.
         self.drawn = self.sources if all(environments[i].augmented_to for i in self.sources) else []
         self.adapted = [i for i in test_envs if splits[i].uda]
         self.offsets = np.cumsum([0, *map(len, environments)])
-        balanced = self.sources if class_balanced else []
+        balanced = self.sources if hparams["class_balanced"] else []
         self.class_weights = {i: class_balanced_weights(environments[i].targets, splits[i].in_) for i in balanced}
 
     def __getitem__(self, task: Task) -> Batch:
@@ -180,8 +170,10 @@ class TaskDataset(Dataset[Batch]):
         if isinstance(task, EvaluateTask):
             positions, unlabeled = {task.environment: task.keys}, 0
         else:
-            positions = {i: self._draw(task, i, self.splits[i].in_) for i in self.sources}
-            positions |= {i: self._draw(task, i, self.splits[i].uda) for i in self.adapted}
+            positions = {
+                i: self.sampler.draw(i, self.splits[i].in_, task.step, self.class_weights.get(i)) for i in self.sources
+            }
+            positions |= {i: self.sampler.draw(i, self.splits[i].uda, task.step) for i in self.adapted}
             unlabeled = len(self.adapted)
         drawn = self.drawn if isinstance(task, TrainTask) else []  # they come first
         items = [item for i, keys in positions.items() if i not in drawn for item in self._items(task, i, keys)]
@@ -212,10 +204,6 @@ class TaskDataset(Dataset[Batch]):
         parts = np.split(sizes, np.cumsum([len(positions[i]) for i in self.drawn[:-1]]))
         draws = [draw(part, "augment", self.seed, i, step) for i, part in zip(self.drawn, parts, strict=True)]
         return raw_images(pixels, starts, sizes, Draws.joined(draws), shape)
-
-    def _draw(self, task: TrainTask, environment: int, keys: list[int]) -> list[int]:
-        weights, key = self.class_weights.get(environment), ("minibatch", self.seed, environment, task.step)
-        return [keys[i] for i in draw_indices(self.batch_size, len(keys), weights, *key)]
 
     def _items(self, task: Task, number: int, keys: Sequence[int]) -> list[Item]:
         environment = self.environments[number]
@@ -260,25 +248,3 @@ class Schedule:
             yield TrainTask(step)
             if self.is_checkpoint(step):
                 yield from self.evaluation
-
-
-def accuracies(
-    algorithm: Any, batches: Iterable[Batch], device: torch.device, precision: str = "fp32"
-) -> dict[str, float]:
-    """The fraction of right predictions by split, such as ``{"env0_in": 0.93}``; empty splits are left out.
-
-    The batches are an evaluation's, in any order. The algorithm is in evaluation mode meanwhile, then in training mode.
-    """
-    right: dict[str, Tensor] = {}
-    seen = Counter[str]()
-    algorithm.eval()
-    for batch in batches:  # outside the mode: what is loaded meanwhile is trained on later
-        assert isinstance(batch.task, EvaluateTask)
-        name, y = batch.task.name, batch.y.to(device, non_blocking=True)
-        rest = len(y) != EVALUATION_BATCH[device.type]
-        with torch.inference_mode(), autocast(precision, device), uncompiled(algorithm) if rest else nullcontext():
-            right[name] = right.get(name, 0) + (algorithm.predict(batch.inputs(device)).argmax(1) == y).sum()
-        seen[name] += len(y)
-    algorithm.train()
-    counts = torch.stack(list(right.values())).tolist()  # the host waits for the device once
-    return {name: count / seen[name] for name, count in zip(right, counts, strict=True)}

@@ -20,7 +20,8 @@ from domainbed_adm.method.step import MAY_BE_NAN
 from domainbed_adm.run_files import CHECKPOINT, DIFFICULTY, DIVERGED, DONE, MODEL, RESULTS, model_of_step
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.disk import replacing
-from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, Schedule, TaskDataset, accuracies, evaluation_tasks
+from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, Schedule, TaskDataset, evaluation_tasks
+from domainbed_adm.training.evaluation import evaluate
 from domainbed_adm.training.held import hold
 from domainbed_adm.training.loading_processes import open_stream
 from domainbed_adm.training.model_file import save_model
@@ -80,9 +81,8 @@ def _steps(
     run: Setup, output_dir: Path, progress: _Progress, position: Position, observe: Callable[[records.Record], None]
 ) -> None:
     args, hparams = run.args, run.hparams
-    sampling = args["test_envs"], hparams["batch_size"], args["seed"], hparams["class_balanced"]
     held = hold(run.dataset.datasets, run.device)
-    tasks = TaskDataset(run.dataset.datasets, run.splits, *sampling, held=held is not None)
+    tasks = TaskDataset(run.dataset.datasets, run.splits, args["test_envs"], args["seed"], hparams, held is not None)
     evaluation = evaluation_tasks(run.splits, EVALUATION_BATCH[run.device.type])
     schedule = Schedule(run.n_steps, run.checkpoint_freq, evaluation, position.next_step)
     batches = open_stream(tasks, schedule, run.workers, pin_memory=run.device.type == "cuda")
@@ -117,16 +117,14 @@ def _record(
 ) -> records.Record:
     """Evaluate; the record of the step just done."""
     step = position.next_step - 1
-    epoch_steps = min(len(split.in_) / run.hparams["batch_size"] for split in run.splits)
+    counted = run.sources if run.dataset.card.official_split else range(len(run.splits))  # all of them in DomainBed
+    epoch_steps = min(len(run.splits[i].in_) for i in counted) / run.hparams["batch_size"]
     record: records.Record = {"step": step, "epoch": step / epoch_steps}
     record |= {name: _mean(values) for name, values in position.since_record.items()}
     start = time.monotonic()
-    by_split = accuracies(
-        run.algorithm, _shown(batches, run, schedule, step, progress), run.device, run.args["precision"]
-    )
+    figures = evaluate(run.algorithm, _shown(batches, run, schedule, step, progress), run.device, run.args["precision"])
     evaluation_time = time.monotonic() - start
-    record |= {f"env{i}_{kind}_acc": None for i in range(len(run.splits)) for kind in ("in", "out")}
-    record |= {f"{name}_acc": value for name, value in by_split.items()}
+    record |= {f"env{i}_{kind}_acc": None for i in range(len(run.splits)) for kind in ("in", "out")} | figures
     record["mem_gb"] = torch.cuda.max_memory_allocated() / 2**30 if run.device.type == "cuda" else 0.0
     progress.line(_summary(run, schedule, record, evaluation_time))
     return record | {"hparams": run.hparams, "args": run.args}

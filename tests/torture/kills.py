@@ -62,7 +62,7 @@ FAST = {"cache": True, "augment_on": "device", "precision": "bf16"}
 AIMS: dict[str, tuple[Any, str]] = {
     "checkpoint": (loop, "save_position"),
     "record": (records, "append"),
-    "evaluation": (loop, "accuracies"),
+    "evaluation": (loop, "evaluate"),
 }
 #: In what two equal runs differ.
 NOISE = {"step_time", "wall_time", "mem_gb", "args", "provenance"}

@@ -89,7 +89,10 @@ def test_a_held_batch_carries_no_pixels(pictures: Path) -> None:
     decoded = held.hold(dataset.datasets, CPU)
     assert decoded is None
     splits = split_environments(list(map(len, dataset.datasets)), [0], 0, 0.2)
-    copied, kept = (TaskDataset(dataset.datasets, splits, [0], 6, 3, held=on)[TrainTask(1)] for on in (False, True))
+    copied, kept = (
+        TaskDataset(dataset.datasets, splits, [0], 3, {"batch_size": 6, "class_balanced": False}, held=on)[TrainTask(1)]
+        for on in (False, True)
+    )
     assert kept.raw is not None
     assert kept.raw.pixels is None
     assert sum(tensor.nbytes for tensor in kept.tensors) == 12 * 2 * 8
@@ -156,7 +159,7 @@ def test_what_is_not_augmented_is_as_it_was(pictures: Path, tmp_path: Path) -> N
 def test_unlabeled_images_are_not_augmented(pictures: Path, workers: int) -> None:
     dataset = build(pictures)
     splits = split_environments(list(map(len, dataset.datasets)), [0], 0, 0.2, 0.5)
-    data = TaskDataset(dataset.datasets, splits, [0], batch_size=6, seed=3)
+    data = TaskDataset(dataset.datasets, splits, [0], 3, {"batch_size": 6, "class_balanced": False})
     for batch in open_stream(data, Schedule(2, 2, evaluation_tasks(splits)), workers, pin_memory=False):
         minibatches, unlabeled = batch.minibatches(CPU)
         if isinstance(batch.task, TrainTask):
@@ -186,7 +189,7 @@ def test_an_image_is_drawn_as_it_is_and_not_mixed_up(pictures: Path, monkeypatch
     monkeypatch.setattr(batches, "draw", whole)
     dataset = build(pictures)
     splits = split_environments(list(map(len, dataset.datasets)), [0], 0, 0.2)
-    data = TaskDataset(dataset.datasets, splits, [0], batch_size=20, seed=3)
+    data = TaskDataset(dataset.datasets, splits, [0], 3, {"batch_size": 20, "class_balanced": False})
     batch = data[TrainTask(0)]
     assert batch.raw is not None
     pixels = batch.raw.augmented(CPU)

@@ -21,7 +21,7 @@ from domainbed_adm.training.loading_processes import open_stream
 
 def tasks(environments, batch_size=2):
     splits = split_environments([len(environment) for environment in environments], [0], 0, 0.0)
-    return TaskDataset(environments, splits, [0], batch_size, 0)
+    return TaskDataset(environments, splits, [0], 0, {"batch_size": batch_size, "class_balanced": False})
 
 
 class Harmful(Environment):

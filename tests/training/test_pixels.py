@@ -27,7 +27,7 @@ def tasks(image_folder, cached=False, **hparams):
     if cached:
         dataset.use_cache(None)
     splits = split_environments([len(environment) for environment in dataset], [0], 0, 0.2, 0.5)
-    return TaskDataset(dataset.datasets, splits, [0], batch_size=6, seed=3)
+    return TaskDataset(dataset.datasets, splits, [0], 3, {"batch_size": 6, "class_balanced": False})
 
 
 def expected(data, environment, keys, augmented, channels, step=0):

@@ -32,7 +32,7 @@ def train(folder, algorithm, *flags, **hparams):
 
 def train_killed(monkeypatch, step, folder, algorithm, *flags, where="step", **hparams):
     """Train, and be killed at the ``step``-th call of a part of the loop."""
-    name = {"step": "_step", "record": "accuracies", "checkpoint": "save_position"}[where]
+    name = {"step": "_step", "record": "evaluate", "checkpoint": "save_position"}[where]
     original, calls = getattr(loop, name), []
 
     def kill(*args, **kwargs):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from domainbed_adm.training.batches import class_balanced_weights, split_environments
+from domainbed_adm.training.batches import split_environments
+from domainbed_adm.training.sampling import class_balanced_weights
 
 # Printed by DomainBed's split_dataset (commit b93c22a) for 23 samples, trial 1, environment 2, holdout 0.2, uda 0.3.
 DOMAINBED_OUT = [11, 19, 9, 0]
