@@ -55,7 +55,7 @@ def announce(title: str, cost: Cost, to_save: Sequence[str]) -> None:
         print(f"  {least} to {most} Hessian-vector products (about {one:.2g} s each)", file=sys.stderr)
     one = cost.pass_seconds * cost.images / cost.samples
     print(f"  {cost.passes} forward passes (about {one:.2g} s each)", file=sys.stderr)
-    span = f"at least {low:.0f} s, at most {high:.0f} s" if most else f"about {low:.0f} s"
+    span = f"about {low:.0f} to {high:.0f} s" if most else f"about {low:.0f} s"
     print(f"  {span}; less by {', '.join(to_save)}", file=sys.stderr, flush=True)
 
 

@@ -29,7 +29,7 @@ class Settings:
 
     checkpoint: str = MODEL  # the model's file in the run's folder
     data_dir: str | None = None  # None: where the data lay in training
-    samples: int | None = None  # images of each environment; None: 32, or all where there are fewer
+    samples: int | None = None  # images of each environment; None: 48, or all where there are fewer
     #: Images of each domain in a mini-batch; None: the run's, but at least 64 where no BatchNorm in training mode makes
     #: the loss depend on it.
     batch_size: int | None = None

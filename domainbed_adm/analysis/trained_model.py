@@ -36,7 +36,7 @@ from domainbed_adm.training.setup import check_test_envs
 #: Hparams that decide what the images of our datasets are, beside augmentation, which no analysis sees.
 _READ = ("image_size", "image_channels")
 #: Images of each domain where the user does not say.
-DEFAULT_SIZE = 32
+DEFAULT_SIZE = 48
 SOURCE, POOLED, TEST = "source", "pooled", "test"
 
 

@@ -50,7 +50,7 @@ def _add_model_flags(parser: Parser) -> None:
     add("--checkpoint", default=Settings.checkpoint, metavar="FILE", help=checkpoint)
     add("--data_dir", help="folder that holds the datasets (default: where it was in training)")
     samples = (
-        "images of each environment (default 32, or all where there are fewer; more give less noise, at their cost)"
+        "images of each environment (default 48, or all where there are fewer; more give less noise, at their cost)"
     )
     add("--samples", type=int, metavar="N", help=samples)
     batch = "images of each domain in a mini-batch (default: the run's; at least 64 where no BatchNorm minds)"

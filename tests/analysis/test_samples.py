@@ -78,7 +78,7 @@ def test_a_seed_gives_the_same_sample_and_the_files_go():
             assert folder.is_dir()
         assert not folder.exists()
     assert found[0] == found[1] != found[2]
-    assert len(found[0]) == 24  # fewer than 32 are there
+    assert len(found[0]) == 24  # fewer than 48 are there
 
 
 @pytest.mark.parametrize(
