@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.images import PACS, make_images
 from benchmarks.tables import RESULTS, facts_of, file_name
-from benchmarks.timed import Floor, beside_floor, known
+from benchmarks.timed import Floor, beside_floor
 from domainbed_adm.cli import run
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_args import RunArgs
@@ -81,7 +81,7 @@ class Benchmark:
             checkpoint_freq=size.checkpoint_freq,
             workers=cpu_count(),
             output_dir=str(self.runs / f"run{time.monotonic_ns()}"),
-            **known(flags),
+            **flags,
         )
 
     def steps(self, network: str) -> Iterator[Row]:

@@ -15,14 +15,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.run_args import FLAGS, RunArgs, words
+from domainbed_adm.run_args import RunArgs, words
 from domainbed_adm.run_files import RESULTS
-from domainbed_adm.system.console import warn
 from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, EvaluateTask, TrainTask
 from domainbed_adm.training.evaluation import evaluate
 from domainbed_adm.training.setup import Setup, set_up
@@ -151,14 +149,6 @@ def beside_floor(args: RunArgs, seconds: float) -> tuple[Rates, Rates]:
     rates = timed_run(command, Path(args.output_dir), floor.images, floor.evaluated, env=environment())
     pairs = zip(vars(before).values(), vars(floor.rates(seconds)).values(), strict=True)
     return rates, Rates(*map(statistics.mean, pairs))
-
-
-def known(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of these flags that ``train`` has; a warning of the others."""
-    missing = [f"--{name}" for name in flags if name not in FLAGS]
-    if missing:
-        warn(f"train has no {', '.join(missing)}: measured without")
-    return {name: value for name, value in flags.items() if name in FLAGS}
 
 
 def _mean_seconds(call: Callable[[], None], seconds: float) -> float:

@@ -24,7 +24,7 @@ from domainbed_adm import records
 from domainbed_adm.cli import main as command
 from domainbed_adm.method.cards import WEIGHTINGS
 from domainbed_adm.method.grid import METHODS
-from domainbed_adm.run_args import FLAGS, words
+from domainbed_adm.run_args import words
 from domainbed_adm.training import loop
 from domainbed_adm.training.model_file import load_model
 from tests.runs import read_records
@@ -75,7 +75,7 @@ def flags(case: Case, folder: Path, steps: int) -> list[str]:
     run: dict[str, Any] = {"dataset": "Debug28"}
     if case.fast:
         data = make_images(folder.parent, dict.fromkeys(PACS, 14), 32)
-        run = {"dataset": "PACS", "data_dir": str(data), "workers": 0, **{n: FAST[n] for n in FAST if n in FLAGS}}
+        run = {"dataset": "PACS", "data_dir": str(data), "workers": 0, **FAST}
         hparams["image_size"] = 28
         if case.weighting == "memory" and case.method.endswith("ADM"):
             hparams["adm_refresh"] = 0.4

@@ -82,6 +82,23 @@ def test_a_run_from_the_cache_resumes_exactly(tmp_path, image_folder, monkeypatc
     assert outcome(tmp_path / "broken")[0][0]["provenance"]["reduced_images"] == [0, 1, 0]
 
 
+FEW = [("ERM", {}), ("SAM_SSPL_GDM", {}), ("FSAM_SPL_Loss", {"weighting": "descent"})]
+FEW += [("SAGM_SSPL_ADM", {"weighting": "memory", "adm_refresh": 0.5})]
+
+
+@pytest.mark.parametrize(("name", "options"), FEW, ids=[name for name, _ in FEW])
+def test_a_run_with_all_that_makes_it_fast_resumes_exactly(tmp_path, image_folder, monkeypatch, name, options):
+    """Every method in ``make torture``."""
+    flags = ["--dataset", "Shapes", "--data_dir", str(image_folder), "--checkpoint_every", "1"]
+    flags += ["--cache", "--augment_on", "device", "--precision", "bf16"]
+    assert train(tmp_path / "whole", name, *flags, image_size=28, **options) == 0
+    train_killed(monkeypatch, 4, tmp_path / "broken", name, *flags, image_size=28, **options)
+    assert train(tmp_path / "broken", name, *flags, image_size=28, **options) == 0
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+    train(tmp_path / "other", name, *flags, "--seed", "1", image_size=28, **options)
+    assert outcome(tmp_path / "other")[0] != outcome(tmp_path / "whole")[0]
+
+
 @pytest.mark.parametrize("where", ["step", "record", "checkpoint"])
 @pytest.mark.parametrize("every", [None, "1", "2", "3", "9"])
 def test_wherever_it_is_killed(tmp_path, monkeypatch, where, every):
