@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 from pathlib import Path
+from urllib.parse import quote
 
 from domainbed_adm.errors import UserError
 
@@ -20,6 +21,8 @@ DIFFICULTY, TENSORBOARD = "difficulty.npz", "tensorboard"
 PLAN = "sweep.json"
 #: What ``analyze`` writes beside a model: kind and ending of the file's name.
 HESSIAN, LANDSCAPE = ("hessian", "json"), ("landscape", "npz")
+#: What ``evaluate`` writes beside a model.
+EVALUATIONS = "evaluation_*.json"
 #: Any of these files makes a folder a run's.
 RUN_MARKS = (RESULTS, FAILED, LOCK, DONE, ERR)
 
@@ -62,9 +65,14 @@ def model_suffix(checkpoint: str) -> str:
     return matched["suffix"]
 
 
+def evaluation_file(dataset: str, attack: str = "") -> str:
+    """Where ``evaluate`` keeps what it measured on a dataset, perhaps under an attack: evaluation_CIFAR10C.json."""
+    return EVALUATIONS.replace("*", "_".join(filter(None, (quote(dataset, safe=""), attack))))
+
+
 def files_of_run(folder: Path) -> list[Path]:
-    """What a run (its own files there or not) and ``analyze`` may have left in ``folder``, without TensorBoard's."""
+    """What a run (its own files there or not), ``analyze`` and ``evaluate`` may have left, without TensorBoard's."""
     own = (DONE, CHECKPOINT, RESULTS, MODEL, DIVERGED, DIFFICULTY, OUT, ERR)
     analysis = "|".join(rf"{kind}(_step[0-9]+)?\.{ending}" for kind, ending in (HESSIAN, LANDSCAPE))
     analyses = [path for path in folder.iterdir() if re.fullmatch(analysis, path.name)]
-    return [*(folder / name for name in own), *folder.glob("model_step*.pkl"), *analyses]
+    return [*(folder / name for name in own), *folder.glob("model_step*.pkl"), *analyses, *folder.glob(EVALUATIONS)]

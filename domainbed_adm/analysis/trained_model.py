@@ -21,8 +21,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 import domainbed_adm
 from domainbed_adm.analysis.mean_loss import MeanLoss, exact_arithmetic
+from domainbed_adm.analysis.run_data import RunDatasets, load_run_model
 from domainbed_adm.analysis.runs import Settings
-from domainbed_adm.datasets import get_card, get_dataset_class
 from domainbed_adm.datasets.base import Environment, MultipleDomainDataset
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.side_effects import as_trained, has_moving_batch_norm
@@ -30,11 +30,9 @@ from domainbed_adm.recorded_run import IDENTITY, Run
 from domainbed_adm.system.disk import writing
 from domainbed_adm.system.seeding import seed_hash
 from domainbed_adm.training.batches import Splits, split_environments
-from domainbed_adm.training.model_file import load_model, restore_algorithm
+from domainbed_adm.training.model_file import restore_algorithm
 from domainbed_adm.training.setup import check_test_envs
 
-#: Hparams that decide what the images of our datasets are, beside augmentation, which no analysis sees.
-_READ = ("image_size", "image_channels")
 #: Images of each domain where the user does not say.
 DEFAULT_SIZE = 48
 SOURCE, POOLED, TEST = "source", "pooled", "test"
@@ -159,15 +157,8 @@ class TrainedModels:
     def __init__(self, runs: Sequence[Run], settings: Settings) -> None:
         self.runs, self.settings = runs, settings
         torch.set_num_threads(settings.threads)  # more, on busy cores, wait for each other
-        # mapped: the tensors stay on the disk until they are copied into a network
-        self._contents = [load_model(run.folder / settings.checkpoint, mapped=True) for run in runs]
-        self._datasets: dict[str, MultipleDomainDataset] = {}
-        for run, contents in zip(runs, self._contents, strict=True):
-            own = contents["args"]
-            unlike = [name for name in IDENTITY if own.get(name) != run.args.get(name)]
-            if unlike:
-                told = [f"{name} {own.get(name)} in the model, {run.args.get(name)} in the records" for name in unlike]
-                raise UserError(f"{contents['path']} is another run's: {'; '.join(told)}")
+        self._contents = [load_run_model(run, settings.checkpoint) for run in runs]
+        self._datasets = RunDatasets(settings.data_dir)
 
     def check_same_shapes(self) -> None:
         """Refuse to compare models that have no common directions.
@@ -196,7 +187,8 @@ class TrainedModels:
         """
         run, contents, settings = self.runs[index], self._contents[index], self.settings
         args, hparams = contents["args"], contents["model_hparams"]
-        dataset = self._dataset(args, hparams)
+        dataset = self._datasets.get(args, hparams)
+        check_test_envs(args["test_envs"], dataset.environments, dataset.card)
         _check_same_data(run, contents, dataset)
         split_flags = [args[name] for name in ("test_envs", "trial_seed", "holdout_fraction", "uda_holdout_fraction")]
         splits = split_environments(
@@ -211,18 +203,6 @@ class TrainedModels:
                 params = [param for param in algorithm.parameters() if param.requires_grad]
                 about = _about(args, algorithm, settings, batch_size, device)
                 yield TrainedModel(run.folder, algorithm, params, drawn, about)
-
-    def _dataset(self, args: Mapping[str, Any], hparams: dict[str, Any]) -> MultipleDomainDataset:
-        """The run's dataset, as evaluation sees it: only an extension's may depend on more than images' size."""
-        name, given = args["dataset"], self.settings.data_dir
-        place = given if given is not None else args.get("data_dir")
-        is_ours = get_card(name).path.startswith("domainbed_adm.")
-        read = [hparams.get(hparam) for hparam in _READ] if is_ours else (args["test_envs"], hparams)
-        key = repr((name, place, read))
-        if key not in self._datasets:
-            self._datasets[key] = get_dataset_class(name)(place, args["test_envs"], hparams)
-        check_test_envs(args["test_envs"], self._datasets[key].environments, self._datasets[key].card)
-        return self._datasets[key]
 
 
 def _check_same_data(run: Run, contents: Mapping[str, Any], dataset: MultipleDomainDataset) -> None:

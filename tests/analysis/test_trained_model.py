@@ -179,4 +179,4 @@ def test_what_decides_the_images_decides_which_runs_share_a_dataset(tmp_path, im
         with models.open(i) as model:
             shapes.append(next(iter(model.samples.pooled))[0].shape[1:])
     assert shapes == [(3, 28, 28), (3, 28, 28), (1, 28, 28)]
-    assert len(models._datasets) == 2
+    assert len(models._datasets.built) == 2
