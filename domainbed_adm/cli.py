@@ -17,6 +17,7 @@ from domainbed_adm.system.console import Parser, printable
 COMMANDS = {
     "train": "train one method on one dataset, one environment held out",
     "predict": "classify a folder of images with a trained model",
+    "evaluate": "measure trained models on another dataset's environments, or under attack",
     "sweep": "launch and count many runs",
     "collect_results": "turn a sweep's records into DomainBed's tables",
     "report": "turn a sweep into one HTML page: leaderboards, curves, costs, what failed",

@@ -11,6 +11,7 @@ from domainbed_adm.cli import run
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard import Board, domainbed_sheets, paper_sheet
 from domainbed_adm.leaderboard.comparison import compared, comparison_rows, comparison_sheet
+from domainbed_adm.leaderboard.evaluations import evaluated_runs, evaluation_sheet
 from domainbed_adm.leaderboard.layouts import as_csv, domainbed_text, latex_document, show_sheet, tidy_rows
 from domainbed_adm.leaderboard.notes import data_lines, missing_line, missing_runs, shortened, trouble_lines
 from domainbed_adm.leaderboard.published import published_sheet, unpublished_lines, with_published
@@ -41,7 +42,8 @@ def build_parser() -> Parser:
         "--layout",
         choices=("domainbed", "paper"),
         default="domainbed",
-        help="domainbed: a table per dataset; paper: optimizer x curriculum x difficulty (text and LaTeX)",
+        help="domainbed: a table per dataset; paper: optimizer x curriculum x difficulty (text and LaTeX), and what "
+        "`evaluate` measured: corruption error, accuracy under attack, NLL, ECE",
     )
     parser.add_argument("--missing", action="store_true", help="list every run that is missing or unfinished (stderr)")
     parser.add_argument("--selection", choices=SELECTION_METHODS, help="only this model selection method; default all")
@@ -85,6 +87,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         if args.layout == "paper":
             sheets = [paper_sheet(board, selection) for selection in selections]
+            sheets += map(evaluation_sheet, evaluated_runs(board))
         else:
             sheets = [sheet for selection in selections for sheet in domainbed_sheets(board, selection)]
         more = [comparison_sheet(board, selection, made) for selection, made in comparisons.items()]

@@ -14,7 +14,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.queues import Queue
 from types import TracebackType
@@ -25,12 +25,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from domainbed_adm.errors import LoadingError, UserError, one_line
 from domainbed_adm.system.process import ENDING, held_back
-from domainbed_adm.training.batches import Batch, Schedule, Task, TaskDataset
+from domainbed_adm.training.batches import Batch, Task, TaskDataset
 
 _TOO_MANY_FILES = "too many open files: raise the limit (ulimit -n 4096), or give --workers 0"
 
 
-def open_stream(tasks: TaskDataset, schedule: Schedule, workers: int, pin_memory: bool) -> Iterator[Batch]:
+def open_stream(tasks: TaskDataset, schedule: Iterable[Task], workers: int, pin_memory: bool) -> Iterator[Batch]:
     """Yield the batches of the schedule's tasks in order, loaded by ``workers`` processes, or in this one for 0.
 
     Raises:
