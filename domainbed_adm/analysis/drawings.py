@@ -56,12 +56,12 @@ _DISTRIBUTION, _STATISTIC = (_WIDTH, 2.4), (_WIDTH, 2.8)
 
 def draw_flatness(results: Sequence[Flatness]) -> Figure:
     """Each quantity by method, a dot for each run, on source domains pooled and on test domains."""
-    return figures.grid(_flatness(results), len(QUANTITIES), _size(results), legend=True)
+    return figures.grid(_flatness(results), len(QUANTITIES), _size(results), legend=2)
 
 
 def flatness_panels(results: Sequence[Flatness]) -> list[Figure]:
     """A figure for each quantity."""
-    return [figures.grid([panel], 1, _size(results), legend=True) for panel in _flatness(results)]
+    return [figures.grid([panel], 1, _size(results), legend=2) for panel in _flatness(results)]
 
 
 def draw_landscape(landscapes: Sequence[Landscape]) -> Figure:

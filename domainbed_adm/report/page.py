@@ -18,6 +18,7 @@ from domainbed_adm.leaderboard.notes import missing_line, missing_runs, trouble_
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.report import section_learning, section_tables
 from domainbed_adm.report.section_analyses import difficulty, flatness, landscape, of_checkpoints
+from domainbed_adm.report.section_evaluations import evaluations
 from domainbed_adm.report.sweep_folder import SweepFolder, kept_warnings
 from domainbed_adm.report.tables import of_sheet
 from domainbed_adm.sweeping.failures import failure_lines
@@ -37,6 +38,7 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
     analyses = {"flatness": flatness, "landscape": landscape, "difficulty": difficulty}
     with kept_warnings(sweep.warnings):
         blocks = {name: section(sweep.root, board.algorithms) for name, section in analyses.items()}
+        blocks["evaluations"] = evaluations(board)
     css, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     failed = [(run.label, run.folder) for run in sweep.runs if run.state == FAILED]

@@ -76,8 +76,11 @@ def style() -> Iterator[None]:
         yield
 
 
-def grid(panels: Sequence[Panel], columns: int, size: tuple[float, float], legend: bool = False) -> Figure:
-    """One figure of these panels, row by row; ``size`` is of one, in inches, ``legend`` puts the first's below all."""
+def grid(panels: Sequence[Panel], columns: int, size: tuple[float, float], legend: int = 0) -> Figure:
+    """One figure of these panels, row by row; ``size`` is of one, in inches.
+
+    The legend of the first is below all, ``legend`` names beside each other; 0: there is none.
+    """
     from matplotlib.figure import Figure
 
     rows = -(-len(panels) // columns)
@@ -87,7 +90,7 @@ def grid(panels: Sequence[Panel], columns: int, size: tuple[float, float], legen
             panel(axes)
         if legend:
             handles, names = figure.axes[0].get_legend_handles_labels()
-            figure.legend(handles, names, loc="outside lower center", ncols=len(names))
+            figure.legend(handles, names, loc="outside lower center", ncols=min(legend, len(names)))
     return figure
 
 
