@@ -22,7 +22,8 @@ ODD = "caf\udce9\x1b[2J"
 TOO_LONG = "a" * 300
 #: Command lines that end in a path; one that the system takes would do.
 PATHS = [
-    *("train --output_dir", "predict --images . --model", "report", "analyze hessian", "collect_results --input_dir"),
+    *("train --output_dir", "predict --images . --model", "report", "evaluate", "analyze hessian"),
+    "collect_results --input_dir",
     "sweep launch --sweep smoke --skip_confirmation --output_dir",
     "sweep status --sweep smoke --output_dir",
     *("verify_data --data_dir . --dataset", "verify_data --dataset PACS --data_dir"),
@@ -47,7 +48,7 @@ LINES = [
     "sweep launch --output_dir out --algorithms ERM --datasets PACS --data_dir",
     "sweep launch --output_dir out --command_launcher",
     *("predict --images . --model", "collect_results --input_dir", "collect_results --input_dir . --selection"),
-    *("report", "analyze", "analyze hessian", "analyze landscape", "analyze difficulty"),
+    *("report", "evaluate", "analyze", "analyze hessian", "analyze landscape", "analyze difficulty"),
     *("download --data_dir out --dataset", "download --data_dir out --dataset PACS --mirrors"),
     *("verify_data --data_dir . --dataset", "verify_data --dataset PACS --data_dir"),
     *("list", "list hparams --algorithm", "upstream", "upstream train --domainbed"),
@@ -93,6 +94,10 @@ def test_folders_of_odd_names_serve(tmp_path: Path, image_folder: Path, monkeypa
         assert code == 0
         assert expected in printed
     assert called("collect_results", "--input_dir", ODD)[0] == 0
+    for expected in ("(10 images)", "(there already"):
+        code, _, told = called("evaluate", f"{ODD}/run")
+        assert (code, told.count("\n")) == (0, 1), told
+        assert expected in told
 
 
 def test_what_may_not_be_read_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from statistics import mean
@@ -49,6 +50,10 @@ class EnvironmentFigures(msgspec.Struct, kw_only=True, forbid_unknown_fields=Tru
     ece: Fraction  # expected calibration error, 15 bins
     fingerprint: str  # of the images and labels
     device: str  # "cpu", or the GPU's name
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (self.accuracy, self.nll, self.ece))):
+            raise ValueError(f"a figure of {self.name} is not finite")
 
 
 class Evaluation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -123,8 +128,9 @@ def save_evaluation(evaluation: Evaluation, folder: Path) -> Path:
 def load_evaluation(path: Path) -> Evaluation | None:
     """What the file holds; None, and a warning, where it is damaged."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Evaluation)
-    except (OSError, ValueError) as error:
+        # msgspec's own decoder knows no names that are not UTF-8
+        return msgspec.convert(json.loads(path.read_bytes()), Evaluation)
+    except (OSError, ValueError, RecursionError) as error:
         warn(f"{path} left out: no result of evaluate ({one_line(error, 100)})")
         return None
 

@@ -71,7 +71,7 @@ def load_tensors(path: Path, needed: Sequence[str], advice: str = "", mapped: bo
     fault = None
     try:
         with torch.serialization.safe_globals(_NUMPY_NUMBERS):
-            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zipfile(path))
+            contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and _can_be_mapped(path))
     except Exception:  # torch raises many types for damaged bytes, and its text advises to run the code
         contents, fault = {}, "is damaged, or holds more than tensors and plain values"
     missing = [key for key in needed if not isinstance(contents, dict) or key not in contents]
@@ -79,6 +79,14 @@ def load_tensors(path: Path, needed: Sequence[str], advice: str = "", mapped: bo
         fault = fault or f"lacks {', '.join(missing)}"
         raise UserError(f"{path} is no file that domainbed-adm saved: it {fault}{f'; {advice}' if advice else ''}")
     return dict(contents)
+
+
+def _can_be_mapped(path: Path) -> bool:
+    try:
+        str(path).encode()  # torch knows no other names
+    except UnicodeEncodeError:
+        return False
+    return is_zipfile(path)
 
 
 def _as_ours(contents: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Finished models measured anew: against the run's own record, plain PyTorch, and files of every kind of damage."""
 
 import json
+import re
 import shutil
 from statistics import mean
 
@@ -195,7 +196,8 @@ def test_a_model_that_exploded_is_told(run, capsys):
         lambda text: text.replace('"n": 449', '"n": 449, "more": 1'),
         lambda text: text.replace('"nll": ', '"nll": -'),
         lambda text: text.replace('"accuracy": 0.', '"accuracy": 1.'),
-        lambda text: text.replace('"nll": ', '"nll": NaN, "x": '),
+        lambda text: re.sub(r'"nll": [^,]*', '"nll": NaN', text),
+        lambda text: "[" * 100_000,
         lambda text: text.replace('"name": "test"', '"name": "train"'),
         lambda text: "",
     ],
