@@ -67,7 +67,7 @@ def model_suffix(checkpoint: str) -> str:
 
 def evaluation_file(dataset: str, attack: str = "") -> str:
     """Where ``evaluate`` keeps what it measured on a dataset, perhaps under an attack: evaluation_CIFAR10C.json."""
-    return EVALUATIONS.replace("*", "_".join(filter(None, (quote(dataset, safe="", errors="surrogateescape"), attack))))
+    return EVALUATIONS.replace("*", "_".join(filter(None, (quote(dataset, safe=""), attack))))
 
 
 def files_of_run(folder: Path) -> list[Path]:

@@ -31,7 +31,7 @@ from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.errors import NonFiniteError, UserError, unknown_name
 from domainbed_adm.recorded_run import IDENTITY, Run
 from domainbed_adm.run_files import MODEL
-from domainbed_adm.system.console import ProgressBar, warn
+from domainbed_adm.system.console import ProgressBar, printable, warn
 from domainbed_adm.system.seeding import raw_stream
 from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, EvaluateTask, TaskDataset
 from domainbed_adm.training.evaluation import evaluate
@@ -132,7 +132,7 @@ def _environments(run: Run, dataset: MultipleDomainDataset, asked: Sequence[str]
         if unknown:
             raise UserError(unknown_name(names, unknown[0], f"environment of {dataset.card.name}"))
         return [names.index(name) for name in dict.fromkeys(asked)]
-    if dataset.card.name == run.dataset:
+    if printable(dataset.card.name) == run.dataset:
         return sorted(run.test_envs)
     return list(dataset.card.test_envs or range(len(names)))
 
@@ -189,12 +189,12 @@ def _measure(job: _Job, settings: EvaluationSettings, device: torch.device) -> M
 
 def _about(job: _Job, settings: EvaluationSettings) -> Evaluation:
     """The evaluation before anything is measured."""
-    about = {name: job.contents["args"][name] for name in IDENTITY}
+    about = {name: job.run.args[name] for name in IDENTITY}
     return Evaluation(
         trained_on=about.pop("dataset"),
         **about,
         model_digest=_digest(job.run.folder / MODEL),
-        dataset=job.dataset.card.name,
+        dataset=printable(job.dataset.card.name),
         attack=settings.attack,
         precision=settings.precision,
         versions={module.__name__: str(module.__version__) for module in (domainbed_adm, torch)},

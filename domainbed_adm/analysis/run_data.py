@@ -10,6 +10,7 @@ from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.errors import UserError
 from domainbed_adm.recorded_run import IDENTITY, Run
 from domainbed_adm.run_files import MODEL
+from domainbed_adm.system.console import printable_values
 from domainbed_adm.training.model_file import load_model
 
 #: Hparams that decide what the images of our datasets are, beside augmentation, which no analysis sees.
@@ -23,7 +24,7 @@ def load_run_model(run: Run, checkpoint: str = MODEL) -> dict[str, Any]:
         UserError: it is not there, damaged, or another run's.
     """
     contents = load_model(run.folder / checkpoint, mapped=True)
-    own = contents["args"]
+    own = printable_values(contents["args"])  # as records have them
     unlike = [name for name in IDENTITY if own.get(name) != run.args.get(name)]
     if unlike:
         told = [f"{name} {own.get(name)} in the model, {run.args.get(name)} in the records" for name in unlike]
