@@ -33,6 +33,11 @@ def main(words):
     return 0 if code else before(words)
 train.main = main
 """
+#: Training in a process of its own, of which the former holds too.
+FRESH = (
+    "import sys; from domainbed_adm.cli import run; from domainbed_adm.scripts import train; "
+    "sys.exit(run(train.main, sys.argv[1:]))"
+)
 TIMES = {"step_time", "wall_time"}
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds child processes in /proc")
@@ -54,8 +59,8 @@ def run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             folder = tmp_path / f"job{i}"
             folder.mkdir(exist_ok=True)
             (folder / "code").write_text(code)
-            words = [sys.executable, "-m", "domainbed_adm.scripts.train", "--output_dir", str(folder)]
-            commands.append(shlex.join(words))
+            program = ["-m", "domainbed_adm.scripts.train"] if reuse else ["-c", FRESH]
+            commands.append(shlex.join([sys.executable, *program, "--output_dir", str(folder)]))
         local(commands, reuse=reuse, on_end=lambda index, outcome: outcomes.update({index: outcome}))
         return [outcomes[i] for i in range(len(codes))]
 
