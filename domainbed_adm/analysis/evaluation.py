@@ -28,6 +28,7 @@ from domainbed_adm.analysis.evaluation_files import (
 )
 from domainbed_adm.analysis.run_data import RunDatasets, load_run_model
 from domainbed_adm.datasets.base import MultipleDomainDataset
+from domainbed_adm.datasets.cards import Normalization
 from domainbed_adm.errors import NonFiniteError, UserError, unknown_name
 from domainbed_adm.recorded_run import IDENTITY, Run
 from domainbed_adm.run_files import MODEL
@@ -90,7 +91,8 @@ def evaluate_runs(runs: Sequence[Run], settings: EvaluationSettings) -> Iterator
     for job in _jobs(runs, settings):
         # a GPU computes float32 as float32, always the same
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            yield _measure(job, settings, device)
+            measured = _measure(job, settings, device)
+        yield measured
 
 
 def _jobs(runs: Sequence[Run], settings: EvaluationSettings) -> list[_Job]:
@@ -149,42 +151,53 @@ def _measure(job: _Job, settings: EvaluationSettings, device: torch.device) -> M
     total = sum(len(dataset.datasets[i]) for i in left)
     if not left:
         return Measured(run, evaluation, path, 0)
-    algorithm = restore_algorithm(dict(job.contents)).to(device).requires_grad_(False)
-    size = EVALUATION_BATCH[device.type]
-    tasks = {
-        i: [
-            EvaluateTask(dataset.environments[i], i, tuple(range(start, min(start + size, len(dataset.datasets[i])))))
-            for start in range(0, len(dataset.datasets[i]), size)
-        ]
-        for i in left
-    }
     with ProgressBar(f"{run.algorithm} on {evaluation.dataset}", total, lines=True) as bar:
-        # no training, and so no draw, whatever the hparams say
-        reader = TaskDataset(dataset.datasets, (), (), 0, {**job.contents["model_hparams"], "class_balanced": False})
-        workers = worker_budget(None, dataset.N_WORKERS, os.environ)
-        every = [task for own in tasks.values() for task in own]
-        batches = open_stream(reader, every, workers, pin_memory=device.type == "cuda")
-        for i, own in tasks.items():
-            name = dataset.environments[i]
-            seen = _counted(islice(batches, len(own)), bar, name)
-            shown = _attacked(seen, algorithm, settings.attack, device) if settings.attack else seen
-            figures = evaluate(algorithm, shown, device, settings.precision)
-            if not math.isfinite(figures[f"{name}_nll"]):
-                raise NonFiniteError(f"not finite: an output of the model of {run.folder} on {name}")
-            found = EnvironmentFigures(
-                name=name,
-                n=len(dataset.datasets[i]),
-                accuracy=figures[f"{name}_acc"],
-                nll=figures[f"{name}_nll"],
-                ece=figures[f"{name}_ece"],
-                fingerprint=dataset.datasets[i].fingerprint,
-                device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-            )
+        for found in _figures(job, left, settings, device, bar):
             by_name = {one.name: one for one in (*evaluation.environments, found)}
             order = [by_name[name] for name in dataset.environments if name in by_name]
             evaluation = msgspec.structs.replace(evaluation, environments=order)
             save_evaluation(evaluation, run.folder)
     return Measured(run, evaluation, path, total)
+
+
+def _figures(
+    job: _Job, environments: Sequence[int], settings: EvaluationSettings, device: torch.device, bar: ProgressBar
+) -> Iterator[EnvironmentFigures]:
+    """The figures of these environments, one after another.
+
+    Raises:
+        NonFiniteError: an output of the model is infinite or no number.
+    """
+    dataset, attack = job.dataset, settings.attack
+    algorithm = restore_algorithm(dict(job.contents)).to(device).requires_grad_(False)
+    tasks = {i: _tasks(i, dataset, EVALUATION_BATCH[device.type]) for i in environments}
+    # no training, and so no draw, whatever the hparams say
+    reader = TaskDataset(dataset.datasets, (), (), 0, {**job.contents["model_hparams"], "class_balanced": False})
+    workers = worker_budget(None, dataset.N_WORKERS, os.environ)
+    batches = open_stream(reader, [task for own in tasks.values() for task in own], workers, device.type == "cuda")
+    for i, own in tasks.items():
+        name = dataset.environments[i]
+        seen = _counted(islice(batches, len(own)), bar, name)
+        shown = _attacked(seen, algorithm, dataset.normalization, attack, device) if attack else seen
+        figures = evaluate(algorithm, shown, device, settings.precision)
+        if not math.isfinite(figures[f"{name}_nll"]):
+            raise NonFiniteError(f"not finite: an output of the model of {job.run.folder} on {name}")
+        yield EnvironmentFigures(
+            name=name,
+            n=len(dataset.datasets[i]),
+            accuracy=figures[f"{name}_acc"],
+            nll=figures[f"{name}_nll"],
+            ece=figures[f"{name}_ece"],
+            fingerprint=dataset.datasets[i].fingerprint,
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        )
+
+
+def _tasks(i: int, dataset: MultipleDomainDataset, size: int) -> list[EvaluateTask]:
+    """Those that read environment ``i`` whole, ``size`` images at a time."""
+    n = len(dataset.datasets[i])
+    starts = range(0, n, size)
+    return [EvaluateTask(dataset.environments[i], i, tuple(range(start, min(start + size, n)))) for start in starts]
 
 
 def _about(job: _Job, settings: EvaluationSettings) -> Evaluation:
@@ -216,20 +229,26 @@ def _counted(batches: Iterator[Batch], bar: ProgressBar, name: str) -> Iterator[
         bar.advance(len(batch.y), name)
 
 
-def _attacked(batches: Iterator[Batch], algorithm: Any, attack: Attack, device: torch.device) -> Iterator[Batch]:
+def _attacked(
+    batches: Iterator[Batch],
+    algorithm: Any,
+    normalization: Normalization | None,
+    attack: Attack,
+    device: torch.device,
+) -> Iterator[Batch]:
     """The batches with the inputs moved; the algorithm is in evaluation mode.
 
     Raises:
         UserError: they are no pixels.
     """
+    epsilon, low, high = in_input_units(attack.epsilon, normalization, device)
     for batch in batches:
         assert isinstance(batch.task, EvaluateTask)
-        x = batch.inputs(device)
-        epsilon, low, high = in_input_units(attack.epsilon, batch.normalization, device)
-        if not ((x >= low - _ROUNDING) & (x <= high + _ROUNDING)).all():
+        x, y = batch.inputs(device), batch.y.to(device)
+        are_pixels = batch.x.dtype == torch.uint8 or ((x >= low - _ROUNDING) & (x <= high + _ROUNDING)).all()
+        if not are_pixels:
             raise UserError(f"no attack on {batch.task.name}: its inputs are not pixels in [0, 1]")
         start = _random_start(batch, attack.seed).to(device)
-        y = batch.y.to(device)
         moved = projected_gradient_descent(algorithm.predict, x, y, start, attack.steps, epsilon, low, high)
         yield replace(batch, x=moved)
 

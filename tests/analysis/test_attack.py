@@ -93,3 +93,21 @@ def test_no_pixel_leaves_the_ball_or_what_pixels_can_be():
 
 def test_units_without_a_normalisation_are_those_of_pixels():
     assert [float(unit) for unit in in_input_units(0.25, None, CPU)] == [0.25, 0, 1]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_moves_inputs_as_the_cpu_does_and_does_not_wait_for_the_host():
+    x, y, start = sample(8)
+    weight = torch.randn(18, 3, generator=torch.Generator().manual_seed(3))
+    moved = []
+    for device in (CPU, torch.device("cuda")):
+        own = weight.to(device)
+        given = [tensor.to(device) for tensor in (x, y, start)]
+        units = in_input_units(0.1, NORMALIZATION, device)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            moved.append(projected_gradient_descent(lambda z, own=own: z.flatten(1) @ own, *given, 3, *units))
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(moved[0], moved[1].cpu())

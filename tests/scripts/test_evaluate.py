@@ -139,6 +139,19 @@ def test_an_attack_lowers_accuracy_in_evaluation_mode_whatever_the_batches(run, 
     assert len(list(run.glob("evaluation*pgd*"))) == 1
 
 
+def test_batch_norm_stands_still_and_normalised_inputs_are_attacked(tmp_path, image_folder, capsys):
+    flags = ["--dataset", "Shapes", "--data_dir", str(image_folder), "--workers", "0", "--steps", "2"]
+    hparams = '{"image_size": 32, "image_channels": 1, "batch_size": 2}'
+    run = tmp_path / "run"
+    assert main(["train", *flags, "--hparams", hparams, "--output_dir", str(run)]) == 0
+    capsys.readouterr()
+    (found,), _ = evaluated(capsys, run, "--attack", "pgd", "--epsilon", "1e-6", "--environments", "dark", "light")
+    (clean,), _ = evaluated(capsys, run, "--environments", "dark", "light")
+    for attacked, figures in zip(found["environments"], clean["environments"], strict=True):
+        assert attacked["nll"] == pytest.approx(figures["nll"], rel=1e-3)
+        assert (figures["n"], attacked["fingerprint"]) == (10, figures["fingerprint"])
+
+
 def test_a_sweep_is_measured_run_by_run_and_as_a_table(run, capsys):
     second = shutil.copytree(run, run.parent / "second")
     assert main(["evaluate", str(run.parent), "--environments", "test", "train", "--dataset", "Digits"]) == 0
@@ -146,6 +159,17 @@ def test_a_sweep_is_measured_run_by_run_and_as_a_table(run, capsys):
     assert [line.split()[-6:-4] for line in out.splitlines()[3:7]] == [["train", "1348"], ["test", "449"]] * 2
     assert err.count("(1,797 images)") == 2
     assert (second / "evaluation_Digits.json").is_file()
+
+
+def test_runs_that_the_dataset_does_not_fit_are_left_out(run, tmp_path, capsys):
+    flags = ["--dataset", "Debug28", "--steps", "1", "--hparams", HPARAMS]
+    assert main(["train", *flags, "--output_dir", str(tmp_path / "other")]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path), "--dataset", "DigitsC", "--environments", "blur-1"]) == 0
+    err = capsys.readouterr().err
+    assert f"warning: 1 of 2 runs left out: DigitsC does not fit the model of {tmp_path}/other: inputs (3, 28" in err
+    assert not list((tmp_path / "other").glob("evaluation*"))
+    assert len(list(run.glob("evaluation*"))) == 1
 
 
 @pytest.mark.parametrize(
