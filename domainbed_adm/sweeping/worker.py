@@ -28,7 +28,8 @@ from domainbed_adm.system.process import held_back
 
 #: What training imports; none of it starts a thread or touches a GPU, so that a fork of the worker is safe.
 _PRELOADED = ("domainbed_adm.training.loop", "domainbed_adm.training.resume", "domainbed_adm.training.setup")
-_DATASETS = "domainbed_adm.datasets.in_memory"
+#: torch loads the latter, for a second, as it makes an optimizer.
+_LATER = ("domainbed_adm.datasets.in_memory", "torch._dynamo")
 
 
 def serve(requests: BinaryIO, answers: BinaryIO) -> list[str] | None:
@@ -67,7 +68,7 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> list[str] | None:
 
 def main() -> int:
     """Be the worker and, in its forks, ``train``; returns the exit code of whichever it is."""
-    for name in (*_PRELOADED, _DATASETS):
+    for name in (*_PRELOADED, *_LATER):
         importlib.import_module(name)
     # not as standard streams: a job has none of them, as a process that a launcher starts
     with os.fdopen(os.dup(0), "rb") as requests, os.fdopen(os.dup(1), "wb", buffering=0) as answers:
