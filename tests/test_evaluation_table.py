@@ -79,6 +79,9 @@ def test_a_trial_counts_where_every_test_environment_was_measured(tmp_path):
         for env in range(2 - trial):
             folder = add_run(tmp_path, "ERM", trial, dataset="PACS", test_envs=(env,))
             add_evaluation(folder, "PACS", {"AC"[env]: (0.6 + 0.2 * env, 1, 0), "S": (0.1, 9, 0)})
+    folder = add_run(tmp_path, "ERM", 2, dataset="PACS", test_envs=(0,))
+    add_evaluation(folder, "PACS", {"A": (0.2, 1, 0)})
+    add_run(tmp_path, "ERM", 2, dataset="PACS", test_envs=(1,))  # there, but not measured
     (sheet,) = sheets(tmp_path)
     assert sheet.rows == (("ERM", "70.00", "1.0000", "0.00"),)
 
