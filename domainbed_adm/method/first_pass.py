@@ -79,6 +79,9 @@ class Weighting:
         mode: "both", "descent" or "memory"; see ``TrainingStep``.
         scope: "batch" or "domain".
         remembered: scores from earlier steps, for mode "memory".
+
+    Raises:
+        UserError: the difficulty is to be refreshed, and the mode is not "memory".
     """
 
     difficulty: Difficulty
@@ -86,6 +89,14 @@ class Weighting:
     mode: str
     scope: str
     remembered: RememberedScores
+
+    def __post_init__(self) -> None:
+        share = getattr(self.difficulty, "refresh", 1)
+        if share != 1 and self.mode != "memory":
+            raise UserError(
+                f'adm_refresh {share:g} keeps scores from earlier steps, which only weighting "memory" uses, not '
+                f'"{self.mode}": set adm_refresh to 1 or weighting to "memory"'
+            )
 
     def first_pass(
         self,

@@ -128,12 +128,6 @@ class TrainingStep:
             raise UserError("a curriculum and a difficulty go together: give both or neither")
         if curriculum is not None and (total_steps is None or total_steps < 1):
             raise UserError(f"a curriculum needs total_steps >= 1 to know its progress, not {total_steps}")
-        share = getattr(difficulty, "refresh", 1)
-        if share != 1 and weighting != "memory":
-            raise UserError(
-                f'adm_refresh {share:g} keeps scores from earlier steps, which only weighting "memory" uses, not '
-                f'"{weighting}": set adm_refresh to 1 or weighting to "memory"'
-            )
         if micro_batch is not None and micro_batch < 1:
             raise UserError(f"micro_batch must be >= 1, not {micro_batch}")
         if isinstance(optimizer, torch.optim.LBFGS):
