@@ -94,8 +94,8 @@ class Weighting:
         share = getattr(self.difficulty, "refresh", 1)
         if share != 1 and self.mode != "memory":
             raise UserError(
-                f'adm_refresh {share:g} keeps scores from earlier steps, which only weighting "memory" uses, not '
-                f'"{self.mode}": set adm_refresh to 1 or weighting to "memory"'
+                f'adm_refresh {share:g} keeps scores from earlier steps, which only weighting "memory" uses: '
+                'set adm_refresh to 1 or weighting to "memory"'
             )
 
     def first_pass(

@@ -250,7 +250,7 @@ def test_a_difficulty_of_another_package_may_be_refreshed_too():
 
 @pytest.mark.parametrize("weighting", ["both", "descent"])
 def test_a_share_needs_the_memory(weighting):
-    with pytest.raises(UserError, match=f'adm_refresh 0.5 .* weighting "memory" uses, not "{weighting}": set'):
+    with pytest.raises(UserError, match='adm_refresh 0.5 .* only weighting "memory" uses: set'):
         make(NAME, weighting, network(), adm_refresh=0.5)
 
 
