@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from domainbed_adm.training.batches import Batch, EvaluateTask
+from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, EvaluateTask
+from domainbed_adm.training.compilation import uncompiled
 from domainbed_adm.training.precision import autocast
 
 #: Bins of the calibration error, equally wide, of confidences in (0, 1].
@@ -27,16 +29,17 @@ def evaluate(
                   probability (Guo et al., ICML 2017, eq. 3), in [0, 1]
     ============  ==================================================================================================
 
-    The batches are an evaluation's, in any order. The algorithm is in evaluation mode meanwhile, then in training mode.
-    Probabilities are computed in single precision, and summed in double.
+    The batches are an evaluation's, in any order; those that are not full run uncompiled. The algorithm is in
+    evaluation mode meanwhile, then in training mode. Probabilities are in single precision, their sums in double.
     """
     sums: dict[str, Tensor] = {}
     algorithm.eval()
     for batch in batches:  # outside the mode: what is loaded meanwhile is trained on later
         assert isinstance(batch.task, EvaluateTask)
         y = batch.y.to(device, non_blocking=True)
+        rest = len(y) != EVALUATION_BATCH[device.type]
         with torch.inference_mode():
-            with autocast(precision, device):
+            with autocast(precision, device), uncompiled(algorithm) if rest else nullcontext():
                 logits = algorithm.predict(batch.inputs(device))
             name = batch.task.name
             sums[name] = sums.get(name, 0) + _binned(logits.float(), y)

@@ -20,6 +20,7 @@ from domainbed_adm.datasets.cards import IMAGENET
 from domainbed_adm.errors import UserError, one_line
 from domainbed_adm.hparams_registry import every_hparam
 from domainbed_adm.system.disk import replacing
+from domainbed_adm.system.process import ENDING, held_back
 
 _KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
 #: What random hparams of DomainBed are made of: NumPy's numbers, which ``weights_only`` refuses without these.
@@ -36,8 +37,8 @@ _WIDE_RESNET = {"conv1": "0", "bn1": "7"} | {
 
 
 def save_model(path: Path, contents: dict[str, Any]) -> None:
-    """Write ``contents`` to ``path``, whole or not at all."""
-    with replacing(path) as file:
+    """Write ``contents`` to ``path``, whole or not at all; who interrupts waits for it."""
+    with held_back(*ENDING), replacing(path) as file:  # interrupted, torch ends in an error of its own
         torch.save(contents, file)
 
 
