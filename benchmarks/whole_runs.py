@@ -153,7 +153,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--rounds", type=int, default=1, help="runs of each row, in turns (default 1)")
     parser.add_argument("--threads", type=int, default=cpu_count(), help="of our runs (default: one for each CPU)")
-    parser.add_argument("--workers", type=int, default=cpu_count(), help="of our runs (default: one for each CPU)")
+    parser.add_argument("--workers", type=int, default=0, help="of our runs (default 0: others hold up the threads)")
     parser.add_argument("--rows", nargs="+", choices=[DOMAINBED, *ROWS], default=[DOMAINBED, *ROWS], metavar="ROW")
     parser.add_argument("--data_dir", type=Path, help="folder to keep the images in (default: a temporary one)")
     parser.add_argument("--small", action="store_true", help="a size of seconds, to see that it works")

@@ -125,7 +125,10 @@ class RunArgs:
     skip_model_save: bool = _how(False, "keep no model.pkl", **_SWITCH)
     save_model_every_checkpoint: bool = _how(False, "keep a model_step<step>.pkl at each evaluation", **_SWITCH)
     workers: int | None = _how(
-        None, "loading processes of a run in all, at most one per CPU (default: fitting)", _WORKERS, **_COUNT
+        None,
+        "loading processes of a run, at most one per CPU (default: fitting, beside --threads on a CPU)",
+        _WORKERS,
+        **_COUNT,
     )
     threads: int = _how(1, _ABOUT_THREADS, Number(1, 1024, integer=True), **_COUNT)
     cache: bool = _how(False, _ABOUT_CACHE, recorded=False, **_SWITCH)

@@ -162,7 +162,7 @@ def set_up(args: RunArgs) -> Setup:
         device=device,
         n_steps=n_steps,
         checkpoint_freq=args.checkpoint_freq or dataset.CHECKPOINT_FREQ,
-        workers=worker_budget(args.workers, dataset.N_WORKERS, os.environ),
+        workers=worker_budget(args.workers, dataset.N_WORKERS, os.environ, args.threads if device.type == "cpu" else 0),
         trace_difficulty=args.trace_difficulty,
         tensorboard=args.tensorboard,
         start_time=start_time,
@@ -226,10 +226,12 @@ def _hparams(args: RunArgs) -> dict[str, Any]:
     return hparams
 
 
-def worker_budget(asked: int | None, deserved: int, environment: Mapping[str, str]) -> int:
+def worker_budget(asked: int | None, deserved: int, environment: Mapping[str, str], computing: int = 0) -> int:
     """Number of loading processes of a run, at most one for each CPU: as asked, else as many as the dataset deserves.
 
-    ``DOMAINBED_ADM_WORKERS`` in the environment limits the latter, as a launcher of several runs does.
+    ``DOMAINBED_ADM_WORKERS`` in the environment limits the latter, as a launcher of several runs does; and so do the
+    threads that compute on the CPU, whose work a loading process would hold up (2 CPUs and 2 threads, ResNet-18 at
+    224 px: without one evaluation is 1.04 to 1.06 times as fast, training 1.0 to 1.06).
     """
     cpus = cpu_count()
     if asked is not None:
@@ -237,4 +239,4 @@ def worker_budget(asked: int | None, deserved: int, environment: Mapping[str, st
             warn(f"--workers {asked} is more than the {cpus} CPUs here: using {cpus}")
         return min(asked, cpus)
     limit = environment.get(WORKERS_VARIABLE, "")
-    return min(deserved, int(limit) if limit.isdecimal() else cpus, cpus)
+    return max(0, min(deserved, int(limit) if limit.isdecimal() else cpus, cpus - computing))

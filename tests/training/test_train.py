@@ -291,12 +291,20 @@ def test_predict_executes_nothing(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("asked", "deserved", "environment", "budget"),
-    [(None, 8, {}, 4), (None, 0, {}, 0), (None, 8, {"DOMAINBED_ADM_WORKERS": "1"}, 1), (3, 0, {}, 3), (9, 0, {}, 4)],
+    ("asked", "deserved", "environment", "computing", "budget"),
+    [
+        (None, 8, {}, 0, 4),
+        (None, 0, {}, 0, 0),
+        (None, 8, {"DOMAINBED_ADM_WORKERS": "1"}, 0, 1),
+        (3, 0, {}, 4, 3),
+        (9, 0, {}, 0, 4),
+        (None, 8, {}, 1, 3),
+        (None, 8, {}, 5, 0),
+    ],
 )
-def test_one_worker_budget_bounded_by_the_cpus(monkeypatch, asked, deserved, environment, budget):
+def test_one_worker_budget_bounded_by_the_cpus(monkeypatch, asked, deserved, environment, computing, budget):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
-    assert worker_budget(asked, deserved, environment) == budget
+    assert worker_budget(asked, deserved, environment, computing) == budget
 
 
 def test_runs_as_a_module(tmp_path):
