@@ -176,8 +176,10 @@ def test_two_launchers_run_each_job_once() -> None:
 
 
 @needs_proc
-def test_a_launcher_killed_with_its_jobs_goes_on() -> None:
-    assert torture.killed(3, "launcher and jobs", random.Random(0)) == (3, [])
+@pytest.mark.parametrize("reuse", [False, True])
+def test_a_launcher_killed_with_its_jobs_goes_on(reuse: bool) -> None:
+    what = ("launcher", "workers", "jobs") if reuse else ("launcher", "jobs")
+    assert torture.killed(3, what, reuse, random.Random(0)) == (3, [])
 
 
 def test_runs_that_are_killed_end_like_their_twins() -> None:
