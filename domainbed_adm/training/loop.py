@@ -229,6 +229,8 @@ def _print_setup(run: Setup, position: Position) -> None:
     if position.next_step:
         print(f"resumed at step {position.next_step}")
     print(f"device: {run.device}, workers: {run.workers}, torch: {torch.__version__}")
+    spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in run.start_up.items())
+    print(f"start-up: {spent} (imports in CPU time)")
     defaults = hparams_registry.default_hparams(run.args["algorithm"], run.args["dataset"])
     chosen = {name: value for name, value in run.hparams.items() if value != defaults[name]}
     for title, values in (("args", run.args), ("hparams that are not the default", chosen)):

@@ -39,7 +39,8 @@ class Setup:
 
     ``args`` are the flags that its records keep; ``algorithm`` is on ``device``; ``trace_difficulty`` is the number of
     training images to score at each checkpoint, True for the default number, None for no trace; ``tensorboard`` asks
-    for events, with histograms of the trace, which it turns on; ``start_time`` is of ``time.monotonic``.
+    for events, with histograms of the trace, which it turns on; ``start_time`` is of ``time.monotonic``, and
+    ``start_up`` has the seconds that each part of the start took.
     """
 
     args: dict[str, Any]
@@ -54,6 +55,7 @@ class Setup:
     trace_difficulty: int | Literal[True] | None
     tensorboard: bool
     start_time: float
+    start_up: dict[str, float]
 
     def in_words(self, step: int | None = None) -> str:
         """What is run, on how much data at a time, for messages."""
@@ -127,7 +129,7 @@ def set_up(args: RunArgs) -> Setup:
     Raises:
         UserError: a flag, an hparam or the data keep the run from starting, or the network does not fit into memory.
     """
-    start_time = time.monotonic()
+    start_time, start_up = time.monotonic(), {"imports": time.process_time()}
     torch.set_num_threads(args.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     check_precision(args.precision, device)
@@ -140,6 +142,7 @@ def set_up(args: RunArgs) -> Setup:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     dataset = get_dataset_class(args.dataset)(args.data_dir, list(args.test_envs), hparams)
     check_test_envs(args.test_envs, dataset.environments, dataset.card)
+    start_up["data"] = time.monotonic() - start_time
     fractions = args.holdout_fraction, args.uda_holdout_fraction
     whole = dataset.card.test_envs or ()
     if whole and args.uda_holdout_fraction:
@@ -166,11 +169,13 @@ def set_up(args: RunArgs) -> Setup:
         trace_difficulty=args.trace_difficulty,
         tensorboard=args.tensorboard,
         start_time=start_time,
+        start_up=start_up,
     )
     make = get_algorithm_class(args.algorithm)
     with torch_errors_explained(run.in_words()):
         run.algorithm = make(dataset.input_shape, dataset.num_classes, len(run.sources), hparams).to(run.device)
     run.learning_rate.set(0)
+    start_up["network"] = time.monotonic() - start_time - start_up["data"]
     if args.precision == "fp16":
         scale_losses(run.algorithm, device)
     if args.compile:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -201,6 +202,10 @@ def test_a_run_says_what_it_does_before_it_takes_long(tmp_path, monkeypatch, cap
     lines = capsys.readouterr().out.splitlines()
     assert "hparams that are not the default: batch_size=4, cnn_width=8" in lines
     place = lines.index("samples in+out: 0 0 13+3, 1 1 13+3 (test), 2 2 13+3")
+    [start] = [line for line in lines if line.startswith("start-up: ")]
+    assert re.fullmatch(
+        r"start-up: imports \d+\.\d s, data \d+\.\d s, network \d+\.\d s \(imports in CPU time\)", start
+    )
     assert lines[place + 1].startswith("step     0/1  loss ")
     assert lines[place + 2] == "evaluating 48 images of 3 environments"
     assert lines[place + 3] == "evaluated 13 of 48 images"
