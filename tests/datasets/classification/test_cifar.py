@@ -40,7 +40,7 @@ def test_what_was_written_is_read(tmp_path: Path, name: str, form: str) -> None:
         assert environment.targets.dtype == np.int64
         assert environment.targets.tolist() == labels.tolist()
         for i in (0, len(labels) - 1):
-            compact, target = environment.compact_item(i, training=True)
+            compact, target = environment.compact_item(i, training=False)
             assert compact.dtype == torch.uint8
             assert compact.is_contiguous()
             assert (compact.numpy() == pixels[i]).all()
