@@ -46,8 +46,8 @@ _ABOUT_PRECISION = (
 _ABOUT_TEST_ENVS = "environments held out, by number (default 0; of a set for classification all but train)"
 _ABOUT_COMPILE = (
     "compile the network's passes in training and evaluation by torch.compile, which needs a C++ compiler (on a GPU "
-    "Triton too). For long runs on a GPU, not measured yet: compiling takes minutes, and on a CPU ResNet-18 gains 3 % in "
-    "fp32, nothing in bf16. Results differ in their last bits"
+    "Triton too). For long runs on a GPU, not measured yet: compiling takes minutes, and on a CPU ResNet-18 gains 3 % "
+    "in fp32, nothing in bf16. Results differ in their last bits"
 )
 _ABOUT_AUGMENT_ON = (
     "where training images are augmented (default cpu: one by one where they are loaded). device: a batch at a time "

@@ -85,8 +85,8 @@ def _add_hessian(commands: Any) -> None:
         "hessian.json in each run's folder and prints all as a table. Nothing of the run is changed.\n"
         "Says first what it costs. The defaults are coarse, so that it ends (103 s on one core for a run of default\n"
         "hparams on RotatedDigits, 48 images of each domain). Against all 239 images and finer tolerances, on two\n"
-        "domains of one ERM run: eigenvalues 8 and 26 % higher, traces 14 % lower and 8 % higher, SAM steps 36 and 1 %\n"
-        "higher. Finer and slower: --samples N (all images there are), --eigenvalues 5 --tolerance 0.001\n"
+        "domains of one ERM run: eigenvalues 8 and 26 % higher, traces 14 % lower and 8 % higher, SAM steps 36 and 1\n"
+        "% higher. Finer and slower: --samples N (all images there are), --eigenvalues 5 --tolerance 0.001\n"
         "--max_restarts 100 --trace_tolerance 0.05 --max_vectors 100.",
         examples="  domainbed-adm analyze hessian results/one\n"
         "  domainbed-adm analyze hessian results/smoke --algorithms ERM SAM --output flatness.png\n"
