@@ -13,7 +13,7 @@ from domainbed_adm.sweeping import plan
 from domainbed_adm.sweeping.jobs import Sweep, check_sweep
 
 FIELDS = Sweep.__dataclass_fields__
-SIZES = {"smoke": 30, "paper_dg": 624, "full_grid": 67200}
+SIZES = {"smoke": 30, "smoke_classification": 18, "paper_dg": 624, "full_grid": 67200}
 
 
 def test_the_named_sweeps_are_these() -> None:
@@ -94,7 +94,8 @@ def test_a_mistake_in_a_file_is_one_line(tmp_path: Path, content: str, message: 
 
 def test_an_unknown_sweep_names_the_nearest() -> None:
     with pytest.raises(
-        UserError, match=r"unknown sweep 'smoky'. Did you mean smoke\? Valid: full_grid, paper_dg, smoke"
+        UserError,
+        match=r"unknown sweep 'smoky'. Did you mean smoke\? Valid: full_grid, paper_dg, smoke, smoke_classification",
     ):
         plan.read_named_sweep("smoky")
     with pytest.raises(UserError, match=r"no file none.yaml: --sweep takes a YAML file or one of full_grid"):
