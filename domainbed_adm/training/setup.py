@@ -143,19 +143,11 @@ def set_up(args: RunArgs) -> Setup:
     dataset = get_dataset_class(args.dataset)(args.data_dir, list(args.test_envs), hparams)
     check_test_envs(args.test_envs, dataset.environments, dataset.card)
     start_up["data"] = time.monotonic() - start_time
-    fractions = args.holdout_fraction, args.uda_holdout_fraction
-    whole = dataset.card.test_envs or ()
-    if whole and args.uda_holdout_fraction:
-        raise UserError(f"{args.dataset}: official test sets are evaluated whole: --uda_holdout_fraction must be 0")
-    splits = split_environments(
-        list(map(len, dataset.datasets)), args.test_envs, args.trial_seed, *fractions, whole=whole
-    )
+    splits = _split(args, dataset)
     n_steps = _length(args, dataset, splits, hparams)
     # what only the run knows, where the method reads it
     std = list(dataset.normalization.std) if dataset.normalization else None
     hparams |= {name: value for name, value in (("total_steps", n_steps), ("input_std", std)) if name in hparams}
-    if args.task == "domain_adaptation" and not any(split.uda for split in splits):
-        raise UserError("task domain_adaptation needs unlabeled samples: give --uda_holdout_fraction above 0")
     run = Setup(
         args.recorded(),
         hparams,
@@ -185,6 +177,18 @@ def set_up(args: RunArgs) -> Setup:
     if args.augment_on == "device":
         dataset.augment_on_device()
     return run
+
+
+def _split(args: RunArgs, dataset: MultipleDomainDataset) -> list[Splits]:
+    fractions, whole = (args.holdout_fraction, args.uda_holdout_fraction), dataset.card.test_envs or ()
+    if whole and args.uda_holdout_fraction:
+        raise UserError(f"{args.dataset}: official test sets are evaluated whole: --uda_holdout_fraction must be 0")
+    splits = split_environments(
+        list(map(len, dataset.datasets)), args.test_envs, args.trial_seed, *fractions, whole=whole
+    )
+    if args.task == "domain_adaptation" and not any(split.uda for split in splits):
+        raise UserError("task domain_adaptation needs unlabeled samples: give --uda_holdout_fraction above 0")
+    return splits
 
 
 def _length(args: RunArgs, dataset: MultipleDomainDataset, splits: list[Splits], hparams: dict[str, Any]) -> int:

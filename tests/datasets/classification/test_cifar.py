@@ -138,7 +138,7 @@ def test_a_wrong_binary_file_is_one_line(tmp_path: Path, fault: str) -> None:
     folder = tmp_path / get_card(name).directory
     write_binary(folder, name)
     damage(folder)
-    refused(name, tmp_path, message)
+    assert_refused(name, tmp_path, message)
 
 
 def test_a_coarse_label_is_not_looked_at(tmp_path: Path, small: None) -> None:
@@ -148,7 +148,7 @@ def test_a_coarse_label_is_not_looked_at(tmp_path: Path, small: None) -> None:
     assert load("CIFAR100", tmp_path)[1].targets.tolist() == labels.tolist()
 
 
-def refused(name: str, data_dir: Path, message: str) -> None:
+def assert_refused(name: str, data_dir: Path, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         load(name, data_dir)
     assert "\n" not in str(caught.value)
@@ -195,7 +195,7 @@ def test_a_wrong_pickle_is_one_line(tmp_path: Path, fault: str) -> None:
     folder = tmp_path / "cifar-10-batches-py"
     write_pickles(folder, "CIFAR10")
     (folder / "data_batch_4").write_bytes(python2_pickle(value))
-    refused("CIFAR10", tmp_path, message)
+    assert_refused("CIFAR10", tmp_path, message)
 
 
 @pytest.mark.usefixtures("small")
@@ -205,7 +205,7 @@ def test_a_cut_pickle_is_one_line(tmp_path: Path, cut: int) -> None:
     write_pickles(folder, "CIFAR10")
     whole = (folder / "test_batch").read_bytes()
     (folder / "test_batch").write_bytes(whole[:cut])
-    refused("CIFAR10", tmp_path, r"test_batch cannot be read as a pickle of arrays: ")
+    assert_refused("CIFAR10", tmp_path, r"test_batch cannot be read as a pickle of arrays: ")
 
 
 @pytest.mark.usefixtures("small")
@@ -217,7 +217,7 @@ def test_an_array_whose_bytes_are_cut_is_one_line(tmp_path: Path) -> None:
     short = text.replace(b"T" + pixels.to_bytes(4, "little"), b"T" + (pixels - 1).to_bytes(4, "little"))
     place = short.index(b"T" + (pixels - 1).to_bytes(4, "little")) + 5
     (folder / "test_batch").write_bytes(short[:place] + short[place + 1 :])
-    refused("CIFAR10", tmp_path, r"cannot reshape array of size 61439 into shape")
+    assert_refused("CIFAR10", tmp_path, r"cannot reshape array of size 61439 into shape")
 
 
 def test_a_pickle_that_wants_to_run_code_runs_none(tmp_path: Path) -> None:
@@ -253,4 +253,4 @@ def test_the_writer_of_pickles_writes_what_python_reads() -> None:
 
 
 def test_neither_folder_is_there(tmp_path: Path) -> None:
-    refused("CIFAR10", tmp_path, r"dataset CIFAR10: no folder .*cifar-10-batches-bin")
+    assert_refused("CIFAR10", tmp_path, r"dataset CIFAR10: no folder .*cifar-10-batches-bin")
