@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torchvision import transforms
 
+from domainbed_adm.datasets.augmentation import AREA, GREY, JITTER
 from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, digest, to_inputs
 from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, Normalization
 from domainbed_adm.datasets.decoded import Decoded, decode_once, reduced_side, training_pixels
@@ -31,8 +32,8 @@ def eval_transform(image_size: int, channels: int = 3) -> transforms.Compose:
 
 def augment_transform(image_size: int) -> transforms.Compose:
     """Return DomainBed's transform of training, up to the pixels, which draws from torch's global generator."""
-    crop = transforms.RandomResizedCrop(image_size, scale=(0.7, 1.0))
-    colours = transforms.ColorJitter(0.3, 0.3, 0.3, 0.3), transforms.RandomGrayscale()
+    crop = transforms.RandomResizedCrop(image_size, scale=AREA)
+    colours = transforms.ColorJitter(*[JITTER] * 4), transforms.RandomGrayscale(GREY)
     return transforms.Compose([crop, transforms.RandomHorizontalFlip(), *colours, transforms.PILToTensor()])
 
 

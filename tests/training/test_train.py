@@ -116,19 +116,6 @@ def test_a_folder_of_ones_own_trains_and_its_model_predicts(tmp_path, image_fold
     assert all(0 < float(row[2]) <= 1 for row in rows[1:])
 
 
-def test_predicting_equals_the_evaluation_of_training(tmp_path, image_folder, capsys):
-    flags = ["--data_dir", str(image_folder), "--steps", "30", "--holdout_fraction", "0", "--test_envs", "0"]
-    assert train(tmp_path, *flags, dataset="Shapes", hparams={"image_size": 28, "lr": 0.01}) == 0
-    capsys.readouterr()
-    domains = sorted(path for path in (image_folder / "Shapes").iterdir())
-    last = read_records(tmp_path)[-1]
-    for i, domain in enumerate(domains):
-        assert main(["predict", "--model", str(tmp_path / "run/model.pkl"), "--images", str(domain)]) == 0
-        rows = [line.split(",") for line in capsys.readouterr().out.splitlines()[1:]]
-        right = sum(Path(path).parent.name == predicted for path, predicted, _ in rows)
-        assert right / len(rows) == pytest.approx(last[f"env{i}_in_acc"])
-
-
 @pytest.mark.parametrize(("channels", "std"), [(3, [0.229, 0.224, 0.225]), (1, [0.226])])
 def test_fgsm_knows_the_datasets_normalisation(tmp_path, image_folder, channels, std):
     """Alpha is in [0, 1] pixels: the step in normalised inputs is alpha / std, of this run's own channels."""
@@ -137,23 +124,6 @@ def test_fgsm_knows_the_datasets_normalisation(tmp_path, image_folder, channels,
     assert read_records(tmp_path)[0]["hparams"]["input_std"] == std
     assert train(tmp_path, "--steps", "1", "--algorithm", "SSPL_ADM", name="raw") == 0
     assert read_records(tmp_path / "raw")[0]["hparams"]["input_std"] is None
-
-
-def test_predict_writes_a_whole_file_or_none(tmp_path, image_folder, capsys):
-    flags = ["--data_dir", str(image_folder), "--steps", "1"]
-    assert train(tmp_path, *flags, dataset="Shapes", hparams={"image_size": 28}) == 0
-    command = ["predict", "--model", str(tmp_path / "run/model.pkl"), "--images", str(image_folder)]
-    output = tmp_path / "predictions.csv"
-    assert main([*command, "--output", str(output)]) == 0
-    whole = output.read_bytes()
-    assert len(whole.splitlines()) == 31
-    broken = next(path for path in sorted(image_folder.rglob("*.jpg")))
-    broken.write_bytes(b"no image")
-    capsys.readouterr()
-    assert main([*command, "--output", str(output)]) == 2
-    assert str(broken) in capsys.readouterr().err
-    assert output.read_bytes() == whole
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "predictions.csv", "run"]
 
 
 def test_domain_adaptation_gives_unlabeled_samples(tmp_path):
@@ -270,29 +240,6 @@ def test_unknown_flags_are_one_line(capsys):
         main(["train", "--algoritm", "ERM"])
     assert stopped.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("contents", "message"),
-    [(b"no model", "is no file that domainbed-adm saved"), (None, "no file")],
-)
-def test_predict_refuses_what_is_no_model(tmp_path, capsys, contents, message):
-    path = tmp_path / "model.pkl"
-    if contents is not None:
-        path.write_bytes(contents)
-    assert main(["predict", "--model", str(path), "--images", str(tmp_path)]) == 2
-    assert message in capsys.readouterr().err
-
-
-def test_predict_executes_nothing(tmp_path, capsys):
-    class Evil:
-        def __reduce__(self):
-            return (os.mkdir, (str(tmp_path / "executed"),))
-
-    torch.save({"args": Evil()}, tmp_path / "model.pkl")
-    assert main(["predict", "--model", str(tmp_path / "model.pkl"), "--images", str(tmp_path)]) == 2
-    assert "is no file that domainbed-adm saved" in capsys.readouterr().err
-    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize(
