@@ -17,8 +17,8 @@ CHECKPOINT, LOCK = "checkpoint.pkl", ".lock"
 FAILED, DIVERGED = "failed.json", "diverged.json"
 #: What was asked for beside training: ``train --trace_difficulty`` and ``train --tensorboard``.
 DIFFICULTY, TENSORBOARD = "difficulty.npz", "tensorboard"
-#: What a sweep's folder should hold, as its launches wrote it.
-PLAN = "sweep.json"
+#: What a sweep's folder should hold, as its launches wrote it, and which of its jobs a worker is about to start.
+PLAN, CLAIMS = "sweep.json", ".claims"
 #: What ``analyze`` writes beside a model: kind and ending of the file's name.
 HESSIAN, LANDSCAPE = ("hessian", "json"), ("landscape", "npz")
 #: What ``evaluate`` writes beside a model.
@@ -37,10 +37,13 @@ class ExitCode(IntEnum):
     USER_ERROR = 2
     #: A loss, gradient or score that is not finite: another try fails as well.
     NOT_FINITE = 3
-    #: Another process trains in the folder (``EX_TEMPFAIL`` of sysexits.h, "try again later").
+    #: ``train``: another process trains in the folder (``EX_TEMPFAIL`` of sysexits.h, "try again later").
     LOCKED = 75
+    #: ``sweep work``: its time or its number of jobs is up, and jobs are left that nobody runs: start it again.
+    MORE_TO_DO = 75
     #: A launcher did not start the command, or could not.
     NOT_RUN = 127
+    #: Told to end, by Ctrl-C, SIGTERM or SIGHUP; the same command goes on. Of a job it is no failure.
     INTERRUPTED = 130
     #: Whoever read the output has closed it.
     CLOSED_PIPE = 141

@@ -12,8 +12,8 @@ from domainbed_adm.datasets.cards import CARDS, MNIST, DatasetCard
 from domainbed_adm.hparams_registry import every_hparam, hparams_of
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, WEIGHTINGS, Card
 from domainbed_adm.method.grid import METHODS, OwnMethod
-from domainbed_adm.scripts.sweep import default_datasets
 from domainbed_adm.sweeping import plan
+from domainbed_adm.sweeping.flags import default_datasets
 from domainbed_adm.sweeping.jobs import Sweep
 from domainbed_adm.system.console import Parser, show
 

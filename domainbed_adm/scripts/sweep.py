@@ -9,43 +9,33 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from domainbed_adm.cli import run
-from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.datasets.layout import expanded
-from domainbed_adm.errors import UserError, lookup
-from domainbed_adm.method.grid import METHODS
-from domainbed_adm.run_args import EVERY_JOB, FLAGS, add_flags, check_flags, words
+from domainbed_adm.errors import UserError
+from domainbed_adm.run_args import words
 from domainbed_adm.run_files import PLAN, ExitCode
-from domainbed_adm.sweeping.jobs import DONE, RUNNING, UNFINISHED, Sweep, check_sweep, delete_incomplete, with_states
+from domainbed_adm.sweeping.flags import (
+    add_shared_flags,
+    described_sweep,
+    is_described,
+    job_flags,
+    launcher_options,
+    parsed,
+)
+from domainbed_adm.sweeping.jobs import DONE, RUNNING, UNFINISHED, delete_incomplete, with_states
 from domainbed_adm.sweeping.launch import Launch
 from domainbed_adm.sweeping.launchers import LAUNCHERS, gpus
-from domainbed_adm.sweeping.plan import add_to_plan, drop_from_plan, named_sweeps, planned_jobs, read_named_sweep
+from domainbed_adm.sweeping.plan import add_to_plan, drop_from_plan, planned_jobs
 from domainbed_adm.sweeping.status import show_status, summary
 from domainbed_adm.system.console import Parser
 
 EXAMPLES = """\
   domainbed-adm sweep launch --sweep smoke --output_dir results/smoke --jobs 2 --skip_confirmation
   domainbed-adm sweep launch --sweep paper_dg --data_dir data --output_dir results/paper --dry_run
+  domainbed-adm sweep launch --sweep paper_dg --data_dir data --output_dir results/paper --plan_only
+  domainbed-adm sweep work results/paper --time_limit 3h
   domainbed-adm sweep status results/smoke"""
-
-_ABOUT_JOBS_PER_GPU = (
-    "processes at a time on each GPU, for multi_gpu (default 1). They take turns on the GPU, a slice of time each, "
-    "unless NVIDIA's MPS is running (nvidia-cuda-mps-control -d), with which their kernels run side by side. Memory "
-    "adds up: what the jobs took is printed at the end"
-)
-_ABOUT_REUSE = (
-    "import torch once for each process at a time, and run every job in a fork of it: same results, sooner; for local "
-    "and multi_gpu"
-)
-_TAKEN_BY = {"jobs_per_gpu": ("multi_gpu",), "reuse_processes": ("local", "multi_gpu")}
-_FIELDS = tuple(Sweep.__dataclass_fields__)
-
-
-def default_datasets() -> list[str]:
-    """All known ones for domain generalization but Debug28 and Debug224."""
-    return [card.name for card in CARDS.values() if not (card.name.startswith("Debug") or card.official_split)]
 
 
 def build_parser() -> Parser:
@@ -53,72 +43,22 @@ def build_parser() -> Parser:
     parser = Parser(
         "domainbed-adm sweep",
         description="Launch many runs, count them by state, or delete the folders of those that did not finish. The\n"
-        "same launch again starts what was not launched, goes on with what is incomplete, and retries what failed.",
+        "same launch again starts what was not launched, goes on with what is incomplete, and retries what failed.\n"
+        "work runs the jobs of a launch on this machine beside workers on others (sweep work --help).",
         examples=EXAMPLES,
     )
+    parser.add_argument("command", choices=("launch", "work", "delete_incomplete", "status"))
+    add_shared_flags(parser, list(LAUNCHERS))
     add = parser.add_argument
-    add("command", choices=("launch", "delete_incomplete", "status"))
-    add("folder", nargs="?", metavar="FOLDER", help="of the sweep, the same as --output_dir")
-    add(
-        "--sweep",
-        metavar="NAME",
-        help=f"a named sweep ({', '.join(named_sweeps())}) or a .yaml file; flags override it",
-    )
-    add("--output_dir", help="folder of the sweep; each job gets a folder in it")
-    add(
-        "--datasets",
-        nargs="+",
-        default=default_datasets(),
-        metavar="NAME",
-        help="default: those with several domains, but Debug*",
-    )
-    add("--algorithms", nargs="+", default=list(METHODS), metavar="NAME", help="default: all")
-    number: dict[str, Any] = {"type": int, "metavar": "N"}
-    add("--n_hparams_from", default=0, help="first hparams_seed (default 0, the default hparams)", **number)
-    add("--n_hparams", default=20, help="hparams_seeds below this (default 20)", **number)
-    add("--n_trials", default=3, help="trials, each with its own split (default 3)", **number)
-    add("--seed", type=int, default=0, help="accepted as in DomainBed, where it changes nothing either")
-    switch = argparse.BooleanOptionalAction
-    add("--single_test_envs", action=switch, default=False, help="hold out single environments only, no pairs")
-    add("--command_launcher", default="local", metavar="NAME", help=f"{', '.join(LAUNCHERS)} (default local)")
-    add("--jobs", default=1, help="processes at a time, for local (default 1)", **number)
-    add("--jobs_per_gpu", default=1, help=_ABOUT_JOBS_PER_GPU, **number)
-    add("--reuse_processes", action=switch, default=False, help=_ABOUT_REUSE)
-    add("--retries", default=1, help="how often to try a failed job again (default 1)", **number)
     add("--dry_run", action="store_true", help="count the jobs of each method, and do nothing")
+    add("--plan_only", action="store_true", help="write the plan that sweep work reads, and run nothing")
     add("--skip_confirmation", action="store_true", help="do not ask before launching or deleting")
-    shared = parser.add_argument_group("flags of train that every job is given")
-    shared.add_argument("--hparams", metavar="JSON", help="override every job's; names of other methods are skipped")
-    add_flags(shared, ("data_dir", "task", "steps", "epochs", "holdout_fraction"))
-    add_flags(shared, EVERY_JOB, negatable=True)
     return parser
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The flags given, over those of the named sweep, over the defaults.
-
-    Raises:
-        UserError: the named sweep or a number is wrong.
-    """
-    parser = build_parser()
-    args = parser.parse_intermixed_args(argv)
-    if args.sweep:
-        flags = read_named_sweep(args.sweep)
-        parser.set_defaults(**{name: value for name, value in flags.items() if name != "about"})
-        args = parser.parse_intermixed_args(argv)
-    args.output_dir = args.folder or args.output_dir
-    if args.output_dir is None:
-        parser.error("the following arguments are required: --output_dir")
-    check_flags(vars(args))
-    lookup(LAUNCHERS, args.command_launcher, "command launcher")
-    for name, least in (("jobs", 1), ("jobs_per_gpu", 1), ("retries", 0)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name} must be at least {least}, not {getattr(args, name)}")
-    for name in ("jobs_per_gpu", "reuse_processes"):
-        launchers = _TAKEN_BY[name]
-        if getattr(args, name) != parser.get_default(name) and args.command_launcher not in launchers:
-            raise UserError(f"--{name} is for --command_launcher {' or '.join(launchers)}, not {args.command_launcher}")
-    return args
+    """The flags given, over those of the named sweep, over the defaults."""
+    return parsed(build_parser(), argv)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -128,18 +68,23 @@ def main(argv: Sequence[str]) -> int:
         UserError: a flag is wrong; nothing has been created.
         KeyboardInterrupt: interrupted; its text says how to go on.
     """
+    if argv[:1] == ["work"]:
+        from domainbed_adm.scripts import sweep_work
+
+        return sweep_work.main(argv[1:])
     args = parse(argv)
+    if args.command == "work":
+        raise UserError("work must be the first word: sweep work --help")
     folder = expanded(args.output_dir)
     if args.command == "launch":
         return _launch(args, folder)
-    names = {"--sweep", "--no-single_test_envs", *(f"--{name}" for name in _FIELDS)}
-    described = any(word.partition("=")[0] in names for word in argv)
+    described = is_described(argv)
     jobs = [] if described else planned_jobs(folder)
     if args.folder and not described and not jobs:
         raise UserError(
             f"{folder} has no {PLAN}, which sweep launch writes: give the flags of the launch too, such as --sweep NAME"
         )
-    jobs = jobs or _sweep(args, needs_data=False).jobs(folder)
+    jobs = jobs or described_sweep(args, needs_data=False).jobs(folder)
     if args.command == "status":
         show_status(jobs)
         return ExitCode.DONE
@@ -153,43 +98,35 @@ def main(argv: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def _sweep(args: argparse.Namespace, needs_data: bool) -> Sweep:
-    """The sweep that the flags describe, checked."""
-    lists = {name: list(dict.fromkeys(getattr(args, name))) for name in ("datasets", "algorithms")}
-    sweep = Sweep(**{name: getattr(args, name) for name in _FIELDS} | lists)
-    check_sweep(sweep, needs_data)
-    return sweep
-
-
 def _launch(args: argparse.Namespace, folder: Path) -> int:
-    dummy = args.command_launcher == "dummy"
-    if args.command_launcher == "multi_gpu" and not args.dry_run:
+    dummy, runs_here = args.command_launcher == "dummy", not (args.dry_run or args.plan_only)
+    if args.command_launcher == "multi_gpu" and runs_here:
         gpus()  # none is a mistake to be told before anything is made
-    sweep = _sweep(args, needs_data=not (dummy or args.dry_run))
-    flags = {name: getattr(args, name) for name in EVERY_JOB if name not in _FIELDS}
-    jobs = sweep.jobs(folder, {name: value for name, value in flags.items() if value != FLAGS[name].default})
+    sweep = described_sweep(args, needs_data=runs_here and not dummy)
+    flags = job_flags(args)
+    jobs = sweep.jobs(folder, flags)
     if args.dry_run:
         show_status(jobs)
         return ExitCode.DONE
     launcher, now = LAUNCHERS[args.command_launcher], with_states(jobs)
     print(summary(now))
+    if args.plan_only:
+        add_to_plan(folder, sweep, flags)
+        print(f"Workers: {shlex.join(['domainbed-adm', 'sweep', 'work', *words({'output_dir': folder})])}")
+        return ExitCode.DONE
     todo = [job for job, state in now if state not in {DONE, RUNNING}]
     if dummy:
         launcher([job.command for job in todo])
         return ExitCode.DONE
     if todo:
         _confirm(f"Run {len(todo)} jobs?", args.skip_confirmation)
-    add_to_plan(folder, sweep)
-    options = {"reuse": True} if args.reuse_processes else {}
-    on_gpus = args.command_launcher == "multi_gpu"
-    if on_gpus:
-        options["jobs_per_gpu"] = args.jobs_per_gpu
-    launch = Launch(jobs, partial(launcher, **options), args.jobs, args.retries)
+    add_to_plan(folder, sweep, flags)
+    launch = Launch(jobs, partial(launcher, **launcher_options(args)), args.jobs, args.retries)
     try:
         code = launch.run()
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same launch goes on, each job from its last checkpoint") from None
-    if on_gpus:
+    if args.command_launcher == "multi_gpu":
         print(launch.taken())
     print(f"Results: {folder}")
     print(f"Leaderboard: {shlex.join(['domainbed-adm', 'collect_results', *words({'input_dir': folder})])}")

@@ -1,22 +1,28 @@
-"""Run the jobs of a sweep until each is done or has failed for good, beside other launchers on the same folder.
+"""Run the jobs of a sweep that are free: until each is done or has failed for good, or until this worker's time is up.
 
-Who runs a job is settled by the lock of its folder, which ``train`` holds. Jobs that other processes hold are left
-alone; at the end they are waited for, and taken over where their process ended before they did.
+The sweep's folder is the queue. Who starts a job is settled by a claim, and who trains it by the lock of its folder,
+which ``train`` holds. Jobs that other processes have are left alone. ``sweep launch`` waits for them at the end, and
+takes over those whose process ended before they did; ``sweep work`` ends.
 """
 
 from __future__ import annotations
 
+import math
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import overload
 
 from domainbed_adm import records, run_files
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import ExitCode
 from domainbed_adm.sweeping import failures
+from domainbed_adm.sweeping.claims import Claims
 from domainbed_adm.sweeping.jobs import DONE, FAILED, RUNNING, Job, with_states
-from domainbed_adm.sweeping.pool import Outcome
+from domainbed_adm.sweeping.pool import INTERRUPTIONS, Outcome
 from domainbed_adm.system.console import printable, warn
 
 #: Seconds until the next look at jobs that other processes run: at first, and at most, as each look doubles it.
@@ -24,27 +30,59 @@ POLL, LONGEST_POLL = 1.0, 60.0
 
 
 class Launch:
-    """One launch of a sweep's jobs by a launcher that may run so many commands (``slots``) at a time.
+    """One launch of a sweep's jobs by a launcher that may run so many commands (``slots``) at a time; or a worker.
 
     A job that failed is tried again in this launch as often as ``retries`` says; one that failed in an earlier launch
-    counts as not tried yet.
+    counts as not tried yet. One that was told to end, by someone else than this launch, has not failed: it is left as
+    it is.
+
+    Args:
+        jobs: in the order to take them.
+        launcher: see ``launchers``.
+        slots: how many commands it may run at a time.
+        retries: of a job that fails.
+        most: how many jobs to start at most, each try counted.
+        until: ``time.monotonic()`` from which no job is started.
+        plan: the file that the last launch wrote: what has failed since then has been tried, by another worker.
     """
 
-    def __init__(self, jobs: Sequence[Job], launcher: Callable[..., list[int]], slots: int, retries: int) -> None:
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        launcher: Callable[..., list[int]],
+        slots: int,
+        retries: int,
+        *,
+        most: float = math.inf,
+        until: float = math.inf,
+        plan: Path | None = None,
+    ) -> None:
         self._jobs, self._launcher, self._slots, self._retries = jobs, launcher, slots, retries
-        self._attempts = {job.name: _attempts(job) for job, state in with_states(jobs) if state in {FAILED, RUNNING}}
+        self._claims = {folder: Claims(folder) for folder in {job.sweep_dir for job in jobs}}
+        self._most, self._until, self._started, self._starting = most, until, 0, threading.Lock()
+        self._attempts: dict[str, int] = {}
         self._tries: Counter[str] = Counter()
         self._over: set[str] = set()
         self._given_up: set[str] = set()
+        self._interrupted: set[str] = set()
+        #: Whether a job was free that this launch did not start, as its time or its number of jobs was up.
+        self.left = False
         #: Seconds that those jobs took which this launch has run to their end, by name.
         self.seconds: dict[str, float] = {}
+        written = plan.stat().st_mtime if plan and plan.exists() else math.inf
+        self._now = with_states(jobs)  # the first look serves the first round as well
+        for job, state in self._now:
+            if state in {FAILED, RUNNING}:
+                self._attempts[job.name] = _attempts(job)
+            if state == FAILED and _failed_at(job) > written:
+                self._over.add(job.name)
 
     def run(self) -> int:
-        """Run; return 1 where a job has failed, else 0."""
-        pending, wait, announced = self._jobs, POLL, False
+        """Run, and wait for what others run; return 1 where a job has failed, 130 where one was told to end, else 0."""
+        wait, announced = POLL, False
         while True:
-            unsettled = [(job, state) for job, state in with_states(pending) if not self._is_settled(job, state)]
-            pending, ready = [job for job, _ in unsettled], [job for job, state in unsettled if state != RUNNING]
+            pending = self._pending()
+            ready = [job for job, state in pending if state != RUNNING]
             if not pending:
                 return self._report()
             if ready and self._run(ready):
@@ -56,11 +94,59 @@ class Launch:
             time.sleep(wait)
             wait = min(2 * wait, LONGEST_POLL)
 
+    def work(self) -> int:
+        """Run what is free, wait for nobody; return 75 where free jobs are left, else as ``run``, of its own jobs."""
+        while (ready := [job for job, state in self._pending() if state != RUNNING]) and self._run(ready):
+            pass
+        if self.left:
+            return ExitCode.MORE_TO_DO
+        if self._interrupted:
+            return ExitCode.INTERRUPTED
+        return ExitCode.RETRY if self._given_up else ExitCode.DONE
+
+    def _pending(self) -> list[tuple[Job, str]]:
+        """Jobs that are not settled, and their states now."""
+        now = self._now or with_states([job for job in self._jobs if job.name not in self._over])
+        self._now = []
+        pending = []
+        for job, state in now:
+            if self._is_settled(job, state):
+                self._over.add(job.name)
+            else:
+                pending.append((job, state))
+        return pending
+
     def _is_settled(self, job: Job, state: str) -> bool:
         """Whether it is done, or has failed for good, or in another launcher, which may try it again."""
         if job.name in self._over or state == DONE:
             return True
         return state == FAILED and _attempts(job) > self._attempts.get(job.name, 0)
+
+    def _is_free(self, job: Job) -> bool:
+        """Claim it; False where another process has it, or it is settled by now."""
+        claims = self._claims[job.sweep_dir]
+        if not claims.take(job.name):
+            return False
+        state = job.state  # asked after the claim: whoever had it before has left it in this state
+        settled = self._is_settled(job, state)
+        if settled:
+            self._over.add(job.name)
+        if state == RUNNING or settled:
+            claims.drop(job.name)
+            return False
+        return True
+
+    def _takes(self, job: Job) -> bool:
+        """Claim a job to start it now; False where it is not free, or this launch starts no more."""
+        with self._starting:
+            if self.left or not self._is_free(job):
+                return False
+            if self._started < self._most and time.monotonic() < self._until:
+                self._started += 1
+                return True
+            self.left = True
+            self._claims[job.sweep_dir].drop(job.name)
+            return False
 
     def _run(self, ready: list[Job]) -> bool:
         """Run these jobs; False where other processes have begun them all."""
@@ -74,11 +160,14 @@ class Launch:
             return self._end(ready[index], outcome)
 
         def skip(index: int) -> bool:
-            state = ready[index].state
-            return state == RUNNING or self._is_settled(ready[index], state)
+            return not self._takes(ready[index])
 
-        commands, labels = [job.command for job in ready], [job.label for job in ready]
-        codes = self._launcher(commands, labels=labels, jobs=self._slots, skip=skip, on_end=on_end)
+        commands, labels = _Each(ready, lambda job: job.command), _Each(ready, lambda job: job.label)
+        try:
+            codes = self._launcher(commands, labels=labels, jobs=self._slots, skip=skip, on_end=on_end)
+        finally:
+            for claims in self._claims.values():
+                claims.close()
         for index, code in enumerate(codes):
             if index not in told:
                 self._end(ready[index], Outcome(code, _errors(ready[index]), 0.0))
@@ -86,6 +175,11 @@ class Launch:
 
     def _end(self, job: Job, outcome: Outcome) -> str | None:
         """Note how a job's attempt ended; return why it failed, and the file that says more."""
+        self._claims[job.sweep_dir].drop(job.name)
+        if outcome.code in INTERRUPTIONS:
+            self._over.add(job.name)
+            self._interrupted.add(job.name)
+            return None
         if outcome.code == ExitCode.DONE:
             self._over.add(job.name)
             self.seconds[job.name] = outcome.seconds
@@ -127,7 +221,39 @@ class Launch:
             print(f"{len(failed)} of {len(self._jobs)} jobs failed:", file=sys.stderr)
         for line in failures.failure_lines((job.label, job.output_dir) for job in failed):
             print(f"  {line}", file=sys.stderr)
-        return ExitCode.RETRY if failed else ExitCode.DONE
+        interrupted = sum(state != DONE and job.name in self._interrupted for job, state in now)
+        if interrupted:
+            print(f"{interrupted} jobs were told to end: the same launch goes on", file=sys.stderr)
+        return ExitCode.RETRY if failed else ExitCode.INTERRUPTED if interrupted else ExitCode.DONE
+
+
+class _Each(Sequence[str]):
+    """A text of each job, made when it is asked for: those of 67,200 jobs at once take 50 MB."""
+
+    def __init__(self, jobs: Sequence[Job], text: Callable[[Job], str]) -> None:
+        self._jobs, self._text = jobs, text
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self._text(job) for job in self._jobs[index]]
+        return self._text(self._jobs[index])
+
+
+def _failed_at(job: Job) -> float:
+    """When the system wrote ``failed.json``, by the clock of the disk, which machines that share it share as well."""
+    try:
+        return (job.output_dir / run_files.FAILED).stat().st_mtime
+    except OSError:
+        return -math.inf
 
 
 def _attempts(job: Job) -> int:

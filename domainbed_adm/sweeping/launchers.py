@@ -11,7 +11,7 @@ what a job's name or folder holds is data. Beside them a launcher is told, by ke
   progress lines, or None. Of what a launcher cannot tell so, its exit codes are taken.
 
 ``local`` and ``multi_gpu`` also take ``reuse``: training commands then run in one process of each slot, one after
-another, each in a fork of it (see ``worker``).
+another, each in a fork of it (see ``worker``); and ``tell_skipped``, whether what is skipped has a progress line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.console import Console
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import ExitCode
-from domainbed_adm.sweeping.pool import Outcome, Pool
+from domainbed_adm.sweeping.pool import SKIPPED, Outcome, Pool
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count
 
@@ -82,6 +82,7 @@ def _run(
     skip: Callable[[int], bool] = lambda index: False,
     on_end: Callable[[int, Outcome], str | None] = lambda index, outcome: None,
     reuse: bool = False,
+    tell_skipped: bool = True,
 ) -> list[int]:
     """Run in these slots, each with its share of the CPUs for loading processes; show progress."""
     if WORKERS_VARIABLE not in os.environ:
@@ -96,7 +97,7 @@ def _run(
             line = f"{_WORDS.get(outcome.code, 'failed')} {label} ({outcome.seconds:.1f} s)"
             line += f": {why}" if why else ""
             bar.advance(1, line)
-            if not on_terminal:
+            if not on_terminal and (tell_skipped or outcome != SKIPPED):
                 print(f"[{done:{width}}/{len(commands)}] {line}", flush=True)
 
         return [outcome.code for outcome in Pool(slots, reuse).run(commands, report, skip)]

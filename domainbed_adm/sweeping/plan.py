@@ -1,14 +1,19 @@
 """Sweeps in files: ``sweep.json``, the plan of a sweep's folder, and named sweeps, flags of ``sweep`` in YAML.
 
 A plan says what a folder should hold in the end, and is read without the data. It keeps what each launch ran over, not
-its jobs, so that it stays small. A launch adds itself; the same one again takes the place of the earlier. A launch that
-was a mistake leaves with ``sweep delete_incomplete``, once none of its jobs has a folder.
+its jobs, so that it stays small: workers read it, and make the jobs of it. A launch adds itself; the same one again
+takes the place of the earlier. A launch that was a mistake leaves with ``sweep delete_incomplete``, once none of its
+jobs has a folder.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from dataclasses import dataclass
+import random
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -20,9 +25,9 @@ import domainbed_adm
 from domainbed_adm.datasets.layout import expanded
 from domainbed_adm.errors import UserError, lookup, unknown_name
 from domainbed_adm.run_args import EVERY_JOB, RunArgs
-from domainbed_adm.run_files import PLAN
+from domainbed_adm.run_files import CLAIMS, PLAN
 from domainbed_adm.sweeping.jobs import NOT_LAUNCHED, Job, Sweep, with_states
-from domainbed_adm.system.disk import replacing, run_lock
+from domainbed_adm.system.disk import LockedError, replacing, run_lock
 
 #: Flags that a named sweep may set, and the types of their values.
 FLAGS: dict[str, Any] = {
@@ -31,30 +36,48 @@ FLAGS: dict[str, Any] = {
     **{"output_dir": str, "command_launcher": str, "jobs": int, "retries": int, "hparams": dict[str, Any]},
     **{"jobs_per_gpu": int, "reuse_processes": bool},
 }
+#: Seconds to wait for the others that write a plan, and between looks at whether they have.
+_PATIENCE, _POLL = 60.0, 0.1
 
 
 @dataclass(frozen=True)
 class _Launch:
-    """One launch: what it ran over, the number of environments of each dataset then, this package's version then."""
+    """One launch: what it ran over, the number of environments of each dataset then, this package's version then.
+
+    ``flags`` of ``train`` say how to run each job; they do not tell launches apart.
+    """
 
     sweep: Sweep
     environments: dict[str, int]
     version: str = domainbed_adm.__version__
+    flags: dict[str, Any] = field(default_factory=dict)
 
     def jobs(self, folder: Path) -> list[Job]:
-        return self.sweep.jobs(folder, counts=self.environments)
+        return self.sweep.jobs(folder, self.flags, self.environments)
 
 
-def add_to_plan(folder: Path, sweep: Sweep) -> None:
-    """Add a launch to the plan of ``folder``."""
-    with run_lock(folder, needed=False):
+def add_to_plan(folder: Path, sweep: Sweep, flags: Mapping[str, Any] | None = None) -> None:
+    """Add a launch, whose jobs run with these flags of ``train``, to the plan of ``folder``.
+
+    The file is written anew, so that its time is that of the last launch.
+    """
+    with _sole_writer(folder):
         others = [launch for launch in _launches(folder) if launch.sweep != sweep]
-        _write(folder, [*others, _Launch(sweep, sweep.environment_counts())])
+        _write(folder, [*others, _Launch(sweep, sweep.environment_counts(), flags=dict(flags or {}))])
 
 
-def planned_jobs(folder: Path) -> list[Job]:
-    """The jobs of all launches in a sweep's folder, each once; none where it has no plan, as one of DomainBed's."""
-    return list({job.name: job for launch in _launches(folder) for job in launch.jobs(folder)}.values())
+def planned_sweeps(folder: Path) -> list[Sweep]:
+    """What the launches in a sweep's folder run over."""
+    return [launch.sweep for launch in _launches(folder)]
+
+
+def planned_jobs(folder: Path, sweep: Sweep | None = None) -> list[Job]:
+    """The jobs of all launches in a sweep's folder, or of one; each once, and as the last of its launches runs it.
+
+    None where it has no plan, as one of DomainBed's.
+    """
+    launches = [launch for launch in _launches(folder) if sweep in (None, launch.sweep)]
+    return list({job.name: job for launch in launches for job in launch.jobs(folder)}.values())
 
 
 def planned_runs(folder: Path) -> list[tuple[str, str, tuple[int, ...], int, int]]:
@@ -68,11 +91,31 @@ def drop_from_plan(folder: Path) -> None:
     """Take the launches of which no job has a folder out of the plan, and the plan away where none is left."""
     if not (folder / PLAN).exists():
         return
-    with run_lock(folder, needed=False):  # nobody adds to the plan between reading and writing
+    with _sole_writer(folder):  # nobody adds to the plan between reading and writing
         launches = _launches(folder)
         kept = [one for one in launches if any(state != NOT_LAUNCHED for _, state in with_states(one.jobs(folder)))]
         if kept != launches:
             _write(folder, kept)
+
+
+@contextlib.contextmanager
+def _sole_writer(folder: Path) -> Iterator[None]:
+    """Hold the lock of the folder, once others that write its plan, as workers that begin together, have done.
+
+    Raises:
+        LockedError: it is held for a minute.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(run_lock(folder, needed=False))
+                break
+            except LockedError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_POLL * random.uniform(0.5, 1.5))
+        yield
 
 
 def _launches(folder: Path) -> list[_Launch]:
@@ -80,14 +123,21 @@ def _launches(folder: Path) -> list[_Launch]:
     if not path.exists():
         return []
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, list[_Launch]])["launches"]
+        launches = msgspec.json.decode(path.read_bytes(), type=dict[str, list[_Launch]])["launches"]
+        for launch in launches:
+            for name, value in launch.flags.items():
+                if name not in EVERY_JOB:
+                    raise ValueError(f"flag {name!r} is not known")
+                msgspec.convert(value, FLAGS[name])
+        return launches
     except (ValueError, KeyError) as error:
         raise UserError(f"{path} is no plan of a sweep ({error}): remove it, and launch the sweep again") from error
 
 
 def _write(folder: Path, launches: list[_Launch]) -> None:
     if not launches:
-        (folder / PLAN).unlink(missing_ok=True)
+        for name in (PLAN, CLAIMS):
+            (folder / name).unlink(missing_ok=True)
         return
     with replacing(folder / PLAN) as file:
         file.write(msgspec.json.format(msgspec.json.encode({"launches": launches})) + b"\n")

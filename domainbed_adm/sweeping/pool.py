@@ -13,15 +13,17 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import IO, NamedTuple
 
 from domainbed_adm.run_files import ExitCode
 from domainbed_adm.sweeping import worker
-from domainbed_adm.system.process import terminate_as_interrupt
+from domainbed_adm.system.process import ENDING, terminate_as_interrupt
 
 #: Seconds that a child has to end after SIGTERM, and what it has left behind to end by itself.
 GRACE, LEFTOVERS_GRACE = 10.0, 2.0
+#: Exit codes of a command that was told to end; negative where it had no time yet to hear it.
+INTERRUPTIONS = {ExitCode.INTERRUPTED, *(-number for number in ENDING)}
 
 
 class Outcome(NamedTuple):
@@ -30,6 +32,10 @@ class Outcome(NamedTuple):
     code: int
     stderr: list[str]
     seconds: float
+
+
+#: Of a command that was not started: as its launcher was told to end, or as another process has the job.
+NOT_STARTED, SKIPPED = Outcome(ExitCode.NOT_RUN, ["not started"], 0.0), Outcome(ExitCode.LOCKED, [], 0.0)
 
 
 class Pool:
@@ -54,33 +60,40 @@ class Pool:
         ``on_done`` is called by one thread at a time, and not after an interruption. Interrupted, or told to terminate,
         it raises once the children have ended.
         """
-        reporting = threading.Lock()
+        reporting, taking, indices = threading.Lock(), threading.Lock(), iter(range(len(commands)))
+        outcomes = [NOT_STARTED] * len(commands)
 
-        def work(index: int) -> Outcome:
-            outcome = Outcome(ExitCode.LOCKED, [], 0.0) if skip(index) else self._run_one(commands[index])
-            with reporting:
-                if not self._stopped:
-                    on_done(index, outcome)
-            return outcome
+        def work() -> None:
+            while not self._stopped:
+                with taking:
+                    index = next(indices, None)
+                if index is None:
+                    return
+                outcomes[index] = outcome = SKIPPED if skip(index) else self._run_one(commands[index])
+                with reporting:
+                    if not self._stopped:
+                        on_done(index, outcome)
 
         try:
             with ThreadPoolExecutor(self._size) as threads, terminate_as_interrupt():
-                try:  # from here on, as a child may run before the last command is submitted
-                    return list(threads.map(work, range(len(commands))))
+                try:  # from here on, as a child may run before the last thread is started
+                    each = [threads.submit(work) for _ in range(min(self._size, len(commands)))]
+                    for ended in as_completed(each):
+                        ended.result()
                 except BaseException:
-                    threads.shutdown(wait=False, cancel_futures=True)
                     self._end_all()
                     raise
         finally:
             for slot in self._slots:
                 slot.close()
+        return outcomes
 
     def _run_one(self, command: str) -> Outcome:
         slot, start = self._slots.pop(0), time.monotonic()  # no more commands run at a time than there are slots
         try:
             with self._lock:
                 if self._stopped:
-                    return Outcome(ExitCode.NOT_RUN, ["not started"], 0.0)
+                    return NOT_STARTED
                 slot.start(shlex.split(command))
                 self._running.add(slot)
             code = slot.wait()

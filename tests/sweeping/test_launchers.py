@@ -161,11 +161,12 @@ def test_an_interruption_ends_running_children_and_starts_no_more(
 def test_an_interruption_before_all_is_submitted_ends_what_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit = pool.ThreadPoolExecutor.submit
+    submit, submitted = pool.ThreadPoolExecutor.submit, []
 
-    def interrupted(self: ThreadPoolExecutor, work: Callable[[int], object], index: int) -> object:
-        if index == 0:
-            return submit(self, work, index)
+    def interrupted(self: ThreadPoolExecutor, work: Callable[[], object]) -> object:
+        submitted.append(work)
+        if len(submitted) == 1:
+            return submit(self, work)
         while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
             time.sleep(0.01)
         raise KeyboardInterrupt
@@ -173,7 +174,8 @@ def test_an_interruption_before_all_is_submitted_ends_what_runs(
     monkeypatch.setattr(pool.ThreadPoolExecutor, "submit", interrupted)
     child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     with pytest.raises(KeyboardInterrupt):
-        local([python(child), python("pass")])
+        local([python(child), python("pass")], jobs=2)
+    assert len(submitted) == 2
     assert not is_alive(int((tmp_path / "pid").read_text()))
 
 

@@ -11,7 +11,7 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard.board import Board
 from domainbed_adm.leaderboard.notes import missing_line, missing_runs
 from domainbed_adm.model_selection import SELECTION_METHODS
-from domainbed_adm.scripts.sweep import default_datasets
+from domainbed_adm.sweeping.flags import default_datasets
 from domainbed_adm.sweeping.jobs import Sweep, check_sweep, held_out
 from tests.runs import as_runs, record
 

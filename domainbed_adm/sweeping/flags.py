@@ -1,0 +1,122 @@
+"""Flags that ``sweep`` and ``sweep work`` share: what a sweep runs over, and how a machine runs its jobs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from domainbed_adm.datasets.cards import CARDS
+from domainbed_adm.errors import UserError, lookup
+from domainbed_adm.method.grid import METHODS
+from domainbed_adm.run_args import EVERY_JOB, FLAGS, add_flags, check_flags
+from domainbed_adm.sweeping.jobs import Sweep, check_sweep
+from domainbed_adm.sweeping.launchers import LAUNCHERS
+from domainbed_adm.sweeping.plan import named_sweeps, read_named_sweep
+from domainbed_adm.system.console import Parser
+
+_ABOUT_JOBS_PER_GPU = (
+    "processes at a time on each GPU, for multi_gpu (default 1). They take turns on the GPU, a slice of time each, "
+    "unless NVIDIA's MPS is running (nvidia-cuda-mps-control -d), with which their kernels run side by side. Memory "
+    "adds up: what the jobs took is printed at the end"
+)
+_ABOUT_REUSE = (
+    "import torch once for each process at a time, and run every job in a fork of it: same results, sooner; for local "
+    "and multi_gpu"
+)
+#: Flags that only some launchers take.
+_TAKEN_BY = {"jobs_per_gpu": ("multi_gpu",), "reuse_processes": ("local", "multi_gpu")}
+_FIELDS = tuple(Sweep.__dataclass_fields__)
+
+
+def default_datasets() -> list[str]:
+    """All known ones for domain generalization but Debug28 and Debug224."""
+    return [card.name for card in CARDS.values() if not (card.name.startswith("Debug") or card.official_split)]
+
+
+def add_shared_flags(parser: Parser, launchers: Sequence[str]) -> None:
+    """Add them; DomainBed's names and defaults where it has them. ``launchers`` are those that the command takes."""
+    add = parser.add_argument
+    add("folder", nargs="?", metavar="FOLDER", help="of the sweep, the same as --output_dir")
+    add(
+        "--sweep",
+        metavar="NAME",
+        help=f"a named sweep ({', '.join(named_sweeps())}) or a .yaml file; flags override it",
+    )
+    add("--output_dir", help="folder of the sweep; each job gets a folder in it")
+    add(
+        "--datasets",
+        nargs="+",
+        default=default_datasets(),
+        metavar="NAME",
+        help="default: those with several domains, but Debug*",
+    )
+    add("--algorithms", nargs="+", default=list(METHODS), metavar="NAME", help="default: all")
+    number: dict[str, Any] = {"type": int, "metavar": "N"}
+    add("--n_hparams_from", default=0, help="first hparams_seed (default 0, the default hparams)", **number)
+    add("--n_hparams", default=20, help="hparams_seeds below this (default 20)", **number)
+    add("--n_trials", default=3, help="trials, each with its own split (default 3)", **number)
+    add("--seed", type=int, default=0, help="accepted as in DomainBed, where it changes nothing either")
+    switch = argparse.BooleanOptionalAction
+    add("--single_test_envs", action=switch, default=False, help="hold out single environments only, no pairs")
+    add("--command_launcher", default="local", metavar="NAME", help=f"{', '.join(launchers)} (default local)")
+    add("--jobs", default=1, help="processes at a time, for local (default 1)", **number)
+    add("--jobs_per_gpu", default=1, help=_ABOUT_JOBS_PER_GPU, **number)
+    add("--reuse_processes", action=switch, default=False, help=_ABOUT_REUSE)
+    add("--retries", default=1, help="how often to try a failed job again (default 1)", **number)
+    shared = parser.add_argument_group("flags of train that every job is given")
+    shared.add_argument("--hparams", metavar="JSON", help="override every job's; names of other methods are skipped")
+    add_flags(shared, ("data_dir", "task", "steps", "epochs", "holdout_fraction"))
+    add_flags(shared, EVERY_JOB, negatable=True)
+
+
+def parsed(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
+    """The flags given, over those of the named sweep, over the defaults.
+
+    Raises:
+        UserError: the named sweep or a number is wrong.
+    """
+    args = parser.parse_intermixed_args(argv)
+    if args.sweep:
+        flags = read_named_sweep(args.sweep)
+        parser.set_defaults(**{name: value for name, value in flags.items() if name != "about"})
+        args = parser.parse_intermixed_args(argv)
+    args.output_dir = args.folder or args.output_dir
+    if args.output_dir is None:
+        parser.error("the following arguments are required: --output_dir")
+    check_flags(vars(args))
+    lookup(LAUNCHERS, args.command_launcher, "command launcher")
+    for name, least in (("jobs", 1), ("jobs_per_gpu", 1), ("retries", 0)):
+        if getattr(args, name) < least:
+            raise UserError(f"--{name} must be at least {least}, not {getattr(args, name)}")
+    for name in ("jobs_per_gpu", "reuse_processes"):
+        launchers = _TAKEN_BY[name]
+        if getattr(args, name) != parser.get_default(name) and args.command_launcher not in launchers:
+            raise UserError(f"--{name} is for --command_launcher {' or '.join(launchers)}, not {args.command_launcher}")
+    return args
+
+
+def described_sweep(args: argparse.Namespace, needs_data: bool) -> Sweep:
+    """The sweep that the flags describe, checked."""
+    lists = {name: list(dict.fromkeys(getattr(args, name))) for name in ("datasets", "algorithms")}
+    sweep = Sweep(**{name: getattr(args, name) for name in _FIELDS} | lists)
+    check_sweep(sweep, needs_data)
+    return sweep
+
+
+def is_described(argv: Sequence[str]) -> bool:
+    """Whether a command line says what a sweep runs over, or only where it is."""
+    names = {"--sweep", "--no-single_test_envs", *(f"--{name}" for name in _FIELDS)}
+    return any(word.partition("=")[0] in names for word in argv)
+
+
+def job_flags(args: argparse.Namespace) -> dict[str, Any]:
+    """The flags of ``train`` that say how to run each job, where they are not the default."""
+    flags = {name: getattr(args, name) for name in EVERY_JOB if name not in _FIELDS}
+    return {name: value for name, value in flags.items() if value != FLAGS[name].default}
+
+
+def launcher_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What the launcher is told beside the commands."""
+    options: dict[str, Any] = {"reuse": True} if args.reuse_processes else {}
+    return options | ({"jobs_per_gpu": args.jobs_per_gpu} if args.command_launcher == "multi_gpu" else {})
