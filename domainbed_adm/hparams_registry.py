@@ -33,6 +33,7 @@ from domainbed_adm.system.seeding import seed_hash
 
 #: Of the optimizer: far above any use, and below what single precision cannot hold, where torch ends in an error.
 OPTIMIZERS = "adam", "adamw", "sgd"
+AVERAGINGS = "none", "ema", "swad"
 LR_SCHEDULES = "constant", "cosine", "steps"
 _LEARNING_RATE, _DECAY = Number(0, 1e3, open_low=True), Number(0, 1e3)
 _BATCH_SIZE = Number(1, 2**16, integer=True)
@@ -76,6 +77,39 @@ _TRAINING = (
     Hparam("sampling", "replacement", Choice(("replacement", "epoch")), "of minibatches; epoch: each sample once"),
     Hparam("drop_last", False, FLAG, "of sampling epoch: leave out its last batch where it is smaller"),
     Hparam("label_smoothing", 0.0, Number(0, 1, open_high=True), "share of the target spread over all classes"),
+    Hparam(
+        "averaging",
+        "none",
+        Choice(AVERAGINGS),
+        "of weights; what is evaluated and kept in model.pkl is the average. swad: its result, at the end, which "
+        "tables report whatever the selection method, as its authors do",
+    ),
+    Hparam(
+        "ema_decay",
+        0.999,
+        Number(0, 1, open_high=True),
+        "of averaging ema: decay in a step (less at first)",
+        OneOf((0.99, 0.999, 0.9999)),
+    ),
+    Hparam(
+        "swad_n_converge",
+        3,
+        Number(1, 1000, integer=True),
+        "of averaging swad: evaluations in which the source out-splits' loss must not fall for it to begin",
+    ),
+    Hparam(
+        "swad_n_tolerance",
+        6,
+        Number(1, 1000, integer=True),
+        "of averaging swad: evaluations that must all have too high a loss for it to end",
+    ),
+    Hparam(
+        "swad_tolerance_ratio",
+        0.3,
+        Number(0, 1e3),
+        "of averaging swad: by how much the loss may rise (its authors: 0.3, on VLCS 0.2)",
+        OneOf((0.1, 0.2, 0.3)),
+    ),
 )
 
 

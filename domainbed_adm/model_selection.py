@@ -3,6 +3,9 @@
 For one (trial, dataset, algorithm, test environment), a selection method scores each run, that is each hparams_seed,
 by a validation accuracy that it may look at. The run with the best score is reported by its accuracy on the test
 environment's in-split. Ties are resolved as DomainBed does: the first of equal checkpoints, the last of equal runs.
+
+Of a run with hparam ``averaging`` "swad" every method sees the record of its result alone, as SWAD's authors report it:
+it has chosen its steps itself, and the records before are of other weights.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from domainbed_adm.recorded_run import Column, Run
 
@@ -64,15 +68,22 @@ class SelectionMethod:
         return best[1].test_acc if best else None
 
 
-def _first_best(val_acc: Column, test_acc: Column) -> RunAccuracy | None:
-    """The first checkpoint with the highest validation accuracy, of those with both accuracies."""
-    ranked = np.where(np.isnan(val_acc) | np.isnan(test_acc), -1.0, val_acc)
+def _first_best(val_acc: Column, test_acc: Column, offered: NDArray[np.bool_]) -> RunAccuracy | None:
+    """The first checkpoint with the highest validation accuracy, of those that are offered and have both accuracies."""
+    ranked = np.where(np.isnan(val_acc) | np.isnan(test_acc) | ~offered, -1.0, val_acc)
     best = int(ranked.argmax())
     return RunAccuracy(float(ranked[best]), float(test_acc[best])) if ranked[best] >= 0 else None
 
 
+def _offered(run: Run) -> NDArray[np.bool_]:
+    """Which checkpoints may be reported: of SWAD's the one of its result."""
+    if run.hparams.get("averaging") == "swad":
+        return ~np.isnan(run.column("swad_segments"))
+    return np.ones(len(run), dtype=bool)
+
+
 def _training_domain(run: Run, _: Sequence[Run], test_env: int) -> RunAccuracy | None:
-    return _first_best(run.source_accuracy("out"), run.accuracy(test_env, "in"))
+    return _first_best(run.source_accuracy("out"), run.accuracy(test_env, "in"), _offered(run))
 
 
 def _leave_one_domain_out(run: Run, runs: Sequence[Run], test_env: int) -> RunAccuracy | None:
@@ -83,7 +94,7 @@ def _leave_one_domain_out(run: Run, runs: Sequence[Run], test_env: int) -> RunAc
         return None
     order = np.argsort(run.steps, kind="stable")
     columns = [_at(run.steps[order], pairs[env], env) for env in others]
-    return _first_best(np.column_stack(columns).mean(axis=1), run.accuracy(test_env, "in")[order])
+    return _first_best(np.column_stack(columns).mean(axis=1), run.accuracy(test_env, "in")[order], _offered(run)[order])
 
 
 def _at(steps: Column, run: Run, env: int) -> Column:
@@ -96,7 +107,7 @@ def _at(steps: Column, run: Run, env: int) -> Column:
 
 def _oracle(run: Run, _: Sequence[Run], test_env: int) -> RunAccuracy | None:
     last = [int(run.steps.argmax())]
-    return _first_best(run.accuracy(test_env, "out")[last], run.accuracy(test_env, "in")[last])
+    return _first_best(run.accuracy(test_env, "out")[last], run.accuracy(test_env, "in")[last], _offered(run)[last])
 
 
 #: The selection methods by their key, in DomainBed's order.

@@ -9,6 +9,9 @@ Keys are DomainBed's, sorted:
 ``step_time``, ``mem_gb``       seconds a step; peak memory of the device in GiB
 ``wall_time``                   ours: seconds since the record before (since the start for the first), all included
 ``env{i}_in_acc``               accuracy on the in-split of environment i, a fraction; ``_out_acc`` the out-split
+``averaged_weights``            ours, with hparam ``averaging``: 1: figures are of averaged weights, 0: of the last ones
+``last_env{i}_in_acc``          ours, of the last weights where those without ``last_`` are of averaged ones
+``swad_segments``               ours, of SWAD's result: segments in it; ``swad_start_step``, ``swad_end_step``
 ``hparams``, ``args``           objects: all hyperparameters, all flags
 ``provenance``                  ours: ``version``, ``git_commit``, ``torch``, ``device``, ``seed``, ``environments``,
                                 ``reduced_images`` (of each environment, see ``train --cache``), ...

@@ -144,6 +144,10 @@ def test_the_note_names_selection_splits_trials_seeds_and_versions() -> None:
         assert part in line
     assert "over n = 1 trial (no error where n = 1). Trial" in provenance_line(found, TRAINING, [1, 0])
     assert "over n = 1 to 3 trials (no error where n = 1). Trial" in provenance_line(found, TRAINING, [3, 1, 0, 2])
+    assert "averaged" not in line
+    averaged = board(*own_runs(hparams={"averaging": "swad"}), *own_runs("SAM", hparams={"averaging": "ema"}))
+    told = "Runs with averaged weights: 4 by ema, 4 by swad (its result, whatever the selection method). Trial seeds"
+    assert told in provenance_line(averaged, TRAINING, [2])
     assert spoken([0, 1, 2, 3]) == "0 to 3"
     assert spoken([0, 2, 3, 5]) == "0, 2, 3, 5"
     assert spoken([0, 1, 2, 10**300]) == f"0, 1, 2, {10**300}"

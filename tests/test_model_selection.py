@@ -105,3 +105,19 @@ def test_oracle_ties_last_hparams_seed() -> None:
 @pytest.mark.parametrize("method", SELECTION_METHODS.values(), ids=SELECTION_METHODS)
 def test_no_records_no_number(method) -> None:
     assert method.sweep_acc(as_runs(), 0) is None
+
+
+def test_of_swad_every_method_takes_the_record_of_its_result() -> None:
+    """Also where an earlier record, of other weights, has a better accuracy; without a result none counts."""
+    better = [
+        record((0.9, 0.9), (0.9, 0.9), (0.9, 0.9), step=0, hparams={"averaging": "swad"}),
+        record((0.9, 0.9), (0.9, 0.9), (0.9, 0.9), step=0, test_envs=(0, 1), hparams={"averaging": "swad"}),
+        record((0.9, 0.9), (0.9, 0.9), (0.9, 0.9), step=0, test_envs=(0, 2), hparams={"averaging": "swad"}),
+    ]
+    ends = [one | record((0.4, 0.3), (0.2, 0.1), (0.2, 0.1), step=1, swad_segments=3) for one in better]
+    ends = [end | {"args": one["args"]} for end, one in zip(ends, better, strict=True)]
+    for method in (TRAINING, LOO, ORACLE):
+        assert method.sweep_acc(as_runs(*better, *ends), 0) == 0.4
+        assert method.sweep_acc(as_runs(*better), 0) is None
+    ema = [one | {"hparams": {"averaging": "ema"}} for one in (*better, *ends)]
+    assert TRAINING.sweep_acc(as_runs(*ema), 0) == 0.9

@@ -26,8 +26,16 @@ def provenance_line(board: Board, selection: SelectionMethod, counts: Iterable[i
     trials = f"n = {count} {'trials' if n[-1] > 1 else 'trial'}{' (no error where n = 1)' if n[0] == 1 else ''}"
     return (
         f"{selection_line(selection)} Accuracy in % on the in-split of the test environment, "
-        f"mean and std / sqrt(n) over {trials}. {board.sweep_line}"
+        f"mean and std / sqrt(n) over {trials}. {_averaging_line(board.runs)}{board.sweep_line}"
     )
+
+
+def _averaging_line(runs: Iterable[Run]) -> str:
+    """Which runs report averaged weights; empty where none does."""
+    counts = Counter(kind for run in runs if (kind := run.hparams.get("averaging", "none")) != "none")
+    told = {"swad": "swad (its result, whatever the selection method)"}
+    named = ", ".join(f"{count} by {told.get(str(kind), kind)}" for kind, count in sorted(counts.items()))
+    return f"Runs with averaged weights: {named}. " if named else ""
 
 
 def selection_line(selection: SelectionMethod) -> str:

@@ -232,12 +232,23 @@ def evaluation_tasks(splits: Sequence[Splits], size: int = EVALUATION_BATCH["cpu
 
 @dataclass(frozen=True)
 class Schedule:
-    """Which tasks a run takes, in order: every step, and an evaluation after each checkpoint step and the last."""
+    """Which tasks a run takes, in order: every step, and an evaluation after each checkpoint step and the last.
+
+    ``repeats``: how often a checkpoint is evaluated. ``closing``: what comes after the last evaluation.
+    """
 
     n_steps: int
     checkpoint_freq: int
     evaluation: Sequence[EvaluateTask]
     start: int = 0
+    repeats: int = 1
+    closing: Sequence[Task] = ()
+
+    def with_average(self, statistics: Sequence[TrainTask] = (), each_time: bool = False) -> Schedule:
+        """The schedule where averaged weights are evaluated too: each time, or at the end, after these tasks."""
+        if each_time:
+            return replace(self, repeats=2)
+        return replace(self, closing=[*statistics, *self.evaluation])
 
     def is_checkpoint(self, step: int) -> bool:
         """Whether the run is evaluated after this step."""
@@ -247,4 +258,7 @@ class Schedule:
         for step in range(self.start, self.n_steps):
             yield TrainTask(step)
             if self.is_checkpoint(step):
-                yield from self.evaluation
+                for _ in range(self.repeats):
+                    yield from self.evaluation
+        if self.start < self.n_steps:
+            yield from self.closing

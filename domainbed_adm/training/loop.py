@@ -20,6 +20,7 @@ from domainbed_adm.method.step import MAY_BE_NAN
 from domainbed_adm.run_files import CHECKPOINT, DIFFICULTY, DIVERGED, DONE, MODEL, RESULTS, model_of_step
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.disk import replacing
+from domainbed_adm.training.averaging import evaluate_average, schedule_of, weights_of
 from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, Schedule, TaskDataset, evaluation_tasks
 from domainbed_adm.training.evaluation import evaluate
 from domainbed_adm.training.held import hold
@@ -85,6 +86,7 @@ def _steps(
     tasks = TaskDataset(run.dataset.datasets, run.splits, args["test_envs"], args["seed"], hparams, held is not None)
     evaluation = evaluation_tasks(run.splits, EVALUATION_BATCH[run.device.type])
     schedule = Schedule(run.n_steps, run.checkpoint_freq, evaluation, position.next_step)
+    schedule = schedule_of(run.average, run.algorithm, schedule)
     batches = open_stream(tasks, schedule, run.workers, pin_memory=run.device.type == "cuda")
     origin = provenance(run)
     save_models = args["save_model_every_checkpoint"] and not args["skip_model_save"]
@@ -94,13 +96,15 @@ def _steps(
         with _explained(run, step, output_dir):
             run.learning_rate.set(step)
             figures = _step(run, batches, held)
+            if run.average:
+                run.average.update()
             for name, value in figures.items():
                 position.since_record.setdefault(name, []).append(float(value))
             position.next_step = step + 1
             progress.bar.advance()
             progress.after_silence(f"step {step:>5}/{run.n_steps - 1}  loss {figures['loss']:.4f}")
             if schedule.is_checkpoint(step):
-                record = _record(run, schedule, batches, position, progress)
+                record = _record(run, schedule, batches, held, position, progress)
                 now = time.monotonic()
                 record["wall_time"], last_record = now - last_record, now
                 records.append(output_dir / RESULTS, record | {"provenance": origin})
@@ -113,7 +117,12 @@ def _steps(
 
 
 def _record(
-    run: Setup, schedule: Schedule, batches: Iterator[Batch], position: Position, progress: _Progress
+    run: Setup,
+    schedule: Schedule,
+    batches: Iterator[Batch],
+    held: torch.Tensor | None,
+    position: Position,
+    progress: _Progress,
 ) -> records.Record:
     """Evaluate; the record of the step just done."""
     step = position.next_step - 1
@@ -122,7 +131,23 @@ def _record(
     record: records.Record = {"step": step, "epoch": step / epoch_steps}
     record |= {name: _mean(values) for name, values in position.since_record.items()}
     start = time.monotonic()
-    figures = evaluate(run.algorithm, _shown(batches, run, schedule, step, progress), run.device, run.args["precision"])
+
+    def evaluated() -> dict[str, float]:
+        shown = _shown(batches, run, schedule, step, progress)
+        return evaluate(run.algorithm, shown, run.device, run.args["precision"])
+
+    figures = (
+        evaluate_average(
+            run.average,
+            run.algorithm,
+            run.sources,
+            step == run.n_steps - 1,
+            evaluated,
+            lambda: _closing_inputs(run, schedule, batches, held),
+        )
+        if run.average
+        else evaluated()
+    )
     evaluation_time = time.monotonic() - start
     record |= {f"env{i}_{kind}_acc": None for i in range(len(run.splits)) for kind in ("in", "out")} | figures
     record["mem_gb"] = torch.cuda.max_memory_allocated() / 2**30 if run.device.type == "cuda" else 0.0
@@ -141,6 +166,16 @@ def _shown(batches: Iterator[Batch], run: Setup, schedule: Schedule, step: int, 
         progress.bar.advance(0, f"evaluated {done:,} of {total:,} images")
         progress.after_silence(f"evaluated {done:,} of {total:,} images")
     progress.bar.advance(0, "")
+
+
+def _closing_inputs(
+    run: Setup, schedule: Schedule, batches: Iterator[Batch], held: torch.Tensor | None
+) -> Iterator[torch.Tensor]:
+    """The inputs of the training batches that come after the last evaluation."""
+    for batch in islice(batches, len(schedule.closing) - len(schedule.evaluation)):
+        minibatches, _ = batch.minibatches(run.device, held)
+        with run.autocast():
+            yield torch.cat([x for x, _ in minibatches])
 
 
 @contextmanager
@@ -219,7 +254,7 @@ def _model_contents(run: Setup) -> dict[str, Any]:
         "model_num_classes": run.dataset.num_classes,
         "model_num_domains": len(run.sources),
         "model_hparams": run.hparams,
-        "model_dict": run.algorithm.state_dict(),
+        **weights_of(run.average, run.algorithm),
         "classes": run.dataset.classes,
         "normalization": None if normalization is None else [list(normalization.mean), list(normalization.std)],
     }

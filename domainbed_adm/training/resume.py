@@ -1,8 +1,8 @@
 """What ``output_dir`` holds of a run, nothing, a part to go on from, or all of it, and exact resume from that part.
 
 ``checkpoint.pkl`` is all that a run is between two steps: the algorithm's state dict (network, F-SAM's mean, remembered
-scores, step count), its optimizers and loss scaler, the figures since the last record, and the states of every random
-generator. The data of a step are a function of the step, so no loader's state is needed.
+scores, step count), its optimizers and loss scaler, averaged weights, the figures since the last record, and the
+states of every random generator. The data of a step are a function of the step, so no loader's state is needed.
 """
 
 from __future__ import annotations
@@ -126,6 +126,7 @@ def save_position(path: Path, run: Setup, position: Position) -> None:
         "position": asdict(position),
         "algorithm": run.algorithm.state_dict(),
         "optimizers": {name: optimizer.state_dict() for name, optimizer in run.optimizers.items()},
+        "averaging": run.average.state_dict() if run.average else None,
         "scaler": run.scaler.state_dict() if run.scaler else None,
         "random": {
             "torch": torch.get_rng_state(),
@@ -145,6 +146,8 @@ def _load_position(path: Path, run: Setup) -> Position:
         run.algorithm.load_state_dict(contents["algorithm"])
         for name, optimizer in run.optimizers.items():
             optimizer.load_state_dict(contents["optimizers"][name])
+        if run.average:
+            run.average.load_state_dict(contents["averaging"])
         if run.scaler:
             run.scaler.load_state_dict(contents["scaler"])
         position, states = Position(**contents["position"]), contents["random"]

@@ -20,10 +20,12 @@ from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.datasets.cards import DatasetCard
 from domainbed_adm.errors import UserError
+from domainbed_adm.method.averaging import EMA, SWAD
 from domainbed_adm.run_args import RunArgs
 from domainbed_adm.system.console import warn
 from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count
 from domainbed_adm.system.seeding import seed_hash
+from domainbed_adm.training.averaging import make_average
 from domainbed_adm.training.batches import Schedule, Splits, split_environments
 from domainbed_adm.training.compilation import check_compiles, compile_network, not_compiled
 from domainbed_adm.training.learning_rate import LearningRate
@@ -40,7 +42,7 @@ class Setup:
     ``args`` are the flags that its records keep; ``algorithm`` is on ``device``; ``trace_difficulty`` is the number of
     training images to score at each checkpoint, True for the default number, None for no trace; ``tensorboard`` asks
     for events, with histograms of the trace, which it turns on; ``start_time`` is of ``time.monotonic``, and
-    ``start_up`` has the seconds that each part of the start took.
+    ``start_up`` has the seconds that each part of the start took. ``average`` is what hparam ``averaging`` asks for.
     """
 
     args: dict[str, Any]
@@ -56,6 +58,7 @@ class Setup:
     tensorboard: bool
     start_time: float
     start_up: dict[str, float]
+    average: EMA | SWAD | None = None
 
     def in_words(self, step: int | None = None) -> str:
         """What is run, on how much data at a time, for messages."""
@@ -166,6 +169,7 @@ def set_up(args: RunArgs) -> Setup:
     make = get_algorithm_class(args.algorithm)
     with torch_errors_explained(run.in_words()):
         run.algorithm = make(dataset.input_shape, dataset.num_classes, len(run.sources), hparams).to(run.device)
+        run.average = make_average(run.algorithm, hparams, splits, run.sources)
     run.learning_rate.set(0)
     start_up["network"] = time.monotonic() - start_time - start_up["data"]
     if args.precision == "fp16":

@@ -46,7 +46,7 @@ class Run:
         """
         read = {name: hparams[name] for name, spec in method.hparams.items() if name in hparams and not spec.set_by_run}
         hparams_registry.override({}, read, method.name, "Debug28")
-        check_weighting(hparams, method)
+        check_loop(hparams, method)
         if "total_steps" in method.hparams and "total_steps" not in hparams:
             if self.total_steps is None:
                 raise UserError(
@@ -70,8 +70,8 @@ class Run:
         )
 
 
-def check_weighting(hparams: Hparams, method: Method) -> None:
-    """Refuse weighting "memory", which DomainBed's loop cannot serve.
+def check_loop(hparams: Hparams, method: Method) -> None:
+    """Refuse weighting "memory" and averaging of weights, which DomainBed's loop cannot serve.
 
     Raises:
         UserError: it is asked for.
@@ -80,6 +80,11 @@ def check_weighting(hparams: Hparams, method: Method) -> None:
         raise UserError(
             "weighting 'memory' needs to know which samples a minibatch holds, and DomainBed does not say: "
             "use 'both' or 'descent', or our own engine, `domainbed-adm train`"
+        )
+    if hparams.get("averaging", "none") != "none":
+        raise UserError(
+            f"averaging {hparams['averaging']!r} is done by our own engine, `domainbed-adm train`: DomainBed evaluates "
+            "the last weights"
         )
 
 

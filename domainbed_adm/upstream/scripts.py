@@ -16,7 +16,7 @@ from domainbed_adm.method.grid import METHODS
 from domainbed_adm.system.disk import run_lock
 from domainbed_adm.upstream.host import lacks, missing_import
 from domainbed_adm.upstream.registration import Registration
-from domainbed_adm.upstream.run import check_weighting
+from domainbed_adm.upstream.run import check_loop
 
 
 def run_script(registration: Registration, name: str, flags: Sequence[str]) -> None:
@@ -58,7 +58,7 @@ def _check_flags(registration: Registration, flags: Mapping[str, Any]) -> None:
 
     Raises:
         UserError: an algorithm is unknown, ``--hparams`` is no JSON object, sets ``total_steps``, or asks for a
-            weighting that DomainBed cannot serve.
+            weighting or averaging that DomainBed cannot serve.
     """
     algorithms, run = registration.host.algorithms, registration.run
     hparams = hparams_registry.parse(flags["hparams"]) if isinstance(flags.get("hparams"), str) else {}
@@ -68,7 +68,7 @@ def _check_flags(registration: Registration, flags: Mapping[str, Any]) -> None:
         if name not in algorithms.ALGORITHMS and not isinstance(getattr(algorithms, name, None), type):
             raise UserError(unknown_name(algorithms.ALGORITHMS, name, "algorithm"))
         if name in registration.methods:
-            check_weighting(hparams, METHODS[name])
+            check_loop(hparams, METHODS[name])
     dataset = getattr(registration.host.datasets, str(flags.get("dataset")), None)
     if "algorithm" in flags and dataset is not None:
         registration.watch_dataset(flags["dataset"])

@@ -87,6 +87,7 @@ def test_a_run_keeps_its_lock_while_it_trains(tmp_path, copy_of_host):
 WRONG = {
     "unknown algorithm 'SAM_SSPL_ADN'. Did you mean SAM_SSPL_ADM?": ["--algorithm", "SAM_SSPL_ADN"],
     "weighting 'memory' needs to know which samples": ["--hparams", '{"weighting": "memory"}'],
+    "averaging 'ema' is done by our own engine": ["--hparams", '{"averaging": "ema"}'],
     "hparam total_steps is set by the run and cannot be given": ["--hparams", '{"total_steps": 5}'],
     "--hparams is not JSON": ["--hparams", "{rho: 1}"],
 }
