@@ -152,6 +152,9 @@ def training_step(
         total_steps=hparams.get("total_steps"),
         weighting=hparams.get("weighting", "both"),
         scope=hparams.get("curriculum_scope", "batch"),
+        order=hparams.get("curriculum_order", "easy_first"),
+        warmup=hparams.get("warmup_fraction", 0.0),
+        smoothing=hparams.get("difficulty_smoothing", 0.0),
         loss=loss_of(hparams),
         state=state,
     )

@@ -7,7 +7,7 @@ import pytest
 from domainbed_adm import algorithms, hparams_registry
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, WEIGHTINGS
-from domainbed_adm.method.grid import METHODS
+from domainbed_adm.method.grid import METHODS, unnamed_methods
 from tests import cases
 
 FAMILIES = {
@@ -54,7 +54,8 @@ def test_one_name_is_one_hparam():
 
 
 def test_the_grid_is_the_papers():
-    assert len(METHODS) == 28
+    assert len(unnamed_methods()) == 28
+    assert list(METHODS)[:28] == unnamed_methods()
     assert list(METHODS) == algorithms.ALGORITHMS
     wanted = {"ERM", "SPL_Loss", "SSPL_ADM", "SAM", "SAM_SPL_GDM", "SAM_SSPL_ADM", "SAGM", "FSAM", "FSAM_SSPL_ADM"}
     assert wanted <= set(algorithms.ALGORITHMS)
@@ -74,7 +75,8 @@ def test_readme_names_every_part_and_hparam():
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     for card in CARDS:
         assert f"`{card.name}`" in readme, f"README does not name {card.name}"
-        assert card.paper.split(":")[1].split(",")[0].strip() in readme, f"README does not cite {card.paper}"
+        if card.paper != "-":
+            assert card.paper.split(":")[1].split(",")[0].strip() in readme, f"README does not cite {card.paper}"
         for hparam in card.hparams:
             assert hparam.set_by_run or f"`{hparam.name}`" in readme, f"README does not name the hparam {hparam.name}"
 

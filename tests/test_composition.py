@@ -104,7 +104,11 @@ class ByHand:
         first_weights = weights = [1.0] * len(y)
         if self.method.curriculum:
             rows = range(len(y)) if self.refresh is None else oldest(index, self.scored_at, self.refresh)
-            scores = [DIFFICULTIES[self.method.difficulty](self.at(theta), x[i : i + 1], y[i : i + 1])[0] for i in rows]
+            if self.method.difficulty == "Random":
+                scores = DIFFICULTIES["Random"]([index[i] for i in rows], t)
+            else:
+                twin = DIFFICULTIES[self.method.difficulty]
+                scores = [twin(self.at(theta), x[i : i + 1], y[i : i + 1])[0] for i in rows]
             if self.weighting == "memory":
                 weights = self.remembered(index, progress)
                 for sample in {index[i] for i in rows}:

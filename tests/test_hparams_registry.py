@@ -95,7 +95,7 @@ def test_a_name_of_another_method_is_reported_and_left_out():
         ({"rho": "0.1"}, 'rho must be .* not "0.1"'),
         ({"rho": True}, "rho must be .* not true"),
         ({"adm_alpha": -0.1}, "adm_alpha must be .* not -0.1"),
-        ({"adm_delta": 0}, r"adm_delta must be a number in \(0, inf\), not 0"),
+        ({"adm_delta": 0}, r"adm_delta must be a number in \(0, inf\), or one of .batch_mean., not 0"),
         ({"batch_size": 0}, r"batch_size must be an integer in \[1, 65536\], not 0"),
         ({"batch_size": 1.5}, "batch_size must be an integer .* not 1.5"),
         ({"spl_start": 0}, r"spl_start must be a number in \(0, 1\], not 0"),

@@ -8,11 +8,11 @@ listing and sweeping over methods loads no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from domainbed_adm.errors import UserError, import_object
-from domainbed_adm.method.hparams import STEPS, Choice, Hparam, LogUniform, Number, OneOf, Uniform
+from domainbed_adm.method.hparams import STEPS, Choice, Either, Hparam, LogUniform, Number, OneOf, Uniform
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Card:
         estimate: of a difficulty: what stands in for it at a lower cost.
         refresh: of a difficulty: the hparam that says which share of a batch a step scores, with weighting "memory".
         unit: of a difficulty's scores; "" where they are a ratio.
+        only_by_name: whether it stands behind the ADM paper's parts: its methods run where they are named, and are not
+            among those of a sweep that names none.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Card:
     estimate: Estimate | None = None
     refresh: Hparam | None = None
     unit: str = ""
+    only_by_name: bool = False
 
     def build(self, hparams: Mapping[str, Any]) -> Any:
         """Construct the part.
@@ -98,6 +101,9 @@ INPUT_STD = Hparam(
     "input_std", None, None, "set by the run: the dataset's normalisation, for ADM's step", set_by_run=True
 )
 
+#: Set by the run: its ``--seed``.
+RUN_SEED = Hparam("run_seed", 0, Number(0, 2**63 - 1, integer=True), "set by the run: its --seed", set_by_run=True)
+
 RHO = Hparam("rho", 0.05, Number(0), "radius of the perturbation of the parameters", LogUniform(-2, -0.7))
 SAGM_ALPHA = Hparam(
     "sagm_alpha", 1e-3, Number(0), "SAGM's alpha_s, the step against the gradient", LogUniform(-4, -2), "alpha"
@@ -116,7 +122,22 @@ ADM_ALPHA = Hparam(
     OneOf((2 / 255, 4 / 255, 8 / 255, 16 / 255)),
     "alpha",
 )
-ADM_DELTA = Hparam("adm_delta", 1e-6, Number(0, open_low=True), "keeps ADM finite at loss 0", argument="delta")
+ADM_DELTA = Hparam(
+    "adm_delta",
+    1e-6,
+    Either(Number(0, open_low=True), Choice(("batch_mean",))),
+    "keeps ADM finite at loss 0; batch_mean: the mean loss of the batch, which keeps its scale as losses vanish",
+    OneOf((1e-6, 1e-2, 1e-1, "batch_mean")),
+    "delta",
+)
+ADM_GAP = Hparam(
+    "adm_gap",
+    "absolute",
+    Choice(("absolute", "signed")),
+    "ADM's loss gap: its size, or with its sign (1 is added, so that scores are >= 0)",
+    OneOf(("absolute", "signed")),
+    "gap",
+)
 ADM_ESTIMATOR = Hparam(
     "adm_estimator",
     "exact",
@@ -130,6 +151,13 @@ ADM_REFRESH = Hparam(
     Number(0, 1, open_low=True),
     'weighting "memory": share of a batch that a step scores anew, those scored longest ago',
     argument="refresh",
+)
+RANDOM_SCORES = Hparam(
+    "random_scores",
+    "fresh",
+    Choice(("fresh", "fixed")),
+    "Random's scores: new ones at each step, or one of each sample",
+    argument="scores",
 )
 SPL_START = Hparam(
     "spl_start", 0.1, Number(0, 1, open_low=True), "fraction of the batch kept at the start", Uniform(0.1, 0.5), "start"
@@ -148,6 +176,7 @@ SSPL_ETA = Hparam(
 
 WEIGHTINGS = ("both", "descent", "memory")
 SCOPES = ("batch", "domain")
+ORDERS = ("easy_first", "hard_first")
 #: Of every method that has a curriculum, whatever its parts.
 CURRICULUM_HPARAMS = (
     Hparam("curriculum_scope", "batch", Choice(SCOPES), "rank over the batch, or in each domain"),
@@ -156,6 +185,19 @@ CURRICULUM_HPARAMS = (
         "both",
         Choice(WEIGHTINGS),
         "which gradient passes are weighted, and by scores of this batch or remembered ones",
+    ),
+    Hparam("curriculum_order", "easy_first", Choice(ORDERS), "hard_first is a control: the order turned around"),
+    Hparam(
+        "warmup_fraction",
+        0.0,
+        Number(0, 1, open_high=True),
+        "share of the run in which all weights are 1; the curriculum's whole pace comes after it",
+    ),
+    Hparam(
+        "difficulty_smoothing",
+        0.0,
+        Number(0, 1, open_high=True),
+        'weighting "memory": share of a sample\'s older scores in its exponential mean',
     ),
     TOTAL_STEPS,
 )
@@ -186,10 +228,18 @@ DIFFICULTIES = _by_name(
         "normalised loss gap between the sample and its FGSM copy",
         "ADM: Aizawa and Hayashi, BMVC 2025, arXiv 2508.18726",
         "domainbed_adm.method.difficulty:ADM",
-        (ADM_ALPHA, ADM_DELTA, ADM_ESTIMATOR, ADM_REFRESH, INPUT_STD),
+        (ADM_ALPHA, ADM_DELTA, ADM_GAP, ADM_ESTIMATOR, ADM_REFRESH, INPUT_STD),
         Cost(input_gradient=True, forwards=1),
         Estimate(ADM_ESTIMATOR, "linear", Cost(input_gradient=True)),
         ADM_REFRESH,
+    ),
+    Card(
+        "Random",
+        "a control: random scores, whose order means nothing",
+        "-",
+        "domainbed_adm.method.difficulty:Random",
+        (RANDOM_SCORES, replace(RUN_SEED, argument="seed")),
+        only_by_name=True,
     ),
 )
 

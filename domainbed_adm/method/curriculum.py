@@ -21,7 +21,11 @@ STAGES = 10
 
 
 class Curriculum(Protocol):
-    """Weights a batch: ``curriculum(scores, progress) -> weights`` of shape (B,)."""
+    """Weights a batch: ``curriculum(scores, progress) -> weights`` of shape (B,).
+
+    ``absolute: bool`` may say that weights depend on the scores' size, not on their order alone: then there is no
+    mirror image of it, ``hard_first``.
+    """
 
     def __call__(self, scores: Tensor, progress: float) -> Tensor:
         """Weights of shape (B,), >= 0; ``progress`` is in [0, 1]."""
@@ -55,6 +59,11 @@ class SPL:
 
     def __post_init__(self) -> None:
         CURRICULA["SPL"].check(self)
+
+    @property
+    def absolute(self) -> bool:
+        """Whether lambda is in the score's units."""
+        return self.mode == "threshold"
 
     def fraction(self, progress: float) -> float:
         """r(p) in [start, 1]."""
@@ -99,6 +108,11 @@ class SSPL:
             return torch.ones_like(scores)
         slope = self.eta * (1 - 2 * progress)
         return 1 + slope - 2 * slope * mean_ranks(scores) / (len(scores) - 1)
+
+
+def hardest_first(scores: Tensor) -> Tensor:
+    """Scores whose order is turned around, >= 0, shape (B,): the number of samples that are harder; ties stay ties."""
+    return mean_ranks(-scores)
 
 
 def within_domains(curriculum: Curriculum, scores: Tensor, progress: float, domain_sizes: Sequence[int]) -> Tensor:

@@ -11,11 +11,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.method.cards import ADM_ALPHA, ADM_DELTA, ADM_ESTIMATOR, ADM_REFRESH, DIFFICULTIES
+from domainbed_adm.method.cards import (
+    ADM_ALPHA,
+    ADM_DELTA,
+    ADM_ESTIMATOR,
+    ADM_GAP,
+    ADM_REFRESH,
+    DIFFICULTIES,
+    RANDOM_SCORES,
+    RUN_SEED,
+)
 
 
 @dataclass(frozen=True)
@@ -28,12 +38,19 @@ class Probe:
         input_gradient: returns the gradient of sum_i l_i in ``x`` (no 1/B), shape of ``x``, detached.
         losses_at: returns the detached losses of the batch at other inputs of ``x``'s shape, in the same mode and with
             the same dropout mask, and leaves BatchNorm statistics and random state alone.
+        step: how many steps were done before.
+        index: which sample of the training set each one is, int64 on the CPU, shape (B,); None where the loop does not
+            say.
+        place: where each stands in the step's batch, likewise.
     """
 
     x: Tensor
     losses: Tensor
     input_gradient: Callable[[], Tensor]
     losses_at: Callable[[Tensor], Tensor]
+    step: int = 0
+    index: Tensor | None = None
+    place: Tensor | None = None
 
 
 class Difficulty(Protocol):
@@ -44,6 +61,9 @@ class Difficulty(Protocol):
 
     One whose scores are dear may offer ``refresh: float`` in (0, 1]: with weighting "memory" the step then scores only
     this share of a batch, those scored longest ago.
+
+    ``whole_batch: bool`` may say that a sample's score depends on the others it is scored with, so that a batch cannot
+    be scored in micro-batches.
     """
 
     #: whether the score asks for ``probe.input_gradient``
@@ -89,9 +109,15 @@ class ADM:
     the ADM paper says > 0. How well the linear score ranks samples depends on the network, so it is never a default:
     the run reports its rank correlation with the exact one.
 
+    Two variants (ours). ``delta`` "batch_mean" is the mean of l_i over the samples that are scored together: late in
+    training, where losses vanish, the score is then the gap in units of the usual loss, and no sample looks hard only
+    since its own loss is near 0. ``gap`` "signed" leaves out the absolute value and adds 1, which changes no order and
+    keeps scores >= 0: xi_i = (l(x_i + s sign(...)) + delta) / (l_i + delta), below 1 where the step lowers the loss.
+
     Args:
         alpha: FGSM step in [0, 1] pixel units, >= 0.
-        delta: > 0.
+        delta: > 0, or "batch_mean".
+        gap: "absolute" or "signed".
         estimator: "exact" (1 input gradient + 1 forward pass) or "linear" (1 input gradient).
         refresh: share in (0, 1] of a batch that a step scores, for weighting "memory" and the exact estimator; below 1
             the training step reports how well the scores it used agree in rank with fresh ones.
@@ -102,7 +128,8 @@ class ADM:
     """
 
     alpha: float = ADM_ALPHA.default
-    delta: float = ADM_DELTA.default
+    delta: float | str = ADM_DELTA.default
+    gap: str = ADM_GAP.default
     estimator: str = ADM_ESTIMATOR.default
     input_std: Sequence[float] | None = None
     refresh: float = ADM_REFRESH.default
@@ -122,6 +149,11 @@ class ADM:
         return self.linear(probe) if self.estimator == "linear" else self.exact(probe)
 
     @property
+    def whole_batch(self) -> bool:
+        """Whether a score depends on the other samples."""
+        return self.delta == "batch_mean"
+
+    @property
     def reference(self) -> Callable[[Probe], Tensor] | None:
         """The exact scores where this is the linear estimator, else None."""
         return self.exact if self.estimator == "linear" else None
@@ -129,12 +161,19 @@ class ADM:
     def exact(self, probe: Probe) -> Tensor:
         """The loss gap to the FGSM copy over the clean loss, shape (B,)."""
         x_adv = probe.x + self._step(probe.x) * probe.input_gradient().sign()
-        return (probe.losses_at(x_adv) - probe.losses).abs() / (probe.losses + self.delta)
+        gap = probe.losses_at(x_adv) - probe.losses
+        return self._normalised(gap.abs() if self.gap == "absolute" else gap, probe.losses)
 
     def linear(self, probe: Probe) -> Tensor:
         """The gap's first-order value over the clean loss, shape (B,)."""
         gap = (self._step(probe.x) * probe.input_gradient().abs()).flatten(1).sum(1)
-        return gap / (probe.losses + self.delta)
+        return self._normalised(gap, probe.losses)
+
+    def _normalised(self, gap: Tensor, losses: Tensor) -> Tensor:
+        delta = losses.mean().clamp(min=ADM_DELTA.default) if isinstance(self.delta, str) else self.delta
+        if self.gap == "absolute":
+            return gap / (losses + delta)
+        return (losses + gap + delta) / (losses + delta)
 
     def _step(self, x: Tensor) -> Tensor | float:
         if self.input_std is None:
@@ -143,6 +182,46 @@ class ADM:
             raise UserError(f"input_std has {len(self.input_std)} channels, the inputs have {x.shape[1]}")
         std = torch.tensor(self.input_std, dtype=x.dtype).to(x.device, non_blocking=True)
         return self.alpha / std.view(1, -1, *[1] * (x.ndim - 2))
+
+
+@dataclass(frozen=True)
+class Random:
+    """xi_i uniform in [0, 1): a control (ours). Whatever a curriculum gains with it, no order of samples gave.
+
+    Scores are a function of the seed, the sample and, where fresh, the step; where the loop does not say which samples
+    they are, of the place in the batch. Cost: 0 passes.
+
+    Args:
+        scores: "fresh": others at each step; "fixed": each sample keeps its own.
+        seed: >= 0.
+
+    Raises:
+        UserError: a value is out of its range.
+    """
+
+    scores: str = RANDOM_SCORES.default
+    seed: int = RUN_SEED.default
+
+    needs_input_gradient = False
+
+    def __post_init__(self) -> None:
+        DIFFICULTIES["Random"].check(self)
+
+    def __call__(self, probe: Probe) -> Tensor:
+        """Scores of shape (B,), without unit.
+
+        Raises:
+            UserError: fixed scores are asked for, and the loop does not say which samples they are.
+        """
+        samples = probe.index
+        if samples is None:
+            if self.scores == "fixed":
+                raise UserError("random_scores fixed needs index, the identity of each sample; this loop has none")
+            samples = torch.arange(len(probe.x)) if probe.place is None else probe.place
+        step = probe.step + 1 if self.scores == "fresh" else 0
+        places = samples.numpy()
+        numbers = np.random.Generator(np.random.Philox(key=[self.seed, step])).random(int(places.max(initial=0)) + 1)
+        return torch.from_numpy(numbers[places]).to(probe.losses)
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> Tensor:

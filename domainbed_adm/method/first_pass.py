@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from domainbed_adm.errors import UserError
-from domainbed_adm.method.curriculum import Curriculum, within_domains
+from domainbed_adm.method.curriculum import Curriculum, hardest_first, within_domains
 from domainbed_adm.method.difficulty import Difficulty, Probe, rank_correlation
 from domainbed_adm.method.gradients import Gradients, add_gradients
 from domainbed_adm.method.passes import MicroBatch, Passes, weighted_mean
@@ -79,9 +79,14 @@ class Weighting:
         mode: "both", "descent" or "memory"; see ``TrainingStep``.
         scope: "batch" or "domain".
         remembered: scores from earlier steps, for mode "memory".
+        order: "easy_first", or "hard_first": the curriculum sees the order turned around.
+        warmup: share of progress, in [0, 1), in which all weights are 1 and nothing is scored, but what is to be
+            remembered. The curriculum's progress goes from 0 to 1 in the rest.
+        smoothing: share in [0, 1) of the older mean in a remembered score.
 
     Raises:
-        UserError: the difficulty is to be refreshed, and the mode is not "memory".
+        UserError: the difficulty is to be refreshed or smoothed, and the mode is not "memory"; or "hard_first" is
+            asked of a curriculum that looks at more than the order.
     """
 
     difficulty: Difficulty
@@ -89,8 +94,21 @@ class Weighting:
     mode: str
     scope: str
     remembered: RememberedScores
+    order: str = "easy_first"
+    warmup: float = 0.0
+    smoothing: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.smoothing and self.mode != "memory":
+            raise UserError(
+                f"difficulty_smoothing {self.smoothing:g} is of scores from earlier steps, which only weighting "
+                '"memory" uses: set difficulty_smoothing to 0 or weighting to "memory"'
+            )
+        if self.order == "hard_first" and getattr(self.curriculum, "absolute", False):
+            raise UserError(
+                "curriculum_order hard_first turns the order around, and spl_mode threshold goes by the scores' size: "
+                "set spl_mode to quantile"
+            )
         share = getattr(self.difficulty, "refresh", 1)
         if share != 1 and self.mode != "memory":
             raise UserError(
@@ -104,6 +122,7 @@ class Weighting:
         progress: float,
         domain_sizes: Sequence[int] | None,
         index: Tensor | None,
+        step: int,
         with_exact: bool,
     ) -> FirstPass:
         """One clean pass over the batch, and what the difficulty costs.
@@ -112,7 +131,8 @@ class Weighting:
             passes: the batch and the model.
             progress: in [0, 1].
             domain_sizes: number of samples of each domain; for scope "domain".
-            index: which samples they are; for mode "memory".
+            index: which samples they are; for mode "memory", and for difficulties that ask.
+            step: how many steps were done before.
             with_exact: whether estimated or refreshed scores are to be compared with exact ones.
 
         Raises:
@@ -122,12 +142,21 @@ class Weighting:
             raise UserError('scope "domain" needs domain_sizes')
         if domain_sizes is not None and sum(domain_sizes) != passes.size:
             raise UserError(f"domain_sizes {list(domain_sizes)} must sum to the {passes.size} samples of the batch")
-        score = partial(self._score, passes, with_exact)
+        if getattr(self.difficulty, "whole_batch", False) and len(passes.parts) > 1:
+            raise UserError("adm_delta batch_mean is a mean over the batch: it does not go with micro_batch")
+        warm = progress < self.warmup
+        if warm and self.mode != "memory":
+            passes.needs_input_gradient = False
+            return graded(passes, None)
+        score = partial(self._score, passes, (step, index), with_exact)
+        pace = (progress - self.warmup) / (1 - self.warmup)
 
         def weigh(scores: Tensor, sizes: Sequence[int] | None) -> Tensor:
+            if warm:
+                return torch.ones_like(scores)
             if self.scope == "domain" and sizes is not None:
-                return within_domains(self.curriculum, scores, progress, sizes)
-            return self.curriculum(scores, progress)
+                return within_domains(self._weights, scores, pace, sizes)
+            return self._weights(scores, pace)
 
         if self.mode == "both":
             return _scored_then_graded(passes, score, lambda scores: weigh(scores, domain_sizes))
@@ -149,13 +178,18 @@ class Weighting:
         if share == 1:
             first = graded(passes, weights, score)
         else:
-            first = self._refreshed(passes, weights, index, share, with_exact)
+            first = self._refreshed(passes, weights, index, step, share, with_exact)
             if first.exact is not None:
                 first.used, first.exact = remembered[place], first.exact[place]
         first.weights = weights
         return first
 
-    def _refreshed(self, passes: Passes, weights: Tensor, index: Tensor, share: float, with_exact: bool) -> FirstPass:
+    def _weights(self, scores: Tensor, progress: float) -> Tensor:
+        return self.curriculum(hardest_first(scores) if self.order == "hard_first" else scores, progress)
+
+    def _refreshed(
+        self, passes: Passes, weights: Tensor, index: Tensor, step: int, share: float, with_exact: bool
+    ) -> FirstPass:
         """The gradient, new scores of the share of the batch whose scores are oldest, and exact ones of all."""
         apart = passes.apart()
         count = math.ceil(Fraction(str(share)) * passes.size)  # of the decimal number: 0.1 of 30 is 3
@@ -163,24 +197,26 @@ class Weighting:
             count = max(count, min(2, passes.size))
         rows = self.remembered.oldest(index, count)
         passes.needs_input_gradient = passes.needs_input_gradient and (with_exact or not apart)
+        scores_of = partial(self._score, passes, (step, index), False)
 
         def score(part: MicroBatch, losses: Tensor, input_gradient: Callable[[], Tensor]) -> Scores:
             nonlocal apart
             apart = apart or part.random_state.moved()
-            exact = self._score(passes, False, part, losses, input_gradient)[0] if with_exact else None
+            exact = scores_of(part, losses, input_gradient)[0] if with_exact else None
             here = part.rows(rows)
             if apart or not len(here):
                 return None, exact
-            of_share = MicroBatch(part.place, part.x.detach()[here], part.y[here], part.random_state)
-            return self._score(passes, False, of_share, losses[here], lambda: input_gradient()[here])[0], exact
+            x, y, places = part.x.detach()[here], part.y[here], part.within(rows)
+            of_share = MicroBatch(part.place, x, y, part.random_state, places)
+            return scores_of(of_share, losses[here], lambda: input_gradient()[here])[0], exact
 
         first = graded(passes, weights, score)
         if apart:
-            first.scores = self._scored_apart(passes.of(rows))
+            first.scores = self._scored_apart(passes.of(rows), (step, index))
         first.rows = rows
         return first
 
-    def _scored_apart(self, passes: Passes) -> Tensor:
+    def _scored_apart(self, passes: Passes, when: tuple[int, Tensor]) -> Tensor:
         """Scores of a share as a batch of its own, shape (k,). Nothing moves, in backward passes too. Cost: 3 r F."""
         scores = []
         for part in passes.parts:
@@ -189,20 +225,24 @@ class Weighting:
             with frozen_statistics(passes.model):
                 graph = passes.again(part)
                 gradient = partial(passes.input_gradient, part, graph)
-                scores.append(self._score(passes, False, part, graph.detach(), gradient)[0])
+                scores.append(self._score(passes, when, False, part, graph.detach(), gradient)[0])
             del graph, gradient
         return torch.cat(scores)
 
     def _score(
         self,
         passes: Passes,
+        when: tuple[int, Tensor | None],
         with_exact: bool,
         part: MicroBatch,
         losses: Tensor,
         input_gradient: Callable[[], Tensor],
     ) -> tuple[Tensor, Tensor | None]:
-        """Scores of a part, and the exact ones of an estimated difficulty."""
-        probe = Probe(part.x.detach(), losses, cache(input_gradient), partial(passes.losses_at, part))
+        """Scores of a part, and the exact ones of an estimated difficulty; ``when``: the step and its index."""
+        (step, index), places = when, part.places
+        samples = None if index is None else index[places]
+        losses_at = partial(passes.losses_at, part)
+        probe = Probe(part.x.detach(), losses, cache(input_gradient), losses_at, step, samples, places)
         scores = self.difficulty(probe).detach()
         exact = getattr(self.difficulty, "reference", None) if with_exact else None
         return scores, None if exact is None else exact(probe)

@@ -30,6 +30,11 @@ class Method:
         return [table[name] for table, name in parts if name]
 
     @property
+    def only_by_name(self) -> bool:
+        """Whether it runs only where it is named: one of its parts is not the ADM paper's."""
+        return any(card.only_by_name for card in self.cards)
+
+    @property
     def hparams(self) -> dict[str, Hparam]:
         """The hparams that this method reads beyond ERM's, by name."""
         of_parts = [hparam for card in self.cards for hparam in card.hparams]
@@ -52,12 +57,13 @@ class Method:
         plain step. The input gradient is free where an unweighted or remembered first pass runs anyway; "memory" with
         BatchNorm in training mode is the exception and costs 1 F more than told here; with a refreshed share r below 1
         it costs 2 r F more (see ``first_pass.Weighting``). An algorithm that is no method of
-        the grid costs what its card says, whatever the weighting.
+        the grid costs what its card says, whatever the weighting. With a ``warmup_fraction`` it is the mean over
+        the run: until then no sample is scored, unless it is to be remembered.
 
         Args:
             weighting: "both", "descent" or "memory"; see ``step.TrainingStep``.
-            **hparams: values by which a difficulty's estimate is chosen, such as ``adm_estimator="linear"``, or the
-                share that it refreshes, ``adm_refresh``; others are not looked at.
+            **hparams: values by which a difficulty's estimate is chosen, such as ``adm_estimator="linear"``, the
+                share that it refreshes, ``adm_refresh``, and ``warmup_fraction``; others are not looked at.
 
         Raises:
             UserError: ``weighting`` is unknown.
@@ -73,7 +79,10 @@ class Method:
         passes = max((cost.passes for cost in costs), default=1)
         free = self.difficulty is not None and (weighting == "memory" or (weighting == "descent" and passes > 1))
         input_gradient = not free and any(cost.input_gradient for cost in costs)
-        return 3 * passes + forwards + input_gradient
+        scoring = forwards + input_gradient
+        if weighting != "memory":
+            scoring *= 1 - hparams.get("warmup_fraction", 0)
+        return 3 * passes + scoring
 
 
 @dataclass(frozen=True)
@@ -94,11 +103,16 @@ class OwnMethod(Method):
 
 
 def grid() -> dict[str, Method]:
-    """Every method that the cards span, by name."""
+    """Every method that the cards span, by name; those that run only by name stand behind the others."""
     pairs = [(None, None), *((curriculum, difficulty) for curriculum in CURRICULA for difficulty in DIFFICULTIES)]
     methods = [Method(flatness, *pair) for flatness in (None, *FLATNESS) for pair in pairs]
-    return {method.name: method for method in methods}
+    return {method.name: method for method in sorted(methods, key=lambda method: method.only_by_name)}
 
 
-#: All 28 methods by DomainBed's algorithm name, ERM first; then those of extensions.
+#: All methods by DomainBed's algorithm name: the paper's 28, ERM first, those that run only by name, and extensions'.
 METHODS = grid()
+
+
+def unnamed_methods() -> list[str]:
+    """The methods that run where nobody names any: the paper's 28 and those of extensions."""
+    return [name for name, method in METHODS.items() if not method.only_by_name]

@@ -54,6 +54,20 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Either:
+    """A valid range: a value of one of two."""
+
+    one: Container[Any]
+    other: Container[Any]
+
+    def __str__(self) -> str:
+        return f"{self.one}, or {self.other}"
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.one or value in self.other
+
+
+@dataclass(frozen=True)
 class Text:
     """A valid range: a string that is not empty, or None."""
 
@@ -106,13 +120,13 @@ class Log2Integer(Uniform):
 
 @dataclass(frozen=True)
 class OneOf:
-    """A draw: one of some numbers, each as likely."""
+    """A draw: one of some values, each as likely."""
 
-    values: tuple[float, ...]
+    values: tuple[Any, ...]
 
     def draw(self, random: np.random.RandomState) -> Any:
         """One value."""
-        return random.choice(self.values).item()
+        return self.values[random.choice(len(self.values))]
 
 
 @dataclass(frozen=True)

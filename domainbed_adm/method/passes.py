@@ -30,17 +30,28 @@ class MicroBatch:
         x: inputs, shape (b, ...).
         y: labels, shape (b, ...).
         random_state: what its clean pass began with; every other pass repeats it.
+        share: where its samples stand in the step's batch, int64 on the CPU, where they are a share of it; None where
+            they are all in ``place``.
     """
 
     place: slice
     x: Tensor
     y: Tensor
     random_state: RandomState
+    share: Tensor | None = None
+
+    @property
+    def places(self) -> Tensor:
+        """Where its samples stand in the step's batch, int64 on the CPU, shape (b,)."""
+        return torch.arange(self.place.start, self.place.stop) if self.share is None else self.share
+
+    def within(self, places: Tensor) -> Tensor:
+        """Of these places in the batch, int64 on the CPU, ascending, those in this part."""
+        return places[(places >= self.place.start) & (places < self.place.stop)]
 
     def rows(self, places: Tensor) -> Tensor:
-        """Of these places in the batch (int64 on the CPU, ascending) those in this part, counted from its start."""
-        here = places[(places >= self.place.start) & (places < self.place.stop)] - self.place.start
-        moved: Tensor = here.to(self.x.device, non_blocking=True)
+        """The same, counted from its start, on the inputs' device."""
+        moved: Tensor = (self.within(places) - self.place.start).to(self.x.device, non_blocking=True)
         return moved
 
 
@@ -119,9 +130,10 @@ class Passes:
         count = -(-len(rows) // max(len(self.parts[0].y), 1))
         share, start, stop = copy(self), RandomState(self._devices), 0
         share.size, share.parts = len(rows), []
-        for xs, ys in zip(torch.tensor_split(x, count), torch.tensor_split(y, count), strict=True):
+        split = (torch.tensor_split(one, count) for one in (x, y, rows))
+        for xs, ys, places in zip(*split, strict=True):
             stop += len(ys)
-            share.parts.append(MicroBatch(slice(stop - len(ys), stop), xs.detach(), ys, start))
+            share.parts.append(MicroBatch(slice(stop - len(ys), stop), xs.detach(), ys, start, places))
         return share
 
     def apart(self) -> bool:

@@ -126,10 +126,12 @@ class RememberedScores:
         spread = np.arange(len(identity)) * 2654435769 % 2**32
         return torch.from_numpy(np.sort(np.lexsort((spread, scored_at, repeated))[:count]))
 
-    def remember(self, index: Tensor, scores: Tensor, step: int | None = None) -> None:
+    def remember(self, index: Tensor, scores: Tensor, step: int | None = None, smoothing: float = 0.0) -> None:
         """Keep these scores, making room for samples that are new, and the step they are of where it is given.
 
-        Our choice: of a sample that stands in the batch more than once the largest, so that order does not matter.
+        Our choice: of a sample that stands in the batch more than once the largest, so that order does not matter. With
+        ``smoothing`` s in [0, 1) what is kept is s times the mean so far plus 1 - s times the new score; a sample's
+        first score is its first mean.
         """
         if step is not None:
             scored_at = self._scored_at(int(index.max()) + 1)
@@ -137,7 +139,11 @@ class RememberedScores:
             self.state[SCORED_AT] = scored_at
         kept, self._seen = self._with_room(index, scores)
         place = index.to(kept.device, non_blocking=True)
+        before = kept[place] if smoothing else None
         kept.scatter_reduce_(0, place, scores.to(kept.dtype), "amax", include_self=False)
+        if before is not None:
+            mean = torch.where(before >= 0, smoothing * before + (1 - smoothing) * kept[place], kept[place])
+            kept[place] = mean
         self._seen[index] = True
         self.state[SCORES] = self._tensor = kept
 

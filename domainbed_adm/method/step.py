@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainbed_adm.errors import NonFiniteError, UserError, lookup
-from domainbed_adm.method.cards import WEIGHTINGS
+from domainbed_adm.method.cards import ORDERS, WEIGHTINGS
 from domainbed_adm.method.curriculum import Curriculum
 from domainbed_adm.method.difficulty import Difficulty
 from domainbed_adm.method.first_pass import Weighting, graded
@@ -93,6 +93,9 @@ class TrainingStep:
             "memory": a sample is weighted by the score it had when last seen, 1 if never; needs ``index``; with
             BatchNorm in training mode, and in fp16, it costs 1 F more. See ``Weighting`` for a share ``refresh``.
         scope: "batch" ranks over the whole batch, "domain" within each source domain; needs ``domain_sizes``.
+        order: "easy_first", or as a control "hard_first": the curriculum sees the order turned around.
+        warmup: share of the run in [0, 1) in which all weights are 1; the curriculum's whole pace comes after it.
+        smoothing: weighting "memory": share in [0, 1) of the older mean in a sample's score.
         loss: per-sample loss of (logits, y), shape (B,), >= 0.
         state: where to keep the step count, F-SAM's mean and the remembered scores; a new one where None.
         micro_batch: samples of a pass, to save memory; gradients are summed, samples ranked over the whole batch. Equal
@@ -117,6 +120,9 @@ class TrainingStep:
         total_steps: int | None = None,
         weighting: str = "both",
         scope: str = "batch",
+        order: str = "easy_first",
+        warmup: float = 0.0,
+        smoothing: float = 0.0,
         loss: LossFunction = cross_entropy,
         state: StepState | None = None,
         micro_batch: int | None = None,
@@ -124,6 +130,9 @@ class TrainingStep:
     ) -> None:
         lookup(dict.fromkeys(WEIGHTINGS), weighting, "weighting")
         lookup({"batch": None, "domain": None}, scope, "curriculum scope")
+        lookup(dict.fromkeys(ORDERS), order, "curriculum order")
+        if not (0 <= warmup < 1 and 0 <= smoothing < 1):
+            raise UserError(f"warmup and smoothing must be in [0, 1), not {warmup:g} and {smoothing:g}")
         if (curriculum is None) != (difficulty is None):
             raise UserError("a curriculum and a difficulty go together: give both or neither")
         if curriculum is not None and (total_steps is None or total_steps < 1):
@@ -143,9 +152,10 @@ class TrainingStep:
         self.state = StepState() if state is None else state
         single_pass = weighting == "descent" and self.flatness.passes == 1
         self.weighting = "both" if single_pass else weighting
+        self.smoothing = smoothing
         self._remembered = RememberedScores(self.state)
         self._weighting = (
-            Weighting(difficulty, curriculum, self.weighting, scope, self._remembered)
+            Weighting(difficulty, curriculum, self.weighting, scope, self._remembered, order, warmup, smoothing)
             if difficulty is not None and curriculum is not None
             else None
         )
@@ -211,8 +221,9 @@ class TrainingStep:
         if self._weighting is None:
             first = graded(passes, None)
         else:
-            with_exact = self.state.update_count % CORRELATION_EVERY == 0
-            first = self._weighting.first_pass(passes, self.progress, domain_sizes, index, with_exact)
+            count = self.state.update_count
+            with_exact = count % CORRELATION_EVERY == 0
+            first = self._weighting.first_pass(passes, self.progress, domain_sizes, index, count, with_exact)
         figures = first.figures()
         # Where the first gradient overflows, the whole step counts as overflowed, whatever the second pass gives.
         spoilt = 0.0 if self.scaler is None else 0.0 * joint_norm(present(first.gradient))
@@ -279,7 +290,7 @@ class TrainingStep:
         else:
             self.state.update(computed.rule_state)
             if self.weighting == "memory" and computed.index is not None and computed.scores is not None:
-                self._remembered.remember(computed.index, computed.scores, computed.scored_at)
+                self._remembered.remember(computed.index, computed.scores, computed.scored_at, self.smoothing)
         self.state.update_count += 1
         return numbers
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from domainbed_adm.cli import run
 from domainbed_adm.datasets.cards import CARDS, MNIST, DatasetCard
 from domainbed_adm.hparams_registry import every_hparam, hparams_of
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, WEIGHTINGS, Card
-from domainbed_adm.method.grid import METHODS, OwnMethod
+from domainbed_adm.method.grid import METHODS, OwnMethod, unnamed_methods
 from domainbed_adm.sweeping import plan
 from domainbed_adm.sweeping.flags import default_datasets
 from domainbed_adm.sweeping.jobs import Sweep
@@ -29,7 +30,7 @@ _KINDS = ["RotatedMNIST", "PACS"]
 _Rows = list[dict[str, Any]]
 
 
-def _algorithms() -> _Rows:
+def _algorithms(every: bool) -> _Rows:
     return [
         {
             "algorithm": method.name,
@@ -38,6 +39,7 @@ def _algorithms() -> _Rows:
             "paper": method.papers,
         }
         for method in METHODS.values()
+        if every or not method.only_by_name
     ]
 
 
@@ -109,7 +111,7 @@ def _sweeps() -> _Rows:
     for name in plan.named_sweeps():
         flags = plan.read_named_sweep(name)
         fields = {key: value for key, value in flags.items() if key in Sweep.__dataclass_fields__}
-        sweep = Sweep(**{"datasets": default_datasets(), "algorithms": list(METHODS), **fields})
+        sweep = Sweep(**{"datasets": default_datasets(), "algorithms": unnamed_methods(), **fields})
         rows.append({"sweep": name, "jobs": sweep.count(), "about": flags["about"]})
     return rows
 
@@ -121,18 +123,30 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("what", choices=("algorithms", "datasets", "hparams", "sweeps"))
     parser.add_argument("--algorithm", help="hparams of this algorithm only")
     parser.add_argument("--dataset", help="hparams with the defaults of this dataset only")
+    parser.add_argument("--all", action="store_true", help="algorithms: those too that run only where they are named")
     parser.add_argument("--json", action="store_true", help="a JSON list")
     args = parser.parse_args(argv)
     if (args.algorithm or args.dataset) and args.what != "hparams":
         parser.error("--algorithm and --dataset go with hparams")
-    tables = {"algorithms": _algorithms, "datasets": _datasets, "sweeps": _sweeps}
-    rows = _hparams(args.algorithm, args.dataset) if args.what == "hparams" else tables[args.what]()
+    if args.all and args.what != "algorithms":
+        parser.error("--all goes with algorithms")
+    tables: dict[str, Callable[[], _Rows]] = {
+        "algorithms": partial(_algorithms, args.all),
+        "datasets": _datasets,
+        "hparams": partial(_hparams, args.algorithm, args.dataset),
+        "sweeps": _sweeps,
+    }
+    rows = tables[args.what]()
     if args.json:
         print(json.dumps(rows, indent=1, ensure_ascii=False))
         return 0
     if args.what == "algorithms":
         _print([{"part": card.name, "about": card.summary, "paper": card.paper} for card in _cards()], width=120)
         _print([{name: value for name, value in row.items() if name not in _PROSE} for row in rows])
+        behind = [card for card in _cards() if card.only_by_name]
+        if behind and not args.all:
+            names = ", ".join(card.name for card in behind)
+            print(f"methods with {names} run only where they are named, and --all lists them.")
         print("cost: one step in F, a forward pass of the batch, by the hparam weighting (plain SAM is 6F, ERM 3F).")
         for card in DIFFICULTIES.values():
             if card.estimate:

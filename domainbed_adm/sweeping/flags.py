@@ -8,7 +8,7 @@ from typing import Any
 
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.errors import UserError, lookup
-from domainbed_adm.method.grid import METHODS
+from domainbed_adm.method.grid import unnamed_methods
 from domainbed_adm.run_args import EVERY_JOB, FLAGS, add_flags, check_flags
 from domainbed_adm.sweeping.jobs import Sweep, check_sweep
 from domainbed_adm.sweeping.launchers import LAUNCHERS
@@ -51,7 +51,7 @@ def add_shared_flags(parser: Parser, launchers: Sequence[str]) -> None:
         metavar="NAME",
         help="default: those with several domains, but Debug*",
     )
-    add("--algorithms", nargs="+", default=list(METHODS), metavar="NAME", help="default: all")
+    add("--algorithms", nargs="+", default=unnamed_methods(), metavar="NAME", help="default: the paper's 28")
     number: dict[str, Any] = {"type": int, "metavar": "N"}
     add("--n_hparams_from", default=0, help="first hparams_seed (default 0, the default hparams)", **number)
     add("--n_hparams", default=20, help="hparams_seeds below this (default 20)", **number)

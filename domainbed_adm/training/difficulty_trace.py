@@ -161,10 +161,10 @@ class DifficultyTracer:
 
 
 def _traced_difficulties(run: Setup) -> dict[str, Difficulty]:
-    """Every difficulty there is by name, with the run's hparams or their defaults; estimates as ``ADM_linear``."""
+    """Every difficulty that measures something, by name, with the run's hparams or defaults; also ``ADM_linear``."""
     std = run.dataset.normalization.std if run.dataset.normalization else None
     found = {}
-    for card in DIFFICULTIES.values():
+    for card in (card for card in DIFFICULTIES.values() if not card.only_by_name):
         hparams = {hparam.name: hparam.default for hparam in card.hparams} | run.hparams
         hparams |= {"input_std": std, "total_steps": run.n_steps}
         if estimate := card.estimate:

@@ -150,7 +150,8 @@ def set_up(args: RunArgs) -> Setup:
     n_steps = _length(args, dataset, splits, hparams)
     # what only the run knows, where the method reads it
     std = list(dataset.normalization.std) if dataset.normalization else None
-    hparams |= {name: value for name, value in (("total_steps", n_steps), ("input_std", std)) if name in hparams}
+    known = {"total_steps": n_steps, "input_std": std, "run_seed": args.seed}
+    hparams |= {name: value for name, value in known.items() if name in hparams}
     run = Setup(
         args.recorded(),
         hparams,

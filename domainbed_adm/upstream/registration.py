@@ -78,7 +78,8 @@ class Registration:
             launchers.update({name: functools.partial(self._launch, own) for name, own in launchers.items()})
         for name in new:
             setattr(algorithms, name, self._class(METHODS[name]))
-            algorithms.ALGORITHMS.append(name)
+            if not METHODS[name].only_by_name:
+                algorithms.ALGORITHMS.append(name)
             self.methods.append(name)
         self._add_datasets()
 

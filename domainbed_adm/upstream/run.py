@@ -56,6 +56,9 @@ class Run:
             hparams["total_steps"] = self.total_steps
         if "input_std" in method.hparams and "input_std" not in hparams:
             hparams["input_std"] = self._input_std(hparams, method)
+        for name, spec in method.hparams.items():
+            if spec.set_by_run:
+                hparams.setdefault(name, spec.default)
 
     def _input_std(self, hparams: Hparams, method: Method) -> Std:
         name, reason = "the dataset", "no dataset was built with the hparams that it got"

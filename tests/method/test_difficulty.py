@@ -19,6 +19,8 @@ CASES = {
     "ADM": (ADM(), twin.adm, {}),
     "ADM normalised": (ADM(alpha=0.1, delta=0.01, input_std=STD), twin.adm, dict(alpha=0.1, delta=0.01, input_std=STD)),
     "ADM linear": (ADM(estimator="linear"), twin.adm_linear, {}),
+    "ADM signed": (ADM(alpha=0.3, gap="signed"), twin.adm, dict(alpha=0.3, gap="signed")),
+    "ADM signed linear": (ADM(estimator="linear", gap="signed"), twin.adm_linear, dict(gap="signed")),
     "ADM linear normalised": (ADM(estimator="linear", input_std=STD), twin.adm_linear, dict(input_std=STD)),
 }
 
@@ -80,7 +82,7 @@ def test_ranks_and_rank_correlation_equal_scipys():
     [
         ({"alpha": -1}, r"alpha must be a number in \[0, inf\), not -1"),
         ({"alpha": float("nan")}, r"alpha must be a number in \[0, inf\), not nan"),
-        ({"delta": 0}, r"delta must be a number in \(0, inf\), not 0"),
+        ({"delta": 0}, r"delta must be a number in \(0, inf\), or one of .batch_mean., not 0"),
         ({"estimator": "Exact"}, 'estimator must be one of "exact", "linear", not .Exact'),
     ],
 )

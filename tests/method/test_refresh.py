@@ -207,7 +207,7 @@ def test_the_rank_correlation_is_of_used_and_fresh_scores(options):
         fresh = make(NAME, "descent", copy.deepcopy(step.model))
         found = run(step, 1)["adm_rank_correlation"]
         torch.set_rng_state(seed)
-        scores = fresh._weighting.first_pass(passes_of(fresh), 0.5, None, None, False).scores
+        scores = fresh._weighting.first_pass(passes_of(fresh), 0.5, None, None, 0, False).scores
     assert found == pytest.approx(float(rank_correlation(used[:12], scores)), rel=1e-9)
 
 

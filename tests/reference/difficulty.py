@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 
@@ -27,7 +28,13 @@ def gdm(model, xs, ys):
     return scores
 
 
-def adm(model, xs, ys, alpha=8 / 255, delta=1e-6, input_std=None):
+def mean_loss(model, xs, ys):
+    return sum(loss(model, xs, ys)) / len(ys)
+
+
+def adm(model, xs, ys, alpha=8 / 255, delta=1e-6, gap="absolute", input_std=None):
+    if delta == "batch_mean":
+        delta = mean_loss(model, xs, ys)
     scores = []
     for x, y in zip(xs, ys, strict=True):
         gradient = sample_input_gradient(model, x, y)
@@ -36,19 +43,28 @@ def adm(model, xs, ys, alpha=8 / 255, delta=1e-6, input_std=None):
             moved[c] += alpha / (1.0 if input_std is None else input_std[c]) * torch.sign(gradient[c])
         clean = float(sample_loss(model, x, int(y)).detach())
         attacked = float(sample_loss(model, moved, int(y)).detach())
-        scores.append(abs(attacked - clean) / (clean + delta))
+        change = attacked - clean
+        scores.append(abs(change) / (clean + delta) if gap == "absolute" else 1 + change / (clean + delta))
     return scores
 
 
-def adm_linear(model, xs, ys, alpha=8 / 255, delta=1e-6, input_std=None):
+def adm_linear(model, xs, ys, alpha=8 / 255, delta=1e-6, gap="absolute", input_std=None):
+    if delta == "batch_mean":
+        delta = mean_loss(model, xs, ys)
     scores = []
     for x, y in zip(xs, ys, strict=True):
         gradient = sample_input_gradient(model, x, y)
-        gap = 0.0
+        change = 0.0
         for c in range(x.shape[0]):
-            gap += alpha / (1.0 if input_std is None else input_std[c]) * float(gradient[c].abs().sum())
-        scores.append(gap / (float(sample_loss(model, x, int(y)).detach()) + delta))
+            change += alpha / (1.0 if input_std is None else input_std[c]) * float(gradient[c].abs().sum())
+        score = change / (float(sample_loss(model, x, int(y)).detach()) + delta)
+        scores.append(score if gap == "absolute" else 1 + score)
     return scores
+
+
+def random(samples, step, seed=0):
+    """The number that stands at each sample's own place in the stream of (seed, step + 1)."""
+    return [np.random.Generator(np.random.Philox(key=[seed, step + 1])).random(i + 1)[i] for i in samples]
 
 
 def oldest(index, scored_at, count):
