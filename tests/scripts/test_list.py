@@ -10,7 +10,7 @@ from domainbed_adm.cli import main as cli
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.hparams_registry import hparams_of
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS
-from domainbed_adm.method.grid import METHODS
+from domainbed_adm.method.grid import METHODS, unnamed_methods
 from domainbed_adm.sweeping import plan
 
 NAMES = {
@@ -31,8 +31,9 @@ def test_every_name_is_listed_whole(
     what: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")
-    assert {row[what.removesuffix("s")] for row in as_json(capsys, what)} == NAMES[what]
-    assert cli(["list", what]) == 0
+    every = ["--all"] if what == "algorithms" else []
+    assert {row[what.removesuffix("s")] for row in as_json(capsys, what, *every)} == NAMES[what]
+    assert cli(["list", what, *every]) == 0
     first = {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()}
     assert first >= NAMES[what]
 
@@ -113,3 +114,11 @@ assert not heavy, heavy
 
 def test_listing_counting_and_collecting_load_no_torch(pytestconfig: pytest.Config) -> None:
     subprocess.run([sys.executable, "-c", LIGHT], cwd=pytestconfig.rootpath, check=True, stdout=subprocess.DEVNULL)
+
+
+def test_methods_that_run_only_by_name_stand_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = [row["algorithm"] for row in as_json(capsys, "algorithms")]
+    assert shown == unnamed_methods()
+    assert "SAM_SSPL_Random" not in shown
+    assert cli(["list", "algorithms"]) == 0
+    assert "run only where they are named" in capsys.readouterr().out
