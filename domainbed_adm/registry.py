@@ -7,6 +7,9 @@ the first name is looked up; importing the package calls nothing. Loads no torch
 from __future__ import annotations
 
 import importlib.metadata
+import math
+from collections.abc import Mapping
+from typing import Any
 
 from domainbed_adm.errors import UserError, lookup
 from domainbed_adm.method.grid import METHODS, Method
@@ -42,6 +45,18 @@ def get_method(name: str) -> Method:
     """The method of this algorithm name; ``UserError`` with the nearest match where there is none."""
     load_extensions()
     return lookup(METHODS, name, "algorithm")
+
+
+def matched_steps(steps: int, algorithm: str, other: str, hparams: Mapping[str, Any]) -> int:
+    """How many steps give ``algorithm`` the passes that ``other`` spends in ``steps``, rounded up.
+
+    steps x passes of other / passes of algorithm, each with these ``hparams``, of which ``Method.passes`` knows some.
+
+    Raises:
+        UserError: one of the two is unknown, or an hparam is out of its range.
+    """
+    own, theirs = (get_method(name).passes(**hparams) for name in (algorithm, other))
+    return math.ceil(steps * theirs / own - 1e-9)
 
 
 #: DomainBed's own algorithms at b93c22a, in the order of its tables, where they stand before ours.

@@ -44,6 +44,10 @@ _ABOUT_PRECISION = (
     "fp32 always, and so are predict and analyze. fp16 scales losses, and skips a step whose gradient overflows"
 )
 _ABOUT_TEST_ENVS = "environments held out, by number (default 0; of a set for classification all but train)"
+_ABOUT_MATCH_PASSES = (
+    "train until as many forward and backward passes are spent as METHOD spends in the steps or epochs given: ERM with "
+    "SAM takes twice the steps"
+)
 _ABOUT_COMPILE = (
     "compile the network's passes in training and evaluation by torch.compile, which needs a C++ compiler (on a GPU "
     "Triton too). For long runs on a GPU, not measured yet: compiling takes minutes, and on a CPU ResNet-18 gains 3 % "
@@ -114,6 +118,7 @@ class RunArgs:
     checkpoint_freq: int | None = _flag(
         None, "evaluate every so many steps; default: the dataset's", STEPS, every_job=True, **_COUNT
     )
+    match_passes: str | None = _flag(None, _ABOUT_MATCH_PASSES, metavar="METHOD")
     test_envs: tuple[int, ...] = _flag((), _ABOUT_TEST_ENVS, type=int, nargs="+")
     precision: Precision = _flag("fp32", _ABOUT_PRECISION, every_job=True, choices=get_args(Precision))
     compile: bool = _flag(False, _ABOUT_COMPILE, every_job=True, **_SWITCH)

@@ -52,6 +52,7 @@ OTHERS: dict[str, Any] = {
     "precision": "bf16",
     "compile": True,
     "augment_on": "device",
+    "match_passes": "SAM",
     "output_dir": "a b",
     "holdout_fraction": 0.5,
     "uda_holdout_fraction": 0.25,
@@ -80,6 +81,7 @@ IDENTIFY = {
     "precision",
     "compile",
     "augment_on",
+    "match_passes",
     "holdout_fraction",
     "uda_holdout_fraction",
 }
@@ -92,6 +94,7 @@ def test_a_record_has_domainbeds_flags_and_what_else_changes_its_numbers() -> No
         "precision": "fp32",
         "compile": False,
         "augment_on": "cpu",
+        "match_passes": None,
     }
 
 

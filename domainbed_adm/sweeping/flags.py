@@ -66,7 +66,7 @@ def add_shared_flags(parser: Parser, launchers: Sequence[str]) -> None:
     add("--retries", default=1, help="how often to try a failed job again (default 1)", **number)
     shared = parser.add_argument_group("flags of train that every job is given")
     shared.add_argument("--hparams", metavar="JSON", help="override every job's; names of other methods are skipped")
-    add_flags(shared, ("data_dir", "task", "steps", "epochs", "holdout_fraction"))
+    add_flags(shared, ("data_dir", "task", "steps", "epochs", "match_passes", "holdout_fraction"))
     add_flags(shared, EVERY_JOB, negatable=True)
 
 

@@ -20,7 +20,7 @@ from domainbed_adm.datasets.cards import FOLDERS, MNIST, get_card
 from domainbed_adm.datasets.layout import dataset_root, environments, existing_data_dir
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import default_hparams, override, parse
-from domainbed_adm.registry import get_method
+from domainbed_adm.registry import get_method, matched_steps
 from domainbed_adm.run_args import AugmentOn, Precision, check_flags, words
 from domainbed_adm.sweeping import failures
 from domainbed_adm.system.disk import LockedError, is_locked, run_lock
@@ -67,7 +67,10 @@ class Job:
         """How many steps it trains; where epochs are given about so many, and the dataset's where that is not known."""
         card, epochs = get_card(self.train_args["dataset"]), self.train_args.get("epochs")
         as_given = card.n_steps * epochs // card.n_epochs if epochs and card.n_epochs else card.n_steps
-        return self.train_args.get("steps") or as_given
+        steps, other = self.train_args.get("steps") or as_given, self.train_args.get("match_passes")
+        if other is None:
+            return int(steps)
+        return matched_steps(steps, self.train_args["algorithm"], other, parse(self.train_args.get("hparams") or "{}"))
 
     @property
     def command(self) -> str:
@@ -89,7 +92,8 @@ class Sweep:
     """What a sweep runs over; the names are DomainBed's flags.
 
     ``hparams`` is JSON text, kept as given since it is part of a job's hash. What DomainBed's sweep does not have is
-    left out of the hash at its default: ``epochs``, ``checkpoint_freq``, ``precision``, ``compile``, ``augment_on``.
+    left out of the hash at its default: ``epochs``, ``checkpoint_freq``, ``precision``, ``compile``, ``augment_on``,
+    ``match_passes``.
     """
 
     datasets: list[str]
@@ -108,6 +112,7 @@ class Sweep:
     precision: Precision = "fp32"
     compile: bool = False
     augment_on: AugmentOn = "cpu"
+    match_passes: str | None = None
 
     def jobs(
         self, sweep_dir: str | Path, flags: Mapping[str, Any] | None = None, counts: Mapping[str, int] | None = None
@@ -118,7 +123,7 @@ class Sweep:
         where not given.
         """
         counts = counts or self.environment_counts()
-        ours = ("epochs", "checkpoint_freq", "precision", "compile", "augment_on")
+        ours = ("epochs", "checkpoint_freq", "precision", "compile", "augment_on", "match_passes")
         optional = ("data_dir", "steps", "hparams", *ours)
         values = {name: getattr(self, name) for name in optional}  # a plan of an older version lacks some
         given = {name: value for name, value in values.items() if value != getattr(Sweep, name)}
@@ -174,7 +179,7 @@ def check_sweep(sweep: Sweep, needs_data: bool) -> None:
     if sweep.task != "domain_generalization":
         raise UserError(f"task must be domain_generalization in a sweep, not {sweep.task!r}")
     check_flags(vars(sweep))
-    for algorithm in sweep.algorithms:
+    for algorithm in (*sweep.algorithms, *filter(None, [sweep.match_passes])):
         get_method(algorithm)
     count = sweep.count()
     if count > _MOST_JOBS:

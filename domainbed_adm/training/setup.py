@@ -21,6 +21,7 @@ from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.datasets.cards import DatasetCard
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.averaging import EMA, SWAD
+from domainbed_adm.registry import matched_steps
 from domainbed_adm.run_args import RunArgs
 from domainbed_adm.system.console import warn
 from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count
@@ -197,12 +198,17 @@ def _split(args: RunArgs, dataset: MultipleDomainDataset) -> list[Splits]:
 
 
 def _length(args: RunArgs, dataset: MultipleDomainDataset, splits: list[Splits], hparams: dict[str, Any]) -> int:
-    """Training steps of a run: as many as ``--steps`` or ``--epochs`` says, or the dataset."""
+    """Training steps of a run: as many as ``--steps`` or ``--epochs`` says, or the dataset, and ``--match_passes``."""
     epochs = args.epochs or dataset.card.n_epochs
     if args.steps or not epochs:
-        return args.steps or dataset.N_STEPS
-    sources = [len(split.in_) for i, split in enumerate(splits) if i not in args.test_envs]
-    return epochs * min(steps_per_epoch(size, hparams) for size in sources)
+        steps = args.steps or dataset.N_STEPS
+    else:
+        sources = [len(split.in_) for i, split in enumerate(splits) if i not in args.test_envs]
+        steps = epochs * min(steps_per_epoch(size, hparams) for size in sources)
+    if args.match_passes is None:
+        return steps
+    given = hparams_registry.parse(args.hparams) if args.hparams else {}
+    return matched_steps(steps, args.algorithm, args.match_passes, given)
 
 
 def check_test_envs(test_envs: Sequence[int], environments: list[str], card: DatasetCard) -> None:
