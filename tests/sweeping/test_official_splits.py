@@ -28,7 +28,7 @@ def test_official_test_sets_are_held_out_together(single: bool) -> None:
 
 def test_a_sweep_over_all_datasets_is_one_of_domain_generalization() -> None:
     assert default_datasets() == [
-        *("RotatedDigits", "ColoredDigits", "ColoredMNIST", "RotatedMNIST"),
+        *("RotatedDigits", "ColoredDigits", "Letters", "ColoredMNIST", "RotatedMNIST"),
         *("VLCS", "PACS", "OfficeHome", "TerraIncognita"),
     ]
 
