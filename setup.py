@@ -66,6 +66,7 @@ setup(
             "matplotlib>=3.8",
             "tensorboard>=2.16",
             "curvlinops-for-pytorch>=2.0",
+            "timm>=1.0",
             "selenium>=4.20",
             "pandas>=2.0",
         ],

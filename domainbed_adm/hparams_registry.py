@@ -57,6 +57,10 @@ _NETWORK = (
     Hparam("pretrained", True, FLAG, "start from ImageNet weights (images over 32 px)"),
     Hparam("cnn_width", 64, Number(8, 2**16, integer=True, multiple_of=8), "channels of the 28 px network"),
     Hparam("image_size", 224, Choice((28, 32, 64, 224, 448)), "pixels a side (folder datasets)"),
+    Hparam(
+        "image_crop", None, Choice((None, "short_side", "square")), "resize that, crop image_size; null: DomainBed's"
+    ),
+    Hparam("resize_to", 0, Number(0, 2**12, integer=True), "px of what image_crop resizes; 0: 8/7 of image_size"),
     Hparam("image_channels", 3, Choice((1, 3)), "3 colour, 1 grey (folder datasets)"),
     _host_only("resnet50_augmix", False),
     _host_only("dinov2", False),
@@ -136,7 +140,7 @@ _RECIPES = {
 _SGD = {"optimizer": "sgd", "lr_schedule": "cosine", "sampling": "epoch"}
 _CHANGED: dict[str, dict[str, Any]] = {
     "cifar": {**_SGD, "backbone": "cifar_resnet18", "cutout": 16},
-    "fine_grained": _SGD,
+    "fine_grained": {**_SGD, "image_crop": "short_side"},
 }
 
 

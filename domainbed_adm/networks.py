@@ -136,8 +136,9 @@ def resnet(name: str, channels: int, pretrained: bool) -> ResNet:
 def timm_model(name: str, input_shape: Sequence[int], pretrained: bool) -> tuple[nn.Module, int]:
     """Return a timm model without its classifier, and the number of its features.
 
-    The name may have a weight tag ("resnet18.a1_in1k"); timm adapts pretrained kernels to the channels. Inputs are
-    normalised as the dataset states (ImageNet's mean and std for folders), whatever the model was pretrained with.
+    The name may have a weight tag ("resnet18.a1_in1k"); timm adapts pretrained kernels to the channels, and pretrained
+    position embeddings to the inputs' size, where a model is made for one (ViT, Swin). Inputs are normalised as the
+    dataset states (ImageNet's mean and std for folders), whatever the model was pretrained with.
 
     Raises:
         UserError: timm is not installed, has no such model, or cannot fetch or read its weights; or the model does not
@@ -153,12 +154,16 @@ def timm_model(name: str, input_shape: Sequence[int], pretrained: bool) -> tuple
         raise UserError(f"unknown backbone {name!r}: timm has no such model; {hint}")
     # The hub tries again and again, and says so in a line each time; our one line says what to do.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    channels, *size = input_shape
+    config = None
+    with suppress(RuntimeError):  # it has no such weights, as making it will say
+        config = timm.get_pretrained_cfg(name)
+    resized = config is not None and config.fixed_input_size and list(config.input_size[1:]) != size
+    options: dict[str, Any] = {"img_size": tuple(size)} if resized else {}
     try:
-        network: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0, in_chans=input_shape[0])
+        network: nn.Module = timm.create_model(name, pretrained, num_classes=0, in_chans=channels, **options)
     except Exception as error:  # timm, huggingface_hub and their HTTP client each raise their own
-        source = None
-        with suppress(RuntimeError):  # it has no such weights
-            source = getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None)
+        source = getattr(config, "hf_hub_id", None)
         cached = f"put {source} of huggingface.co in the Hugging Face cache (HF_HOME), " if source else ""
         advice = f": {cached}{_SCRATCH}" if pretrained else ""
         told = f"{type(error).__name__}: {one_line(error, 200)}"

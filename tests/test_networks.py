@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torchvision.models import _api, get_model
 
+from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.datasets.cards import get_card
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import default_hparams
@@ -196,8 +197,12 @@ def test_timm_errors(monkeypatch):
 
     with pytest.raises(UserError, match=r"unknown backbone 'resnet_18': .*nearest: resnet18"):
         Featurizer((3, 64, 64), {**SCRATCH, "backbone": "resnet_18"})
-    with pytest.raises(UserError, match=r"'deit_tiny_patch16_224' cannot read inputs of shape \(3, 64, 64\): .*224"):
-        Featurizer((3, 64, 64), {**SCRATCH, "backbone": "deit_tiny_patch16_224"})
+    with pytest.raises(
+        UserError, match=r"'deit_tiny_patch16_224' cannot read inputs of shape \(3, 8, 8\): .*ernel size"
+    ):
+        Featurizer((3, 8, 8), {**SCRATCH, "backbone": "deit_tiny_patch16_224"})
+    with pytest.raises(UserError, match=r"cannot make backbone 'resnet18.none' \(RuntimeError: Invalid pretrained tag"):
+        Featurizer((3, 64, 64), {**SCRATCH, "backbone": "resnet18.none"})
 
     def fail(*args, **options):
         raise ConnectionError("no network\nat all")
@@ -233,3 +238,60 @@ def test_networks_of_the_cifar_recipes(name, width, parameters):
     with torch.no_grad():
         assert featurizer(torch.randn(2, 3, 32, 32)).shape == (2, width)
     assert (sizes[0], min(sizes)) == (32, 4 if name == "cifar_resnet18" else 8)
+
+
+@needs_timm
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ["test_vit", "deit_tiny_patch16_224"])
+def test_networks_made_for_one_size_read_another(monkeypatch, name):
+    """From scratch, and with weights of their own size, whose position embeddings are stretched."""
+    import timm
+    from timm.models import _builder
+
+    own = timm.create_model(name, num_classes=0)
+    side = own.patch_embed.img_size[0]
+    network = Featurizer((3, 64, 64), {**SCRATCH, "backbone": name})
+    assert network(torch.rand(2, 3, 64, 64)).shape == (2, network.n_outputs)
+    monkeypatch.setattr(_builder, "load_state_dict_from_hf", lambda *args, **options: own.state_dict())
+    for size in (side, 2 * side):
+        state = Featurizer((3, size, size), {"backbone": name}).network.state_dict()
+        stretched = {key for key, value in own.state_dict().items() if not torch.equal(value, state[key])}
+        assert stretched == (set() if size == side else {"pos_embed"})
+    parts = (
+        state["pos_embed"][:, 1:].unflatten(1, (2 * (side // 16), -1)),
+        own.pos_embed[:, 1:].unflatten(1, (side // 16, -1)),
+    )
+    assert torch.equal(state["pos_embed"][:, :1], own.pos_embed[:, :1])
+    pooled = torch.nn.functional.avg_pool2d(parts[0].movedim(3, 1), 2)
+    seen = torch.corrcoef(torch.stack([pooled.flatten(), parts[1].movedim(3, 1).flatten()]))[0, 1]
+    assert seen > 0.9
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(
+    ("size", "hparams"),
+    [
+        (64, {"resnet18": True}),
+        (32, {"backbone": "cifar_resnet18"}),
+        (32, {"backbone": "wrn_16_8"}),
+        pytest.param(64, {"backbone": "resnet10t"}, marks=needs_timm),
+        # timm's own BatchNorm, with the activation in it
+        pytest.param(64, {"backbone": "mobilenetv3_small_050"}, marks=needs_timm),
+    ],
+)
+def test_statistics_move_once_a_step_unless_they_are_frozen(size, hparams, frozen):
+    hparams = (
+        default_hparams("SAM_SSPL_ADM", "StanfordCars") | SCRATCH | hparams | {"freeze_bn": frozen, "total_steps": 2}
+    )
+    algorithm = get_algorithm_class("SAM_SSPL_ADM")((3, size, size), 3, 1, hparams)
+    before = {name: value.clone() for name, value in algorithm.state_dict().items()}
+    algorithm.update([(torch.rand(4, 3, size, size), torch.tensor([0, 1, 2, 0]))])
+    after = algorithm.state_dict()
+    counts = [
+        after[name].item() for name in after if name.startswith("featurizer.") and name.endswith("num_batches_tracked")
+    ]
+    assert set(counts) == {0 if frozen else 1}
+    running = [name for name in after if name.endswith(("running_mean", "running_var"))]
+    assert all(torch.equal(before[name], after[name]) == frozen for name in running)
+    assert not torch.equal(before["classifier.weight"], after["classifier.weight"])

@@ -14,7 +14,7 @@ from domainbed_adm.system.console import printable_values
 from domainbed_adm.training.model_file import load_model
 
 #: Hparams that decide what the images of our datasets are, beside augmentation, which no analysis sees.
-_READ = ("image_size", "image_channels")
+_READ = ("image_size", "image_channels", "image_crop", "resize_to")
 
 
 def load_run_model(run: Run, checkpoint: str = MODEL) -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""DomainBed's augmentation of training images, drawn per sample and computed for a whole batch on its device.
+"""Augmentation of training images, drawn per sample and computed for a whole batch on its device.
 
-The same distribution as ``folders.augment_transform``: a random crop of 70 to 100 % of the area resized to a square, a
-flip, colour jitter of 0.3 in brightness, contrast, saturation and hue in random order, and grey for one in ten.
+The same distributions as ``transforms.augment_transform``. DomainBed's (:func:`draw`): a random crop of 70 to 100 % of
+the area resized to a square, a flip, colour jitter of 0.3 in brightness, contrast, saturation and hue in random order,
+and grey for one in ten. The fine-grained recipes' (:func:`draw_windows`): a window of the size asked for, and a flip.
 Pixels are levels from 0 to 255 throughout, rounded as Pillow rounds them after each operation.
 """
 
@@ -26,13 +27,13 @@ LUMA = (19595 / 65536, 38470 / 65536, 7471 / 65536)
 
 @dataclass(frozen=True)
 class Draws:
-    """The random choices for n images, on the CPU.
+    """The random choices for n images, on the CPU; without any colours where none are changed.
 
     Attributes:
         boxes: int64 of shape (n, 4): top, left, height and width of the crop.
         flipped: bool of shape (n,).
-        order: int64 of shape (n, 4), a permutation each of brightness 0, contrast 1, saturation 2, hue 3.
-        factors: float64 of shape (n, 4), of the operations 0 to 3; hue in turns, from -0.3 to 0.3.
+        order: int64 of shape (n, 4), a permutation each of brightness 0, contrast 1, saturation 2, hue 3; or (n, 0).
+        factors: float64 of the same shape, of the operations 0 to 3; hue in turns, from -0.3 to 0.3.
         grey: bool of shape (n,).
     """
 
@@ -61,6 +62,16 @@ def draw(sizes: NDArray[np.int64], *key: object) -> Draws:
     factors = 1 + JITTER * (2 * rest[:, :4] - 1)
     factors[:, 3] -= 1
     return Draws(_boxes(sizes, crop), rest[:, 8] < FLIPPED, rest[:, 4:8].argsort(1), factors, rest[:, 9] < GREY)
+
+
+def draw_windows(sizes: NDArray[np.int64], side: int, *key: object) -> Draws:
+    """The same for windows of ``side`` px at any place in images that are no smaller, each place as likely."""
+    n = len(sizes)
+    numbers = raw_stream(3 * n, *key).reshape(n, 3) / 2.0**64
+    corner = np.floor(numbers[:, :2] * (sizes - side + 1)).astype(np.int64)
+    boxes = np.concatenate([corner, np.full((n, 2), side)], 1)
+    no_colours = np.empty((n, 0), np.int64), np.empty((n, 0)), np.zeros(n, np.bool_)
+    return Draws(boxes, numbers[:, 2] < FLIPPED, *no_colours)
 
 
 def _boxes(sizes: NDArray[np.int64], uniform: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -95,8 +106,9 @@ class RawImages:
     Attributes:
         pixels: uint8, the images one after another, each (height, width, channels); None: they lie on the device.
         table: float64 of shape (14, n), all that the device reads: of each crop its first byte, the bytes from row to
-            row, height and width; whether it is flipped; for each of four turns of jitter which images have brightness,
-            then contrast, saturation and hue, and their factors in that order; which images are grey first.
+            row, height and width; whether it is flipped; which images are grey first; for each of four turns of jitter
+            which images have brightness, then contrast, saturation and hue, and their factors in that order. Without
+            colours of shape (6, n).
         counts: how many images have each operation, turn by turn.
         grey: how many are grey.
         largest: height and width that hold every crop.
@@ -132,13 +144,16 @@ class RawImages:
         first, stride, height, width, flipped = table[:5].long()
         levels = _crops(pixels, first, stride, self.largest, channels).float()
         levels = resize(levels, height, width, flipped.bool(), image_size)
-        for rows, factors, counts in zip(table[5:9].long(), table[9:13].float(), self.counts, strict=True):
+        turns = len(self.counts)
+        for rows, factors, counts in zip(
+            table[6 : 6 + turns].long(), table[6 + turns :].float(), self.counts, strict=True
+        ):
             turn = zip(OPERATIONS, rows.split(counts), factors.view(-1, 1, 1, 1).split(counts), strict=True)
             for operation, chosen, factor in turn:
                 if len(chosen) and (channels == 3 or operation in {brightness, contrast}):
                     levels[chosen] = operation(levels[chosen], factor)
         if self.grey and channels == 3:
-            chosen = table[13, : self.grey].long()
+            chosen = table[5, : self.grey].long()
             levels[chosen] = grey(levels[chosen]).expand(-1, 3, -1, -1)
         return levels.to(torch.uint8)
 
@@ -164,7 +179,8 @@ def raw_images(
     rows = draws.order.argsort(0, kind="stable")
     factors = np.take_along_axis(np.take_along_axis(draws.factors, draws.order, 1), rows, 0)
     crops = starts + top * stride + left * shape[0], stride, height, width
-    table = np.stack([*crops, draws.flipped, *rows.T, *factors.T, (~draws.grey).argsort(kind="stable")]).astype(float)
+    grey_first = (~draws.grey).argsort(kind="stable")
+    table = np.stack([*crops, draws.flipped, grey_first, *rows.T, *factors.T]).astype(float)
     counts = [np.bincount(turn, minlength=len(OPERATIONS)).tolist() for turn in draws.order.T]
     largest = int(height.max()), int(width.max())
     return RawImages(pixels, table, counts, int(draws.grey.sum()), largest, shape)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from domainbed_adm.datasets.cards import DatasetCard, Normalization
@@ -15,6 +16,7 @@ from domainbed_adm.datasets.cards import DatasetCard, Normalization
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from domainbed_adm.datasets.augmentation import Draws
     from domainbed_adm.datasets.decoded import Decoded
 
 #: One sample: input, float32 of ``input_shape``, and class index.
@@ -74,6 +76,10 @@ class Environment(Dataset[Item]):
 
     def raw_pixels(self, index: int) -> np.ndarray:
         """Return what augmentation of sample ``index`` begins with, uint8 of shape (height, width, channels)."""
+        raise NotImplementedError
+
+    def draws(self, sizes: NDArray[np.int64], *key: object) -> Draws:
+        """What augmentation draws for images whose raw pixels have these sizes, (n, 2): a function of these alone."""
         raise NotImplementedError
 
     def place(self, index: int) -> tuple[int, int, int]:
@@ -154,7 +160,8 @@ class MultipleDomainDataset:
         """Build the dataset as DomainBed does, from the folder of datasets where it needs one.
 
         Environments whose index is in ``test_envs`` are held out: never augmented. Of ``hparams``,
-        ``data_augmentation``, ``image_size`` and ``image_channels`` are read, or else their defaults.
+        ``data_augmentation``, ``image_size``, ``image_channels``, ``image_crop``, ``resize_to`` and ``cutout`` are
+        read, or else their defaults of folder datasets.
         """
         raise NotImplementedError
 

@@ -1,11 +1,13 @@
 """Images decoded once: the pixels of a folder dataset in one file, mapped into memory by every process that reads it.
 
 The file holds the pixels of each image, uint8 of shape (height, width, channels), in the order of the dataset, and at
-its end an index of them. An image whose short side is above ``SHORT_SIDE`` px, or above the run's image size where that
-is more, is kept smaller, for training; its pixels of evaluation, made from it at its own size, follow it.
+its end an index of them. Where evaluation and training both begin with one resizing, images are kept after it, and both
+are what they are from the files. Else an image whose short side is above ``SHORT_SIDE`` px, or above the run's image
+size where that is more, is kept smaller, for training; its pixels of evaluation, made from it at its own size, follow
+it.
 
-The file's name has a fingerprint of the images' paths, sizes and times of change, and the versions of what decodes
-them. It is made by one process while others wait, and is there whole or not at all.
+The file's name has a fingerprint of the images' paths, sizes and times of change, the versions of what decodes them,
+and what was resized to which size. It is made by one process while others wait, and is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import PIL
@@ -31,6 +33,9 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.system.console import ProgressBar, warn
 from domainbed_adm.system.disk import LockedError, RefusedError, replacing, run_lock
 from domainbed_adm.system.process import cpu_count
+
+if TYPE_CHECKING:
+    from domainbed_adm.datasets.transforms import Resize
 
 #: The version of the file's layout and of what :mod:`domainbed_adm.datasets.images` makes of a file.
 VERSION = 1
@@ -137,6 +142,7 @@ def decode_once(
     image_size: int,
     evaluate: Callable[[Image.Image], torch.Tensor],
     cache_dir: str | None,
+    resize: Resize | None = None,
 ) -> Decoded | None:
     """Return the images of a dataset decoded; made first, where they are not there or the files have changed.
 
@@ -147,6 +153,7 @@ def decode_once(
         image_size: side in px of the images of evaluation.
         evaluate: gives those, uint8 of shape (channels, image_size, image_size).
         cache_dir: folder for the file; None: ``FOLDER`` beside the dataset's.
+        resize: what evaluation and training both begin with, if anything.
 
     Returns:
         None, and a warning was printed, where the file cannot be written.
@@ -160,9 +167,8 @@ def decode_once(
         folder = root.parent / FOLDER / name
     else:  # datasets of one name in several places take nothing from each other
         folder = Path(cache_dir) / f"{name}-{_digest(os.fsencode(os.path.realpath(root)))}"
-    short_side = reduced_side(image_size)
     fingerprint = _fingerprint(root, paths)
-    stem = f"{fingerprint}-v{VERSION}-pillow{PIL.__version__}-{short_side}"
+    stem = f"{fingerprint}-v{VERSION}-pillow{PIL.__version__}-{resize or reduced_side(image_size)}"
     # the image size matters where an image is reduced, which is known when all are decoded
     plain, sized = folder / f"{stem}.pixels", folder / f"{stem}-{image_size}.pixels"
 
@@ -172,7 +178,8 @@ def decode_once(
 
     def make() -> None:
         _remove_others(folder, fingerprint, root)
-        if not _make(sized, paths, channels, short_side, evaluate):
+        decode = partial(_decode, channels=channels, image_size=image_size, evaluate=evaluate, resize=resize)
+        if not _make(sized, paths, decode):
             sized.rename(plain)
         if find() is None:
             for path in (plain, sized):
@@ -227,9 +234,7 @@ def _remove_others(folder: Path, fingerprint: str, root: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _make(
-    path: Path, paths: Sequence[str], channels: int, short_side: int, evaluate: Callable[[Image.Image], torch.Tensor]
-) -> bool:
+def _make(path: Path, paths: Sequence[str], decode: Callable[[str], tuple[np.ndarray, np.ndarray | None]]) -> bool:
     """Write the file; returns whether it holds an image that is reduced.
 
     Raises:
@@ -240,7 +245,6 @@ def _make(
     print(f"decoding {len(paths):,} images once, into {path.parent}", flush=True)
     start = told = time.monotonic()
     index = np.full((len(paths), 4), -1, dtype="<i8")
-    decode = partial(_decode, channels=channels, short_side=short_side, evaluate=evaluate)
     with (
         replacing(path) as file,
         ThreadPoolExecutor(cpu_count()) as threads,
@@ -270,18 +274,25 @@ def _write(file: BinaryIO, values: np.ndarray) -> int:
 
 
 def _decode(
-    path: str, channels: int, short_side: int, evaluate: Callable[[Image.Image], torch.Tensor]
+    path: str,
+    channels: int,
+    image_size: int,
+    evaluate: Callable[[Image.Image], torch.Tensor],
+    resize: Resize | None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """An image's pixels of training, and those of evaluation where the former are reduced."""
+    """An image's pixels of training, and those of evaluation where they are not made from the former."""
     image, evaluated = load_image(path, channels), None
-    if min(image.size) > short_side:
+    if resize is None and min(image.size) > reduced_side(image_size):
         evaluated = evaluate(image).numpy()
-    return training_pixels(image, short_side), evaluated
+    return training_pixels(image, image_size, resize), evaluated
 
 
-def training_pixels(image: Image.Image, short_side: int) -> np.ndarray:
-    """The pixels that training begins with, uint8 of shape (height, width, channels); reduced where it is larger."""
-    if min(image.size) > short_side:
+def training_pixels(image: Image.Image, image_size: int, resize: Resize | None) -> np.ndarray:
+    """The pixels that training begins with, uint8 of shape (height, width, channels): resized, or reduced if larger."""
+    short_side = reduced_side(image_size)
+    if resize:
+        image = resize(image)
+    elif min(image.size) > short_side:
         scale = short_side / min(image.size)
         width, height = (max(1, round(side * scale)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BICUBIC)

@@ -3,44 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torchvision import transforms
+from numpy.typing import NDArray
+from PIL import Image
 
-from domainbed_adm.datasets.augmentation import AREA, GREY, JITTER
+from domainbed_adm.datasets.augmentation import Draws, draw, draw_windows
 from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, digest, to_inputs
 from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, Normalization
 from domainbed_adm.datasets.decoded import Decoded, decode_once, reduced_side, training_pixels
 from domainbed_adm.datasets.images import load_image, short_side
 from domainbed_adm.datasets.layout import Inventory, dataset_root, environments, take_inventory
+from domainbed_adm.datasets.transforms import Resize, augment_transform, eval_transform, first_resize
 from domainbed_adm.errors import UserError
-
-
-def eval_transform(image_size: int, channels: int = 3) -> transforms.Compose:
-    """Return DomainBed's transform of evaluation, up to the pixels: a square of ``image_size``, whatever the aspect.
-
-    It maps an image of :func:`load_image` to uint8 of shape (channels, image_size, image_size), channels being 1 or 3.
-    """
-    grey = [transforms.Grayscale()] if channels == 1 else []
-    return transforms.Compose([*grey, transforms.Resize((image_size, image_size)), transforms.PILToTensor()])
-
-
-def augment_transform(image_size: int) -> transforms.Compose:
-    """Return DomainBed's transform of training, up to the pixels, which draws from torch's global generator."""
-    crop = transforms.RandomResizedCrop(image_size, scale=AREA)
-    colours = transforms.ColorJitter(*[JITTER] * 4), transforms.RandomGrayscale(GREY)
-    return transforms.Compose([crop, transforms.RandomHorizontalFlip(), *colours, transforms.PILToTensor()])
 
 
 class FolderEnvironment(Environment):
     """One environment of image files, given by index of their class; decoded, with 1 or 3 channels, when asked for.
 
     ``augment`` is the transform of ``train_item`` where it is not ``evaluate``; their pixels get the normalisation.
+    ``resize`` is what both begin with, if anything.
     """
 
     def __init__(
@@ -48,15 +35,16 @@ class FolderEnvironment(Environment):
         folder: Path,
         images: Mapping[int, Sequence[Path]],
         channels: int,
-        evaluate: transforms.Compose,
-        augment: transforms.Compose | None,
+        evaluate: Callable[[Image.Image], torch.Tensor],
+        augment: Callable[[Image.Image], torch.Tensor] | None,
         normalization: Normalization | None,
+        resize: Resize | None = None,
     ) -> None:
         self.paths = [str(path) for files in images.values() for path in files]
         self.targets = np.repeat(np.array(list(images), dtype=np.int64), [len(files) for files in images.values()])
         self.augmented, self.normalization = augment is not None, normalization
         self._folder = str(folder)
-        self._channels, self._evaluate, self._augment = channels, evaluate, augment
+        self._channels, self._evaluate, self._augment, self._resize = channels, evaluate, augment, resize
         self._first = 0
 
     def use_decoded(self, decoded: Decoded, first: int) -> None:
@@ -68,7 +56,7 @@ class FolderEnvironment(Environment):
         """Have training take ``raw_pixels`` from now on, where it augments; to be called after ``use_decoded``."""
         if self.augmented:
             self.augmented_to = shape
-            if self.decoded is None:
+            if self.decoded is None and self._resize is None:
                 self.reduced = sum(short_side(path) > reduced_side(shape[1]) for path in self.paths)
 
     def raw_pixels(self, index: int) -> np.ndarray:
@@ -76,7 +64,12 @@ class FolderEnvironment(Environment):
         if self.decoded:
             return self.decoded.pixels(self._first + index)
         assert self.augmented_to is not None
-        return training_pixels(load_image(self.paths[index], self._channels), reduced_side(self.augmented_to[1]))
+        return training_pixels(load_image(self.paths[index], self._channels), self.augmented_to[1], self._resize)
+
+    def draws(self, sizes: NDArray[np.int64], *key: object) -> Draws:
+        """What is drawn for images whose raw pixels have these sizes."""
+        assert self.augmented_to is not None
+        return draw_windows(sizes, self.augmented_to[1], *key) if self._resize else draw(sizes, *key)
 
     def place(self, index: int) -> tuple[int, int, int]:
         """Where these lie in ``decoded``: their first byte, height and width."""
@@ -127,11 +120,11 @@ class FolderDataset(MultipleDomainDataset):
 
     Raises:
         UserError: as :mod:`domainbed_adm.datasets.layout` does, or a domain holds no class folder, a class folder
-            holds no image, or something cannot be read or followed.
+            holds no image, something cannot be read or followed, or the hparam ``resize_to`` is too small.
     """
 
     def __init__(self, data_dir: str | None, test_envs: Sequence[int], hparams: dict[str, Any]) -> None:
-        root = dataset_root(self.card, data_dir)
+        resize, root = first_resize(hparams), dataset_root(self.card, data_dir)
         inventory = self.list_images(root)
         for problem in inventory.problems:
             if problem.kind in {"broken", "empty"}:
@@ -140,15 +133,15 @@ class FolderDataset(MultipleDomainDataset):
         size, channels = hparams.get("image_size", 224), hparams.get("image_channels", 3)
         self.normalization = {1: IMAGENET_GREY, 3: IMAGENET}.get(channels)
         self.input_shape = (channels, size, size)
-        self._root, self._evaluate = root, eval_transform(size, channels)
-        augment = augment_transform(size) if hparams.get("data_augmentation", True) else None
+        self._root, self._resize = root, resize
+        self._evaluate = eval_transform(size, channels, resize)
+        augment = augment_transform(size, resize) if hparams.get("data_augmentation", True) else None
         self.datasets = []
         for i, (folder, classes) in enumerate(inventory.images.items()):
             images = {self.classes.index(name): files for name, files in classes.items()}
             own = None if i in test_envs else augment
-            self.datasets.append(
-                FolderEnvironment(root / folder, images, channels, self._evaluate, own, self.normalization)
-            )
+            transforms = self._evaluate, own, self.normalization, resize
+            self.datasets.append(FolderEnvironment(root / folder, images, channels, *transforms))
 
     def list_images(self, root: Path) -> Inventory:
         """The images of each environment and class, whose names this sets as ``environments``."""
@@ -163,7 +156,7 @@ class FolderDataset(MultipleDomainDataset):
         """
         environments = [environment for environment in self.datasets if isinstance(environment, FolderEnvironment)]
         paths = [path for environment in environments for path in environment.paths]
-        decoded = decode_once(self._root, paths, *self.input_shape[::2], self._evaluate, folder)
+        decoded = decode_once(self._root, paths, *self.input_shape[::2], self._evaluate, folder, self._resize)
         if decoded is None:
             return
         first = 0

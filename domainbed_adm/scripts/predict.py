@@ -64,13 +64,13 @@ def _find_images(folder: Path) -> list[Path]:
 
 
 def _predictions(algorithm: Any, contents: dict[str, Any], images: Sequence[Path]) -> Iterator[tuple[str, str, str]]:
-    # as evaluation during training saw images: same size, channels and normalisation
+    # as evaluation during training saw images: same size, crop, channels and normalisation
     import torch
 
     from domainbed_adm.datasets.base import to_inputs
     from domainbed_adm.datasets.cards import Normalization
-    from domainbed_adm.datasets.folders import eval_transform
     from domainbed_adm.datasets.images import load_image
+    from domainbed_adm.datasets.transforms import eval_transform, first_resize
 
     channels, size, width = contents["model_input_shape"]
     if channels not in (1, 3):
@@ -79,7 +79,7 @@ def _predictions(algorithm: Any, contents: dict[str, Any], images: Sequence[Path
         raise UserError(f"the model was trained on inputs of {size} x {width} pixels; images are resized to a square")
     normalization = Normalization(*map(tuple, contents["normalization"])) if contents["normalization"] else None
     classes = contents["classes"] or [str(i) for i in range(contents["model_num_classes"])]
-    transform = eval_transform(size, channels)
+    transform = eval_transform(size, channels, first_resize(contents["model_hparams"] | {"image_size": size}))
     for start in range(0, len(images), BATCH):
         paths = images[start : start + BATCH]
         pixels = torch.stack([transform(load_image(path, channels)) for path in paths])

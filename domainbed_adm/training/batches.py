@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from domainbed_adm.algorithms import Minibatch
-from domainbed_adm.datasets.augmentation import Draws, RawImages, draw, raw_images
+from domainbed_adm.datasets.augmentation import Draws, RawImages, raw_images
 from domainbed_adm.datasets.base import Environment, Item, to_inputs
 from domainbed_adm.datasets.cards import Normalization
 from domainbed_adm.system.seeding import raw_stream, seed_hash
@@ -202,7 +202,10 @@ class TaskDataset(Dataset[Batch]):
             sizes = np.array([array.shape[:2] for array in arrays])
             pixels = torch.from_numpy(np.concatenate([array.reshape(-1) for array in arrays]))
         parts = np.split(sizes, np.cumsum([len(positions[i]) for i in self.drawn[:-1]]))
-        draws = [draw(part, "augment", self.seed, i, step) for i, part in zip(self.drawn, parts, strict=True)]
+        draws = [
+            self.environments[i].draws(part, "augment", self.seed, i, step)
+            for i, part in zip(self.drawn, parts, strict=True)
+        ]
         return raw_images(pixels, starts, sizes, Draws.joined(draws), shape)
 
     def _items(self, task: Task, number: int, keys: Sequence[int]) -> list[Item]:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from domainbed_adm.datasets import augmentation, get_dataset_class
+from domainbed_adm.datasets import augmentation, folders, get_dataset_class
 from domainbed_adm.datasets.base import to_inputs
-from domainbed_adm.training import batches, held
+from domainbed_adm.training import held
 from domainbed_adm.training.batches import Schedule, TaskDataset, TrainTask, evaluation_tasks, split_environments
 from domainbed_adm.training.loading_processes import open_stream
 from tests.runs import read_records
@@ -186,7 +186,7 @@ def test_an_image_is_drawn_as_it_is_and_not_mixed_up(pictures: Path, monkeypatch
         factors = np.tile([1.0, 1.0, 1.0, 0.0], (n, 1))
         return augmentation.Draws(boxes, no, np.tile(np.arange(4), (n, 1)), factors, no)
 
-    monkeypatch.setattr(batches, "draw", whole)
+    monkeypatch.setattr(folders, "draw", whole)
     dataset = build(pictures)
     splits = split_environments(list(map(len, dataset.datasets)), [0], 0, 0.2)
     data = TaskDataset(dataset.datasets, splits, [0], 3, {"batch_size": 20, "class_balanced": False})
