@@ -19,6 +19,8 @@ COMMANDS = {
     "predict": "classify a folder of images with a trained model",
     "evaluate": "measure trained models on another dataset's environments, or under attack",
     "sweep": "launch and count many runs",
+    "search": "search hyperparameters by training-domain validation accuracy (Optuna)",
+    "list_top_hparams": "the best hyperparameters of a sweep or a search",
     "collect_results": "turn a sweep's records into DomainBed's tables",
     "report": "turn a sweep into one HTML page: leaderboards, curves, costs, what failed",
     "analyze": "look into runs: curvature of the loss, the loss around the model, difficulties",

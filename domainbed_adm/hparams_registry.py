@@ -8,7 +8,9 @@ other draw. Names that DomainBed has keep its defaults and draws. Those of the p
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -200,6 +202,39 @@ def override(hparams: dict[str, Any], given: dict[str, Any], algorithm: str, dat
         if name in specs:
             hparams[name] = value
     return [name for name in given if name not in specs]
+
+
+def read_top(path: str, algorithm: str, dataset: str, test_envs: Collection[int], trial_seed: int) -> dict[str, Any]:
+    """Of a file that ``list_top_hparams --out`` wrote, the hparams for a run.
+
+    They are those of its algorithm and dataset that were chosen for its test environments and, where the file has
+    several such, for its trial seed.
+
+    Raises:
+        UserError: the file cannot be read, or has no hparams for the run, or several.
+    """
+    run = f"{algorithm} on {dataset}, test_envs {' '.join(map(str, test_envs))}"
+    try:
+        top = json.loads(Path(path).read_bytes())["top_hparams"]
+        own = [one for one in top if (one["algorithm"], one["dataset"]) == (algorithm, dataset)]
+        fit = [one for one in own if set(test_envs) <= set(one["test_envs"])]
+        fit = [one for one in fit if trial_seed in one["trial_seeds"]] or fit
+        there = [
+            f"{one['algorithm']} on {one['dataset']}, test_envs {' '.join(map(str, one['test_envs']))}" for one in top
+        ]
+        found = [dict(one["hparams"]) for one in fit]
+    except OSError as error:
+        raise UserError(f"--hparams_from {path} cannot be read: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"--hparams_from {path} is no file of list_top_hparams --out ({type(error).__name__})"
+        ) from None
+    if not found:
+        known = "; ".join(dict.fromkeys(there)) or "nothing"
+        raise UserError(f"--hparams_from {path} has no hparams for {run}, but for {known}")
+    if any(one != found[0] for one in found):
+        raise UserError(f"--hparams_from {path} has several hparams for {run}: list_top_hparams --trial_seed picks one")
+    return found[0]
 
 
 def parse(text: str) -> dict[str, Any]:

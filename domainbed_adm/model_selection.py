@@ -52,6 +52,10 @@ class SelectionMethod:
         ``runs`` are all of one (trial, dataset, algorithm) that hold out ``test_env``. None where no run has what this
         method needs.
         """
+        return max(self.accuracies(runs, test_env), key=lambda one: (one[1].val_acc, one[0]), default=None)
+
+    def accuracies(self, runs: Iterable[Run], test_env: int) -> list[tuple[int, RunAccuracy]]:
+        """The hparams_seed of each run, of those in ``chosen`` that have what this method needs, and its accuracies."""
         by_seed: dict[int, list[Run]] = {}
         for run in runs:
             by_seed.setdefault(run.hparams_seed, []).append(run)
@@ -60,7 +64,7 @@ class SelectionMethod:
             alone = [run for run in own if run.alone]
             accuracies = self.run_acc(alone[0], own, test_env) if len(alone) == 1 else None
             known += [(seed, accuracies)] if accuracies else []
-        return max(known, key=lambda one: (one[1].val_acc, one[0]), default=None)
+        return known
 
     def sweep_acc(self, runs: Iterable[Run], test_env: int) -> float | None:
         """Test accuracy in [0, 1] of the chosen run of ``runs``, as in ``chosen``; None where there is none."""

@@ -61,6 +61,7 @@ _ABOUT_AUGMENT_ON = (
     "augmented"
 )
 _ABOUT_TENSORBOARD = "write scalars, and histograms of the traced difficulties, to output_dir/tensorboard"
+_ABOUT_FROM = "a file of list_top_hparams --out: take the hparams chosen there; --hparams overrides them"
 #: How a switch is read (present or absent), and a count.
 _SWITCH: dict[str, Any] = {"action": "store_true"}
 _COUNT: dict[str, Any] = {"type": int, "metavar": "N"}
@@ -108,6 +109,9 @@ class RunArgs:
     task: str = _flag("domain_generalization", "default domain_generalization", choices=_TASKS)
     # not part of the identity as text: the hparams that a run trains with are
     hparams: str | None = _flag(None, "JSON object of hparams; see domainbed-adm list hparams", identifies=False)
+    hparams_from: str | None = _flag(
+        None, _ABOUT_FROM, identifies=False, recorded=False, type=os.path.expanduser, metavar="FILE"
+    )
     hparams_seed: int = _flag(0, "random hparams; 0, the default, means the default hparams", _SEED, type=int)
     trial_seed: int = _flag(0, "seeds the splits and random hparams (default 0)", _SEED, type=int)
     seed: int = _flag(0, "seeds everything else (default 0)", _SEED, type=int)

@@ -19,6 +19,8 @@ FAILED, DIVERGED = "failed.json", "diverged.json"
 DIFFICULTY, TENSORBOARD = "difficulty.npz", "tensorboard"
 #: What a sweep's folder should hold, as its launches wrote it, and which of its jobs a worker is about to start.
 PLAN, CLAIMS = "sweep.json", ".claims"
+#: A search's folder: its settings, Optuna's journal, a lock for each trial; and what says that it stopped a run.
+SEARCH, JOURNAL, TRIALS, PRUNED = "search.json", "optuna_journal.log", "trials", "pruned.json"
 #: What ``analyze`` writes beside a model: kind and ending of the file's name.
 HESSIAN, LANDSCAPE = ("hessian", "json"), ("landscape", "npz")
 #: What ``evaluate`` writes beside a model.
@@ -73,9 +75,14 @@ def evaluation_file(dataset: str, attack: str = "") -> str:
     return EVALUATIONS.replace("*", "_".join(filter(None, (quote(dataset, safe=""), attack))))
 
 
+def is_pruned(folder: Path) -> bool:
+    """Whether a search has stopped the run in ``folder`` before its end."""
+    return (folder / PRUNED).exists() and not (folder / DONE).exists()
+
+
 def files_of_run(folder: Path) -> list[Path]:
     """What a run (its own files there or not), ``analyze`` and ``evaluate`` may have left, without TensorBoard's."""
-    own = (DONE, CHECKPOINT, RESULTS, MODEL, DIVERGED, DIFFICULTY, OUT, ERR)
+    own = (DONE, PRUNED, CHECKPOINT, RESULTS, MODEL, DIVERGED, DIFFICULTY, OUT, ERR)
     analysis = "|".join(rf"{kind}(_step[0-9]+)?\.{ending}" for kind, ending in (HESSIAN, LANDSCAPE))
     analyses = [path for path in folder.iterdir() if re.fullmatch(analysis, path.name)]
     return [*(folder / name for name in own), *folder.glob("model_step*.pkl"), *analyses, *folder.glob(EVALUATIONS)]

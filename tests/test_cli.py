@@ -24,6 +24,8 @@ TOO_LONG = "a" * 300
 PATHS = [
     *("train --output_dir", "predict --images . --model", "report", "evaluate", "analyze hessian"),
     "collect_results --input_dir",
+    "list_top_hparams --input_dir",
+    "search --dataset Debug28 --algorithm ERM --output_dir",
     "sweep launch --sweep smoke --skip_confirmation --output_dir",
     "sweep status --sweep smoke --output_dir",
     *("verify_data --data_dir . --dataset", "verify_data --dataset PACS --data_dir"),
@@ -48,6 +50,12 @@ LINES = [
     "sweep launch --output_dir out --algorithms ERM --datasets PACS --data_dir",
     "sweep launch --output_dir out --command_launcher",
     *("predict --images . --model", "collect_results --input_dir", "collect_results --input_dir . --selection"),
+    *("list_top_hparams --input_dir", "train --hparams_from"),
+    *(
+        "search --algorithm ERM --output_dir out --dataset",
+        "search --dataset Debug28 --algorithm ERM --output_dir out --search",
+        "search --dataset Debug28 --algorithm ERM --output_dir out --search_space",
+    ),
     *("report", "evaluate", "analyze", "analyze hessian", "analyze landscape", "analyze difficulty"),
     *("download --data_dir out --dataset", "download --data_dir out --dataset PACS --mirrors"),
     *("verify_data --data_dir . --dataset", "verify_data --dataset PACS --data_dir"),

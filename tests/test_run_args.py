@@ -42,6 +42,7 @@ OTHERS: dict[str, Any] = {
     "algorithm": "SAM",
     "task": "domain_adaptation",
     "hparams": '{"lr": 0.1}',
+    "hparams_from": "top.json",
     "hparams_seed": 1,
     "trial_seed": 2,
     "seed": 3,

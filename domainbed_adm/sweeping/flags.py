@@ -59,6 +59,7 @@ def add_shared_flags(parser: Parser, launchers: Sequence[str]) -> None:
     add("--seed", type=int, default=0, help="accepted as in DomainBed, where it changes nothing either")
     switch = argparse.BooleanOptionalAction
     add("--single_test_envs", action=switch, default=False, help="hold out single environments only, no pairs")
+    add("--test_envs", type=int, nargs="+", metavar="I", help="hold out these alone, of each dataset")
     add("--command_launcher", default="local", metavar="NAME", help=f"{', '.join(launchers)} (default local)")
     add("--jobs", default=1, help="processes at a time, for local (default 1)", **number)
     add("--jobs_per_gpu", default=1, help=_ABOUT_JOBS_PER_GPU, **number)
@@ -66,7 +67,7 @@ def add_shared_flags(parser: Parser, launchers: Sequence[str]) -> None:
     add("--retries", default=1, help="how often to try a failed job again (default 1)", **number)
     shared = parser.add_argument_group("flags of train that every job is given")
     shared.add_argument("--hparams", metavar="JSON", help="override every job's; names of other methods are skipped")
-    add_flags(shared, ("data_dir", "task", "steps", "epochs", "match_passes", "holdout_fraction"))
+    add_flags(shared, ("hparams_from", "data_dir", "task", "steps", "epochs", "match_passes", "holdout_fraction"))
     add_flags(shared, EVERY_JOB, negatable=True)
 
 

@@ -19,7 +19,7 @@ from domainbed_adm import run_files
 from domainbed_adm.datasets.cards import FOLDERS, MNIST, get_card
 from domainbed_adm.datasets.layout import dataset_root, environments, existing_data_dir
 from domainbed_adm.errors import UserError
-from domainbed_adm.hparams_registry import default_hparams, override, parse
+from domainbed_adm.hparams_registry import default_hparams, override, parse, read_top
 from domainbed_adm.registry import get_method, matched_steps
 from domainbed_adm.run_args import AugmentOn, Precision, check_flags, words
 from domainbed_adm.sweeping import failures
@@ -92,8 +92,8 @@ class Sweep:
     """What a sweep runs over; the names are DomainBed's flags.
 
     ``hparams`` is JSON text, kept as given since it is part of a job's hash. What DomainBed's sweep does not have is
-    left out of the hash at its default: ``epochs``, ``checkpoint_freq``, ``precision``, ``compile``, ``augment_on``,
-    ``match_passes``.
+    left out of the hash at its default: ``hparams_from``, ``epochs``, ``checkpoint_freq``, ``precision``, ``compile``,
+    ``augment_on``, ``match_passes``. ``test_envs`` are held out alone, in place of all environments and pairs.
     """
 
     datasets: list[str]
@@ -105,8 +105,10 @@ class Sweep:
     hparams: str | None = None
     holdout_fraction: float = 0.2
     single_test_envs: bool = False
+    test_envs: list[int] | None = None
     data_dir: str | None = None
     task: str = "domain_generalization"
+    hparams_from: str | None = None
     epochs: int | None = None
     checkpoint_freq: int | None = None
     precision: Precision = "fp32"
@@ -123,7 +125,7 @@ class Sweep:
         where not given.
         """
         counts = counts or self.environment_counts()
-        ours = ("epochs", "checkpoint_freq", "precision", "compile", "augment_on", "match_passes")
+        ours = ("hparams_from", "epochs", "checkpoint_freq", "precision", "compile", "augment_on", "match_passes")
         optional = ("data_dir", "steps", "hparams", *ours)
         values = {name: getattr(self, name) for name in optional}  # a plan of an older version lacks some
         given = {name: value for name, value in values.items() if value != getattr(Sweep, name)}
@@ -146,14 +148,20 @@ class Sweep:
             for trial_seed in range(self.n_trials)
             for dataset in self.datasets
             for algorithm in self.algorithms
-            for test_envs in held_out(dataset, counts[dataset], self.single_test_envs)
+            for test_envs in self.held_out(dataset, counts[dataset])
             for hparams_seed in range(self.n_hparams_from, self.n_hparams)
         ]
 
     def count(self) -> int:
         """How many jobs there are, without making them."""
-        held = [list(held_out(*counted, self.single_test_envs)) for counted in self.environment_counts().items()]
+        held = [list(self.held_out(*counted)) for counted in self.environment_counts().items()]
         return self.n_trials * len(self.algorithms) * sum(map(len, held)) * (self.n_hparams - self.n_hparams_from)
+
+    def held_out(self, dataset: str, count: int) -> Iterator[list[int]]:
+        """What the runs on a dataset with so many environments hold out, run by run."""
+        if self.test_envs is not None and get_card(dataset).test_envs is None:
+            return ([env] for env in self.test_envs)
+        return held_out(dataset, count, self.single_test_envs)
 
     def environment_counts(self) -> dict[str, int]:
         """Number of environments of each dataset: from its card where it is known, else from its folders."""
@@ -185,6 +193,8 @@ def check_sweep(sweep: Sweep, needs_data: bool) -> None:
     if count > _MOST_JOBS:
         raise UserError(f"the sweep has {count} jobs, more than {_MOST_JOBS:,}: give fewer trials or hparams")
     given = {} if sweep.hparams is None else parse(sweep.hparams)
+    if sweep.test_envs is not None:
+        _check_test_envs(sweep.test_envs, sweep.environment_counts())
     for dataset in sweep.datasets:
         card = get_card(dataset)
         if needs_data and card.path == MNIST:
@@ -196,6 +206,21 @@ def check_sweep(sweep: Sweep, needs_data: bool) -> None:
                 dataset_root(get_card(name), sweep.data_dir)
         for algorithm in sweep.algorithms:
             override(default_hparams(algorithm, dataset), given, algorithm, dataset)
+    if sweep.hparams_from:
+        for job in sweep.jobs(""):
+            names = (job.train_args[name] for name in ("algorithm", "dataset", "test_envs", "trial_seed"))
+            read_top(sweep.hparams_from, *names)
+
+
+def _check_test_envs(test_envs: Sequence[int], counts: Mapping[str, int]) -> None:
+    if len(set(test_envs)) < max(1, len(test_envs)):
+        raise UserError(f"--test_envs names an environment twice: {' '.join(map(str, test_envs))}")
+    for dataset, count in counts.items():
+        wrong = [env for env in test_envs if not 0 <= env < count]
+        if wrong:
+            raise UserError(
+                f"--test_envs {wrong[0]} is none of the {count} environments of {dataset}, 0 to {count - 1}"
+            )
 
 
 def held_out(dataset: str, count: int, single: bool) -> Iterator[list[int]]:

@@ -98,6 +98,12 @@ def drop_from_plan(folder: Path) -> None:
             _write(folder, kept)
 
 
+def remove_from_plan(folder: Path, sweep: Sweep) -> None:
+    """Take one launch out of the plan."""
+    with _sole_writer(folder):
+        _write(folder, [launch for launch in _launches(folder) if launch.sweep != sweep])
+
+
 @contextlib.contextmanager
 def _sole_writer(folder: Path) -> Iterator[None]:
     """Hold the lock of the folder, once others that write its plan, as workers that begin together, have done.

@@ -46,9 +46,9 @@ class Pool:
     """
 
     def __init__(self, slots: Sequence[Mapping[str, str]], reuse: bool = False) -> None:
-        self._slots = [_Slot(slot, reuse) for slot in slots]  # those that are free
+        self._slots = [Slot(slot, reuse) for slot in slots]  # those that are free
         self._size = len(slots)
-        self._running: set[_Slot] = set()
+        self._running: set[Slot] = set()
         self._lock = threading.Lock()
         self._stopped = False
 
@@ -106,24 +106,13 @@ class Pool:
             self._slots.append(slot)
 
     def _end_all(self) -> None:
-        """SIGTERM to the running children and, after the grace time, SIGKILL, to what they started as well.
-
-        Being interrupted once more ends the grace time.
-        """
         with self._lock:
             self._stopped = True
             running = list(self._running)
-        for slot in running:
-            slot.child.terminate()  # it alone: it ends its own processes
-        deadline = time.monotonic() + GRACE
-        with contextlib.suppress(KeyboardInterrupt):
-            while time.monotonic() < deadline and any(slot.child.poll() is None for slot in running):
-                time.sleep(0.05)
-        for slot in running:
-            slot.kill()
+        end(running)
 
 
-class _Slot:
+class Slot:
     """Runs one command at a time: in a process of its own or, with ``reuse``, in a worker that stays.
 
     Attributes:
@@ -210,6 +199,21 @@ class _Slot:
             with self._worker:
                 _there(self._worker.stdin).close()
             self._worker = None
+
+
+def end(slots: Sequence[Slot]) -> None:
+    """SIGTERM to what runs in these slots and, after the grace time, SIGKILL, to what they started as well.
+
+    Being interrupted once more ends the grace time.
+    """
+    for slot in slots:
+        slot.child.terminate()  # it alone: it ends its own processes
+    deadline = time.monotonic() + GRACE
+    with contextlib.suppress(KeyboardInterrupt):
+        while time.monotonic() < deadline and any(slot.child.poll() is None for slot in slots):
+            time.sleep(0.05)
+    for slot in slots:
+        slot.kill()
 
 
 def _there(stream: IO[bytes] | None) -> IO[bytes]:

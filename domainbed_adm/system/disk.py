@@ -111,10 +111,11 @@ def _is_stream(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def run_lock(output_dir: Path, needed: bool = True) -> Iterator[None]:
+def run_lock(output_dir: Path, needed: bool = True, patience: float = _PATIENCE) -> Iterator[None]:
     """Hold the folder's lock. The folder is made where absent, and removed again where nothing was written to it.
 
-    Where the file system has no locks, and none is ``needed``, it warns and goes on without.
+    Where the file system has no locks, and none is ``needed``, it warns and goes on without. ``patience`` is how many
+    seconds to wait for another process, -1 for as long as it takes.
 
     Raises:
         LockedError: another process holds it.
@@ -124,7 +125,7 @@ def run_lock(output_dir: Path, needed: bool = True) -> Iterator[None]:
     made = [folder for folder in (output_dir, *output_dir.parents) if not folder.exists()]
     lock = None
     try:
-        lock = _acquire(output_dir)
+        lock = _acquire(output_dir, patience)
     except NoLocksError as error:
         if needed:
             raise
@@ -159,11 +160,11 @@ def is_locked(output_dir: Path) -> bool:
     return False
 
 
-def _acquire(output_dir: Path) -> BaseFileLock:
+def _acquire(output_dir: Path, patience: float) -> BaseFileLock:
     for _ in range(10):
         try:
             output_dir.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(output_dir / LOCK, timeout=_PATIENCE)
+            lock = FileLock(output_dir / LOCK, timeout=patience)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # older versions raise where there is no flock, newer ones warn
                 lock.acquire(poll_interval=0.02)

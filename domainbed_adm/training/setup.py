@@ -240,6 +240,8 @@ def _hparams(args: RunArgs) -> dict[str, Any]:
     else:
         hparams = hparams_registry.random_hparams(*names, seed_hash(args.hparams_seed, args.trial_seed))
     chosen = hparams_registry.parse(args.hparams) if args.hparams else {}
+    if args.hparams_from:
+        chosen = hparams_registry.read_top(args.hparams_from, *names, args.test_envs, args.trial_seed) | chosen
     unused = hparams_registry.override(hparams, chosen, *names)
     if unused:
         warn(f"{args.algorithm} does not read the hparams {', '.join(unused)}: left out")
