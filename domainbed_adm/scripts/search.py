@@ -65,7 +65,17 @@ _ABOUT_SAMPLER = (
     "tpe: tree-structured Parzen estimators after 10 random trials; random; qmc: a scrambled Sobol sequence; grid: "
     "all combinations (default tpe)"
 )
-_SHARED = ("steps", "epochs", "holdout_fraction", "checkpoint_freq", "precision", "compile", "augment_on", "data_dir")
+_SHARED = (
+    "steps",
+    "epochs",
+    "match_passes",
+    "holdout_fraction",
+    "checkpoint_freq",
+    "precision",
+    "compile",
+    "augment_on",
+    "data_dir",
+)
 
 
 def build_parser() -> Parser:
