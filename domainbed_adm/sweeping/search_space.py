@@ -19,6 +19,8 @@ from domainbed_adm.method.hparams import Hparam, Log2Integer, LogUniform, Number
 
 #: DomainBed draws them for every network; these read them.
 _LARGER_THAN = {"resnet_dropout": 32, "vit_dropout": 10**9}
+#: Drawn always, and read where another hparam has this value.
+_ONLY_WITH = {"ema_decay": ("averaging", "ema"), "swad_tolerance_ratio": ("averaging", "swad")}
 
 
 @dataclass(frozen=True)
@@ -69,23 +71,26 @@ Space = dict[str, Range | Values]
 
 
 def space_of(
-    algorithm: str, dataset: str, names: Iterable[str], given: Mapping[str, Any], fixed: Iterable[str]
+    algorithm: str, dataset: str, names: Iterable[str], given: Mapping[str, Any], fixed: Mapping[str, Any]
 ) -> Space:
     """What to search.
 
     Args:
         algorithm: its name.
         dataset: its name.
-        names: hparams to search, those in ``given`` besides; where both are empty, all that a random search draws.
+        names: hparams to search, those in ``given`` besides; where both are empty, all that a random search draws and
+            the run reads.
         given: ranges as JSON, by name.
-        fixed: hparams that ``--hparams`` fixes.
+        fixed: what ``--hparams`` fixes.
 
     Raises:
         UserError: a name or a range is wrong, or nothing is left to search.
     """
-    hparams, names, fixed = hparams_of(algorithm, dataset), list(dict.fromkeys([*names, *given])), set(fixed)
+    hparams, names = hparams_of(algorithm, dataset), list(dict.fromkeys([*names, *given]))
     side = max(get_card(dataset).input_shape[1:])
-    drawn = [name for name, hparam in hparams.items() if hparam.draw and side > _LARGER_THAN.get(name, 0)]
+    unread = {name for name, (other, value) in _ONLY_WITH.items() if fixed.get(other) != value}
+    unread |= {name for name, least in _LARGER_THAN.items() if side <= least}
+    drawn = [name for name, hparam in hparams.items() if hparam.draw and name not in unread]
     space: Space = {}
     for name in names or [name for name in drawn if name not in fixed]:
         hparam = hparams.get(name)

@@ -23,6 +23,7 @@ from domainbed_adm.run_files import JOURNAL, PRUNED, SEARCH
 from domainbed_adm.sweeping.jobs import Job
 from domainbed_adm.sweeping.plan import planned_jobs
 from domainbed_adm.sweeping.search import curve, objective, read_search
+from domainbed_adm.sweeping.search_space import as_json, from_json, space_of
 from domainbed_adm.sweeping.study import Study, Trial
 from tests.runs import as_runs, record
 from tests.sweeping.searching import FLAGS, stand_in, trials
@@ -103,6 +104,19 @@ def test_random_trials_are_spread_as_the_registry_draws(tmp_path: Path) -> None:
     assert abs(sum(logs) / 400 + 3.5) < 0.1
     sizes = sorted(point["batch_size"] for point in points if point)
     assert (sizes[0], sizes[-1] > 450, abs(math.log2(sizes[200]) - 6) < 0.3) == (8, True, True)
+
+
+def test_what_a_run_does_not_read_is_not_searched() -> None:
+    plain = space_of("SAM", "RotatedDigits", [], {}, {})
+    assert list(plain) == ["lr", "batch_size", "rho"]
+    assert list(space_of("SAM", "RotatedDigits", [], {}, {"averaging": "ema"})) == [
+        "lr",
+        "batch_size",
+        "ema_decay",
+        "rho",
+    ]
+    assert "resnet_dropout" in space_of("SAM", "PACS", [], {}, {})
+    assert from_json(json.loads(json.dumps(as_json(plain)))) == plain
 
 
 def test_tpe_learns(tmp_path: Path) -> None:
