@@ -1,4 +1,4 @@
-"""Add a difficulty, a curriculum, a flatness rule, an algorithm or a dataset, for both hosts, from code of your own.
+"""Add a difficulty, curriculum, flatness rule, algorithm, dataset or command launcher, for both hosts, from your code.
 
 Each has one card, which names its class by import path, as the built-in ones have. Call these functions in a script, or
 name a function that calls them as an entry point of the group ``domainbed_adm.extensions``: then every command knows
@@ -36,8 +36,11 @@ from domainbed_adm.method.cards import (
 )
 from domainbed_adm.method.grid import METHODS, Method, OwnMethod, grid
 from domainbed_adm.method.hparams import Choice, Hparam, Log2Integer, LogUniform, Number, OneOf, Text, Uniform
+from domainbed_adm.run_args import FLAGS
+from domainbed_adm.sweeping.launchers import LAUNCHERS, LauncherCard, LauncherFlag
 
-__all__ = ["add_algorithm", "add_curriculum", "add_dataset", "add_difficulty", "add_flatness", "folder_card"]
+__all__ = ["add_algorithm", "add_curriculum", "add_dataset", "add_difficulty", "add_flatness", "add_launcher"]
+__all__ += ["LauncherCard", "LauncherFlag", "folder_card"]
 __all__ += ["INPUT_STD", "RHO", "TOTAL_STEPS", "Card", "Cost", "DatasetCard", "Estimate", "Hparam", "Normalization"]
 __all__ += ["Choice", "Log2Integer", "LogUniform", "Number", "OneOf", "Text", "Uniform"]
 
@@ -89,6 +92,42 @@ def add_dataset(card: DatasetCard) -> None:
     CARDS[card.name] = card
 
 
+_AnyCard = Card | DatasetCard | LauncherCard
+
+#: Flags of ``sweep`` beside those of ``train``, and what a launcher is told.
+_SWEEPS = {"command", "folder", "sweep", "output_dir", "datasets", "algorithms", "n_hparams_from", "n_hparams"}
+_SWEEPS |= {"n_trials", "single_test_envs", "command_launcher", "jobs", "retries", "dry_run", "plan_only", "help"}
+_SWEEPS |= {"skip_confirmation", "time_limit", "max_jobs", "place", "commands", "labels", "skip", "on_end", "follow"}
+
+
+def add_launcher(card: LauncherCard) -> None:
+    """Add a command launcher: ``sweep launch --command_launcher NAME`` starts jobs or workers by it, with its flags.
+
+    DomainBed's sweep knows it as well; there its flags are words of the environment variable DOMAINBED_ADM_LAUNCHER.
+
+    Raises:
+        UserError: the card is incomplete, or its name or one of its flags' is taken.
+    """
+    if not re.fullmatch(r"[A-Za-z][\w-]*", card.name):
+        raise UserError(f"launcher {card.name!r}: its name must be letters, digits, _ and -")
+    for path in filter(None, (card.path, card.check)):
+        if not re.fullmatch(r"[\w.]+:[\w.]+", path):
+            raise UserError(f"launcher {card.name!r}: its path must be 'module:function', not {path!r}")
+    if card.name in LAUNCHERS:
+        raise UserError(_taken("launcher", card.name, card, LAUNCHERS[card.name]))
+    if card.takes not in ("jobs", "workers"):
+        raise UserError(f"launcher {card.name!r}: it takes jobs or workers, not {card.takes!r}")
+    for flag in card.flags:
+        others = [other for other in LAUNCHERS.values() for one in other.flags if one.name == flag.name and one != flag]
+        if flag.name in _SWEEPS | FLAGS.keys() or others:
+            raise UserError(_taken("flag", flag.name, card, *others[:1]))
+        if not re.fullmatch(r"[a-z]\w*", flag.name) or flag.kind not in (str, int, float, bool):
+            raise UserError(
+                f"launcher {card.name!r}: flag {flag.name!r} must be a str, int, float or bool of that name"
+            )
+    LAUNCHERS[card.name] = card
+
+
 def _add_part(family: str, table: dict[str, Card], card: Card) -> None:
     _check(family, table, card, "[A-Za-z][A-Za-z0-9]*")
     table[card.name] = card
@@ -114,7 +153,7 @@ def _check(kind: str, table: Mapping[str, Card | Method], card: Card, pattern: s
         raise UserError(_taken(kind, card.name, card, table[card.name]))
 
 
-def _taken(kind: str, name: str, new: Card | DatasetCard, *old: Card | DatasetCard | Method) -> str:
+def _taken(kind: str, name: str, new: _AnyCard, *old: _AnyCard | Method) -> str:
     return f"{kind} {name!r} of {_package(new)} cannot be added: {_package(*old)} has that name already"
 
 

@@ -189,7 +189,8 @@ def add_flags(parser: argparse._ActionsContainer, names: Iterable[str] = tuple(F
     for name in names:
         field = FLAGS[name]
         options = field.metadata["parser"]
-        parser.add_argument(f"--{name}", default=field.default, help=field.metadata["help"], **options)
+        about = field.metadata["help"].replace("%", "%%")  # argparse fills in what a single one names
+        parser.add_argument(f"--{name}", default=field.default, help=about, **options)
         if negatable and (options == _SWITCH or options.get("nargs") == "?"):
             parser.add_argument(
                 f"--no-{name}", dest=name, action="store_const", const=field.default, help="which is the default"

@@ -11,6 +11,7 @@ from domainbed_adm import algorithms, registry
 from domainbed_adm.datasets import cards
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS
 from domainbed_adm.method.grid import METHODS
+from domainbed_adm.sweeping.launchers import LAUNCHERS
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "tests/extensions/example"
@@ -20,6 +21,7 @@ TABLES = (
     CURRICULA,
     FLATNESS,
     cards.CARDS,
+    LAUNCHERS,
     algorithms._classes,
 )
 

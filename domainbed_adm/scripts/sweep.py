@@ -7,7 +7,6 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from domainbed_adm.cli import run
@@ -20,14 +19,15 @@ from domainbed_adm.sweeping.flags import (
     described_sweep,
     is_described,
     job_flags,
-    launcher_options,
+    launcher_of,
     parsed,
 )
 from domainbed_adm.sweeping.jobs import DONE, RUNNING, UNFINISHED, delete_incomplete, with_states
 from domainbed_adm.sweeping.launch import Launch
-from domainbed_adm.sweeping.launchers import LAUNCHERS, gpus
+from domainbed_adm.sweeping.launchers import LAUNCHERS
 from domainbed_adm.sweeping.plan import add_to_plan, drop_from_plan, planned_jobs
 from domainbed_adm.sweeping.status import show_status, summary
+from domainbed_adm.sweeping.workers import start_workers
 from domainbed_adm.system.console import Parser
 
 EXAMPLES = """\
@@ -99,18 +99,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _launch(args: argparse.Namespace, folder: Path) -> int:
-    dummy, runs_here = args.command_launcher == "dummy", not (args.dry_run or args.plan_only)
-    if args.command_launcher == "multi_gpu" and runs_here:
-        gpus()  # none is a mistake to be told before anything is made
-    sweep = described_sweep(args, needs_data=runs_here and not dummy)
+    dummy, runs = args.command_launcher == "dummy", not (args.dry_run or args.plan_only)
+    card = LAUNCHERS[args.command_launcher]
+    launcher = launcher_of(args) if runs else None  # what it refuses is told before anything is made
+    sweep = described_sweep(args, needs_data=runs and not dummy and card.takes == "jobs")
     flags = job_flags(args)
     jobs = sweep.jobs(folder, flags)
     if args.dry_run:
         show_status(jobs)
         return ExitCode.DONE
-    launcher, now = LAUNCHERS[args.command_launcher], with_states(jobs)
+    now = with_states(jobs)
     print(summary(now))
-    if args.plan_only:
+    if launcher is None:
         add_to_plan(folder, sweep, flags)
         print(f"Workers: {shlex.join(['domainbed-adm', 'sweep', 'work', *words({'output_dir': folder})])}")
         return ExitCode.DONE
@@ -121,13 +121,16 @@ def _launch(args: argparse.Namespace, folder: Path) -> int:
     if todo:
         _confirm(f"Run {len(todo)} jobs?", args.skip_confirmation)
     add_to_plan(folder, sweep, flags)
-    launch = Launch(jobs, partial(launcher, **launcher_options(args)), args.jobs, args.retries)
     try:
-        code = launch.run()
+        if card.takes == "workers":
+            code = start_workers(launcher, folder, jobs, min(args.jobs, len(todo)), args.retries)
+        else:
+            launch = Launch(jobs, launcher, args.jobs, args.retries)
+            code = launch.run()
+            if any(flag.name == "jobs_per_gpu" for flag in card.flags):
+                print(launch.taken())
     except KeyboardInterrupt:
         raise KeyboardInterrupt("the same launch goes on, each job from its last checkpoint") from None
-    if args.command_launcher == "multi_gpu":
-        print(launch.taken())
     print(f"Results: {folder}")
     print(f"Leaderboard: {shlex.join(['domainbed-adm', 'collect_results', *words({'input_dir': folder})])}")
     return code

@@ -24,12 +24,11 @@ from domainbed_adm.sweeping.flags import (
     described_sweep,
     is_described,
     job_flags,
-    launcher_options,
+    launcher_of,
     parsed,
 )
 from domainbed_adm.sweeping.jobs import Job, Sweep, check_sweep
 from domainbed_adm.sweeping.launch import Launch
-from domainbed_adm.sweeping.launchers import LAUNCHERS, gpus
 from domainbed_adm.sweeping.plan import add_to_plan, planned_jobs, planned_sweeps
 from domainbed_adm.system.console import Parser
 from domainbed_adm.system.process import terminate_as_interrupt
@@ -50,8 +49,7 @@ exit codes:
   2    a mistake in a flag, or data that are not there: nothing has run
 
 any scheduler runs workers, in any number, on machines that share the folder's disk; kill and start them as you like:
-  HyperQueue   hq submit --array 1-8 --cpus 2 --resource gpus/nvidia=1 --crash-limit unlimited --time-limit 4h -- \\
-                 domainbed-adm sweep work results/paper --time_limit 4h
+  HyperQueue   hq submit --array 1-8 --cpus 2 --resource gpus/nvidia=1 domainbed-adm sweep work results/paper
   Slurm        srun --ntasks 8 domainbed-adm sweep work results/paper --time_limit 4:00:00
   ssh          for host in a b c; do ssh $host domainbed-adm sweep work $PWD/results/paper & done; wait"""
 
@@ -93,14 +91,12 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--max_jobs must be at least 1, not {args.max_jobs}")
     if args.command_launcher not in _HERE:
         raise UserError(f"sweep work runs jobs by {' or '.join(_HERE)}, not {args.command_launcher}")
-    if args.command_launcher == "multi_gpu":
-        gpus()
+    launcher = partial(launcher_of(args), tell_skipped=False)
     place, folder = _place(args.place), expanded(args.output_dir)
     try:
         with terminate_as_interrupt():
             jobs = _jobs(args, folder, is_described(argv))
             first = int(place * len(jobs))
-            launcher = partial(LAUNCHERS[args.command_launcher], tell_skipped=False, **launcher_options(args))
             working = None if limit is None else limits.working_time(limit)
             launch = Launch(
                 jobs[first:] + jobs[:first],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from domainbed_adm.datasets.cards import CARDS
@@ -11,27 +11,25 @@ from domainbed_adm.errors import UserError, lookup
 from domainbed_adm.method.grid import unnamed_methods
 from domainbed_adm.run_args import EVERY_JOB, FLAGS, add_flags, check_flags
 from domainbed_adm.sweeping.jobs import Sweep, check_sweep
-from domainbed_adm.sweeping.launchers import LAUNCHERS
+from domainbed_adm.sweeping.launchers import LAUNCHERS, LauncherFlag, Start
 from domainbed_adm.sweeping.plan import named_sweeps, read_named_sweep
 from domainbed_adm.system.console import Parser
 
-_ABOUT_JOBS_PER_GPU = (
-    "processes at a time on each GPU, for multi_gpu (default 1). They take turns on the GPU, a slice of time each, "
-    "unless NVIDIA's MPS is running (nvidia-cuda-mps-control -d), with which their kernels run side by side. Memory "
-    "adds up: what the jobs took is printed at the end"
-)
-_ABOUT_REUSE = (
-    "import torch once for each process at a time, and run every job in a fork of it: same results, sooner; for local "
-    "and multi_gpu"
-)
-#: Flags that only some launchers take.
-_TAKEN_BY = {"jobs_per_gpu": ("multi_gpu",), "reuse_processes": ("local", "multi_gpu")}
 _FIELDS = tuple(Sweep.__dataclass_fields__)
 
 
 def default_datasets() -> list[str]:
     """All known ones for domain generalization but Debug28 and Debug224."""
     return [card.name for card in CARDS.values() if not (card.name.startswith("Debug") or card.official_split)]
+
+
+def launcher_flags(names: Iterable[str]) -> dict[LauncherFlag, list[str]]:
+    """The flags of these launchers, each with the names of those that take it."""
+    takers: dict[LauncherFlag, list[str]] = {}
+    for name in names:
+        for flag in LAUNCHERS[name].flags:
+            takers.setdefault(flag, []).append(name)
+    return takers
 
 
 def add_shared_flags(parser: Parser, launchers: Sequence[str]) -> None:
@@ -61,9 +59,12 @@ def add_shared_flags(parser: Parser, launchers: Sequence[str]) -> None:
     add("--single_test_envs", action=switch, default=False, help="hold out single environments only, no pairs")
     add("--test_envs", type=int, nargs="+", metavar="I", help="hold out these alone, of each dataset")
     add("--command_launcher", default="local", metavar="NAME", help=f"{', '.join(launchers)} (default local)")
-    add("--jobs", default=1, help="processes at a time, for local (default 1)", **number)
-    add("--jobs_per_gpu", default=1, help=_ABOUT_JOBS_PER_GPU, **number)
-    add("--reuse_processes", action=switch, default=False, help=_ABOUT_REUSE)
+    add("--jobs", default=1, help="processes at a time here, or workers elsewhere (default 1)", **number)
+    for flag, takers in launcher_flags(launchers).items():
+        metavar = {int: "N", float: "X"}.get(flag.kind, "TEXT")
+        how: dict[str, Any] = {"action": switch} if flag.kind is bool else {"type": flag.kind, "metavar": metavar}
+        about = f"{flag.about}; for {' and '.join(takers)}".replace("%", "%%")
+        add(f"--{flag.name}", default=flag.default, help=about, **how)
     add("--retries", default=1, help="how often to try a failed job again (default 1)", **number)
     shared = parser.add_argument_group("flags of train that every job is given")
     shared.add_argument("--hparams", metavar="JSON", help="override every job's; names of other methods are skipped")
@@ -86,14 +87,15 @@ def parsed(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
     if args.output_dir is None:
         parser.error("the following arguments are required: --output_dir")
     check_flags(vars(args))
-    lookup(LAUNCHERS, args.command_launcher, "command launcher")
-    for name, least in (("jobs", 1), ("jobs_per_gpu", 1), ("retries", 0)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name} must be at least {least}, not {getattr(args, name)}")
-    for name in ("jobs_per_gpu", "reuse_processes"):
-        launchers = _TAKEN_BY[name]
-        if getattr(args, name) != parser.get_default(name) and args.command_launcher not in launchers:
-            raise UserError(f"--{name} is for --command_launcher {' or '.join(launchers)}, not {args.command_launcher}")
+    card, minima = lookup(LAUNCHERS, args.command_launcher, "command launcher"), {"jobs": 1.0, "retries": 0.0}
+    takers = {flag: names for flag, names in launcher_flags(LAUNCHERS).items() if hasattr(args, flag.name)}
+    minima |= {flag.name: flag.least for flag in takers if flag.least is not None}
+    for name, least in minima.items():
+        if (value := getattr(args, name)) is not None and value < least:
+            raise UserError(f"--{name} must be at least {least:g}, not {value}")
+    for flag, names in takers.items():
+        if getattr(args, flag.name) != flag.default and flag not in card.flags:
+            raise UserError(f"--{flag.name} is for --command_launcher {' or '.join(names)}, not {card.name}")
     return args
 
 
@@ -117,7 +119,11 @@ def job_flags(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if value != FLAGS[name].default}
 
 
-def launcher_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What the launcher is told beside the commands."""
-    options: dict[str, Any] = {"reuse": True} if args.reuse_processes else {}
-    return options | ({"jobs_per_gpu": args.jobs_per_gpu} if args.command_launcher == "multi_gpu" else {})
+def launcher_of(args: argparse.Namespace) -> Start:
+    """The launcher that is named, with its flags; it is imported and checked here.
+
+    Raises:
+        UserError: it refuses to launch.
+    """
+    card = LAUNCHERS[args.command_launcher]
+    return card.start({flag.name: getattr(args, flag.name) for flag in card.flags})

@@ -49,7 +49,7 @@ class Launch:
     def __init__(
         self,
         jobs: Sequence[Job],
-        launcher: Callable[..., list[int]],
+        launcher: Callable[..., Sequence[int] | None],
         slots: int,
         retries: int,
         *,
@@ -65,6 +65,7 @@ class Launch:
         self._over: set[str] = set()
         self._given_up: set[str] = set()
         self._interrupted: set[str] = set()
+        self._handed_over = False
         #: Whether a job was free that this launch did not start, as its time or its number of jobs was up.
         self.left = False
         #: Seconds that those jobs took which this launch has run to their end, by name.
@@ -78,7 +79,10 @@ class Launch:
                 self._over.add(job.name)
 
     def run(self) -> int:
-        """Run, and wait for what others run; return 1 where a job has failed, 130 where one was told to end, else 0."""
+        """Run, and wait for what others run; return 1 where a job has failed, 130 where one was told to end, else 0.
+
+        Of a launcher that has handed its commands over to a scheduler, nothing more is known: it returns 0.
+        """
         wait, announced = POLL, False
         while True:
             pending = self._pending()
@@ -88,6 +92,9 @@ class Launch:
             if ready and self._run(ready):
                 wait = POLL
                 continue
+            if self._handed_over:
+                print(f"{len(ready)} jobs are handed over: sweep status tells how far they are")
+                return ExitCode.DONE
             if not announced:
                 announced = True
                 print(f"waiting for {len(pending)} jobs that other processes run", flush=True)
@@ -168,10 +175,11 @@ class Launch:
         finally:
             for claims in self._claims.values():
                 claims.close()
-        for index, code in enumerate(codes):
+        self._handed_over = codes is None and len(told) < len(ready)
+        for index, code in enumerate(codes or ()):
             if index not in told:
                 self._end(ready[index], Outcome(code, _errors(ready[index]), 0.0))
-        return any(code != ExitCode.LOCKED for code in codes)
+        return not self._handed_over and any(code != ExitCode.LOCKED for code in codes or ())
 
     def _end(self, job: Job, outcome: Outcome) -> str | None:
         """Note how a job's attempt ended; return why it failed, and the file that says more."""

@@ -27,14 +27,14 @@ from domainbed_adm.errors import UserError, lookup, unknown_name
 from domainbed_adm.run_args import EVERY_JOB, RunArgs
 from domainbed_adm.run_files import CLAIMS, PLAN
 from domainbed_adm.sweeping.jobs import NOT_LAUNCHED, Job, Sweep, with_states
+from domainbed_adm.sweeping.launchers import LAUNCHERS
 from domainbed_adm.system.disk import LockedError, replacing, run_lock
 
-#: Flags that a named sweep may set, and the types of their values.
+#: Flags that a named sweep may set beside those of launchers, and the types of their values.
 FLAGS: dict[str, Any] = {
     **get_type_hints(Sweep),
     **{name: kind for name, kind in get_type_hints(RunArgs).items() if name in EVERY_JOB},
     **{"output_dir": str, "command_launcher": str, "jobs": int, "retries": int, "hparams": dict[str, Any]},
-    **{"jobs_per_gpu": int, "reuse_processes": bool},
 }
 #: Seconds to wait for the others that write a plan, and between looks at whether they have.
 _PATIENCE, _POLL = 60.0, 0.1
@@ -180,10 +180,11 @@ def read_named_sweep(name: str) -> dict[str, Any]:
 
 
 def _value(sweep: str, flag: Any, value: Any) -> Any:
-    if flag not in FLAGS:
-        raise UserError(f"sweep {sweep}: {unknown_name([*FLAGS, 'about'], str(flag), 'flag')}")
+    kinds = FLAGS | {flag.name: flag.kind for card in LAUNCHERS.values() for flag in card.flags}
+    if flag not in kinds:
+        raise UserError(f"sweep {sweep}: {unknown_name([*kinds, 'about'], str(flag), 'flag')}")
     try:
-        value = msgspec.convert(value, FLAGS[flag])
+        value = msgspec.convert(value, kinds[flag])
         if flag == "hparams":
             return json.dumps(value)
     except (ValueError, TypeError, RecursionError) as error:  # TypeError: a date or a set, which JSON does not know

@@ -19,7 +19,9 @@ from domainbed_adm.datasets.cards import CARDS, get_card
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.grid import METHODS, Method
 from domainbed_adm.registry import load_extensions
+from domainbed_adm.sweeping.launchers import LAUNCHERS
 from domainbed_adm.upstream.host import Host, find, lacks, open_host
+from domainbed_adm.upstream.launchers import host_launcher
 from domainbed_adm.upstream.run import Hparams, Run
 
 #: The attribute of `domainbed.algorithms` that keeps its :class:`Registration`.
@@ -32,7 +34,8 @@ def register(path: str | None = None, total_steps: int | None = None) -> Registr
     """Add to DomainBed every method and dataset that it lacks; a second call changes nothing.
 
     ``get_algorithm_class``, ``ALGORITHMS``, ``default_hparams``, ``random_hparams``, ``DATASETS`` and every command
-    launcher then know them. ERM, and every dataset that DomainBed has, stay DomainBed's own.
+    launcher then know them, and so there are our launchers that it lacks. ERM, every dataset and every launcher that
+    DomainBed has stay DomainBed's own.
 
     Args:
         path: folder of the checkout; None: see ``host.find``.
@@ -75,6 +78,7 @@ class Registration:
                 theirs, ours = getattr(self.host.hparams_registry, name), getattr(hparams_registry, name)
                 setattr(self.host.hparams_registry, name, self._with_ours(theirs, ours))
             launchers = self.host.command_launchers.REGISTRY
+            launchers.update({name: host_launcher(card) for name, card in LAUNCHERS.items() if name not in launchers})
             launchers.update({name: functools.partial(self._launch, own) for name, own in launchers.items()})
         for name in new:
             setattr(algorithms, name, self._class(METHODS[name]))

@@ -34,7 +34,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         commands.extend(given)
         return [int("--algorithm SAM " in command) for command in given]
 
-    monkeypatch.setitem(sweep.LAUNCHERS, "local", fake)
+    monkeypatch.setattr("domainbed_adm.sweeping.launchers.local.local", fake)
     return commands
 
 

@@ -16,7 +16,7 @@ from domainbed_adm import run_files
 from domainbed_adm.cli import main
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, Sweep
-from domainbed_adm.sweeping.launchers import LAUNCHERS, Outcome
+from domainbed_adm.sweeping.pool import Outcome
 from domainbed_adm.training import loop, resume
 
 HPARAMS = json.dumps({"image_size": 28, "cnn_width": 8, "batch_size": 4})
@@ -44,7 +44,7 @@ def test_the_job_fails_names_the_file_and_goes_on_when_it_is_mended(
     harm: str,
     why: str,
 ) -> None:
-    monkeypatch.setitem(LAUNCHERS, "local", in_this_process)
+    monkeypatch.setattr("domainbed_adm.sweeping.launchers.local.local", in_this_process)
     path = image_folder / "Shapes/light/circle/0.jpg"
     whole = path.read_bytes()
     save = resume.save_position

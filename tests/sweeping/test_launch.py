@@ -17,7 +17,8 @@ from domainbed_adm.records import read_runs
 from domainbed_adm.sweeping import failures, jobs, launch
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, Job, Sweep
 from domainbed_adm.sweeping.launch import Launch
-from domainbed_adm.sweeping.launchers import LAUNCHERS, local
+from domainbed_adm.sweeping.launchers import LAUNCHERS
+from domainbed_adm.sweeping.launchers.local import local
 from domainbed_adm.system.disk import is_locked
 from tests.torture import launchers as torture
 
@@ -123,7 +124,7 @@ def test_names_are_data_for_every_launcher(
     monkeypatch.setattr(jobs.sys, "executable", str(python))
     evil = Sweep(["Debug28"], ["ERM"], n_hparams=1, n_trials=1, single_test_envs=True, data_dir=str(folder))
     job = evil.jobs(folder / torture.EVIL)[0]
-    assert LAUNCHERS[name]([job.command]) == [0]
+    assert LAUNCHERS[name].start()([job.command]) == [0]
     printed = capsys.readouterr().out.splitlines()[0].removeprefix("Dummy launcher: ")
     words = shlex.split(printed)[1:] if name == "dummy" else (tmp_path / "words").read_text().splitlines()
     assert words[words.index("--data_dir") + 1] == str(folder)

@@ -16,7 +16,8 @@ import pytest
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import ExitCode
 from domainbed_adm.sweeping import pool
-from domainbed_adm.sweeping.launchers import LAUNCHERS, dummy, gpus, local, multi_gpu
+from domainbed_adm.sweeping.launchers import LAUNCHERS
+from domainbed_adm.sweeping.launchers.local import dummy, gpus, local, multi_gpu
 from domainbed_adm.sweeping.pool import Outcome, Pool
 
 
@@ -131,7 +132,8 @@ def test_dummy_prints_and_runs_nothing(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_every_launcher_takes_no_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert {name: launcher([]) for name, launcher in LAUNCHERS.items()} == {"local": [], "multi_gpu": [], "dummy": []}
+    here = {"local": [], "multi_gpu": [], "dummy": []}
+    assert {name: LAUNCHERS[name].start()([]) for name in here} == here
 
 
 def test_an_interruption_ends_running_children_and_starts_no_more(
@@ -183,7 +185,7 @@ def test_an_interruption_before_all_is_submitted_ends_what_runs(
 def test_a_signal_to_the_sweep_ends_its_children(tmp_path: Path, number: int) -> None:
     child = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     late = f"open({str(tmp_path / 'late')!r}, 'w')"
-    script = f"from domainbed_adm.sweeping.launchers import local; local([{python(child)!r}, {python(late)!r}])"
+    script = f"from domainbed_adm.sweeping.launchers.local import local; local([{python(child)!r}, {python(late)!r}])"
     with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) as sweep:
         deadline = time.monotonic() + 20
         while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < deadline:

@@ -12,7 +12,6 @@ import pytest
 from domainbed_adm.cli import main
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_args import words
-from domainbed_adm.scripts import sweep as script
 from domainbed_adm.sweeping.jobs import Sweep
 from domainbed_adm.sweeping.plan import add_to_plan, drop_from_plan, planned_jobs
 
@@ -93,7 +92,7 @@ def test_what_is_no_plan_is_one_line(tmp_path: Path, content: str) -> None:
 @pytest.fixture
 def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a launch with --steps 7 of which nothing ran but is incomplete."""
-    monkeypatch.setitem(script.LAUNCHERS, "local", lambda commands, **options: [0] * len(commands))
+    monkeypatch.setattr("domainbed_adm.sweeping.launchers.local.local", lambda commands: [0] * len(commands))
     flags = ["--datasets", "RotatedDigits", "--algorithms", "ERM", "SAM", "--steps", "7", "--n_trials", "1"]
     flags += ["--n_hparams", "1", "--single_test_envs", "--skip_confirmation"]
     assert main(["sweep", "launch", str(tmp_path / "out"), *flags]) == 0

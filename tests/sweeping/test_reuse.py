@@ -17,7 +17,7 @@ import pytest
 from domainbed_adm.sweeping import pool
 from domainbed_adm.sweeping.jobs import DONE, Job, Sweep
 from domainbed_adm.sweeping.launch import Launch
-from domainbed_adm.sweeping.launchers import local, multi_gpu
+from domainbed_adm.sweeping.launchers.local import local, multi_gpu
 from domainbed_adm.sweeping.pool import Outcome
 from tests.torture import launchers as torture
 
@@ -61,7 +61,7 @@ def run_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             (folder / "code").write_text(code)
             program = ["-m", "domainbed_adm.scripts.train"] if reuse else ["-c", FRESH]
             commands.append(shlex.join([sys.executable, *program, "--output_dir", str(folder)]))
-        local(commands, reuse=reuse, on_end=lambda index, outcome: outcomes.update({index: outcome}))
+        local(commands, reuse_processes=reuse, on_end=lambda index, outcome: outcomes.update({index: outcome}))
         return [outcomes[i] for i in range(len(codes))]
 
     return run
@@ -80,7 +80,7 @@ def test_records_and_weights_are_those_of_a_process_a_job_in_every_order(tmp_pat
     told = []
     for name, reuse, step in (("own", False, 1), ("one", True, -1)):
         jobs = [job for job in sweep.jobs(tmp_path / name, {"workers": 0}) if job.train_args["test_envs"] == [1]]
-        assert local([job.command for job in jobs][::step], reuse=reuse) == [0] * len(jobs)
+        assert local([job.command for job in jobs][::step], reuse_processes=reuse) == [0] * len(jobs)
         told.append([left_by(job, tmp_path / name) for job in jobs])
     assert told[0] == told[1]
 
@@ -163,7 +163,7 @@ def test_what_a_job_leaves_behind_ends_with_it(run_code: Any, monkeypatch: pytes
 
 def test_commands_that_do_not_train_run_as_ever() -> None:
     commands = [shlex.join([sys.executable, "-S", "-c", f"raise SystemExit({n})"]) for n in (0, 4)]
-    assert local(commands, reuse=True) == [0, 4]
+    assert local(commands, reuse_processes=True) == [0, 4]
 
 
 def test_each_job_on_a_gpu_sees_it_alone(run_code: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +180,7 @@ def test_each_job_on_a_gpu_sees_it_alone(run_code: Any, tmp_path: Path, monkeypa
         folder.mkdir()
         (folder / "code").write_text(both)
         commands.append(shlex.join([sys.executable, "-m", "domainbed_adm.scripts.train", "--output_dir", str(folder)]))
-    assert multi_gpu(commands, jobs_per_gpu=2, reuse=True) == [0] * 4
+    assert multi_gpu(commands, jobs_per_gpu=2, reuse_processes=True) == [0] * 4
     seen = sorted(path.name.rpartition("_")[0] for path in seen_by.iterdir())
     assert seen == ["4", "4", "GPU-5", "GPU-5"]
 
@@ -191,9 +191,9 @@ def test_an_interruption_ends_jobs_gently_then_not(run_code: Any, tmp_path: Path
     script = """
 import signal, sys
 from domainbed_adm.sweeping import pool
-from domainbed_adm.sweeping.launchers import local
+from domainbed_adm.sweeping.launchers.local import local
 pool.GRACE = 1.0
-local(sys.argv[1:], reuse=True)
+local(sys.argv[1:], reuse_processes=True)
 """
     folder = tmp_path / "job"
     folder.mkdir()

@@ -19,7 +19,7 @@ from domainbed_adm.sweeping import failures, limits
 from domainbed_adm.sweeping.claims import Claims
 from domainbed_adm.sweeping.jobs import DONE, INCOMPLETE, NOT_LAUNCHED, Job, Sweep
 from domainbed_adm.sweeping.launch import Launch
-from domainbed_adm.sweeping.launchers import local
+from domainbed_adm.sweeping.launchers.local import local
 from domainbed_adm.sweeping.plan import add_to_plan, planned_sweeps
 
 DIGITS = Sweep(["RotatedDigits"], ["ERM"], n_hparams=1, n_trials=1, single_test_envs=True)

@@ -6,6 +6,8 @@ from domainbed_adm.extensions import (
     Cost,
     DatasetCard,
     Hparam,
+    LauncherCard,
+    LauncherFlag,
     Number,
     Uniform,
     add_algorithm,
@@ -13,6 +15,7 @@ from domainbed_adm.extensions import (
     add_dataset,
     add_difficulty,
     add_flatness,
+    add_launcher,
 )
 
 
@@ -29,3 +32,7 @@ def extend():
     add_algorithm(Card("Centred", about, "-", "adm_example.algorithm:centred_class", (share,)))
     about, path = "bright and dark stripes", "adm_example.dataset:Stripes"
     add_dataset(DatasetCard("Stripes", about, "-", path, ("0", "1"), (3, 28, 28), num_classes=2, n_steps=6))
+    add_launcher(LauncherCard("each", "one after another, as in DomainBed", "adm_example.launchers:each"))
+    log = LauncherFlag("queue_log", "file that each worker is noted in", kind=str)
+    path = "adm_example.launchers:queued"
+    add_launcher(LauncherCard("queued", "a queue of processes", path, takes="workers", flags=(log,)))

@@ -1,16 +1,4 @@
-"""Conformance checks for what you add: a difficulty, a curriculum, a flatness rule, an algorithm.
-
-Each check is one call from a test of yours. It raises ``AssertionError`` with a sentence that says what is wrong, and
-runs on a CPU in about a second::
-
-    from domainbed_adm.testing import check_algorithm, check_curriculum, check_difficulty, check_flatness
-
-    def test_mine():
-        check_difficulty(MyDifficulty())
-        check_curriculum(MyCurriculum())
-        check_flatness(MyRule())
-        check_algorithm(MyAlgorithm)
-"""
+"""Conformance of a difficulty, a curriculum, a flatness rule and an algorithm."""
 
 from __future__ import annotations
 
@@ -31,8 +19,6 @@ from domainbed_adm.method.difficulty import Difficulty, Probe
 from domainbed_adm.method.flatness import Flatness, Point
 from domainbed_adm.method.grid import METHODS
 from domainbed_adm.method.step import TrainingStep
-
-__all__ = ["check_algorithm", "check_curriculum", "check_difficulty", "check_flatness"]
 
 _BATCH = 12
 _CLASSES = 3

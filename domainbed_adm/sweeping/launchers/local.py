@@ -1,17 +1,7 @@
-"""Command launchers: functions of a list of command strings that return the exit codes, in the same order.
+"""Launchers that run commands on this machine: ``local``, ``multi_gpu``; and ``dummy``, which prints them.
 
-To add one, for a cluster say, write such a function and put it into ``LAUNCHERS``. The commands are shell-quoted words;
-what a job's name or folder holds is data. Beside them a launcher is told, by keyword:
-
-- ``labels``: names for progress lines.
-- ``jobs``: how many may run at a time.
-- ``skip``: to be asked with a command's index right before it starts; where it says yes, another process has the job,
-  and the command's exit code is 75. A launcher that cannot ask may run all.
-- ``on_end``: to be told the index and the :class:`Outcome` of each as it ends; returns what there is to say of it in
-  progress lines, or None. Of what a launcher cannot tell so, its exit codes are taken.
-
-``local`` and ``multi_gpu`` also take ``reuse``: training commands then run in one process of each slot, one after
-another, each in a fork of it (see ``worker``); and ``tell_skipped``, whether what is skipped has a progress line.
+With ``reuse_processes`` training commands run in one process of each slot, one after another, each in a fork of it (see
+``worker``). ``tell_skipped`` says whether what is skipped has a progress line.
 """
 
 from __future__ import annotations
@@ -51,10 +41,6 @@ def dummy(commands: Sequence[str], **options: Any) -> list[int]:
     return [0] * len(commands)
 
 
-#: Launchers by the name that ``--command_launcher`` takes.
-LAUNCHERS: dict[str, Callable[..., list[int]]] = {"local": local, "multi_gpu": multi_gpu, "dummy": dummy}
-
-
 def gpus() -> list[str]:
     """GPUs to use: those in ``CUDA_VISIBLE_DEVICES``, or all that ``nvidia-smi`` lists where it is not set.
 
@@ -81,7 +67,7 @@ def _run(
     labels: Sequence[str] = (),
     skip: Callable[[int], bool] = lambda index: False,
     on_end: Callable[[int, Outcome], str | None] = lambda index, outcome: None,
-    reuse: bool = False,
+    reuse_processes: bool = False,
     tell_skipped: bool = True,
 ) -> list[int]:
     """Run in these slots, each with its share of the CPUs for loading processes; show progress."""
@@ -100,4 +86,4 @@ def _run(
             if not on_terminal and (tell_skipped or outcome != SKIPPED):
                 print(f"[{done:{width}}/{len(commands)}] {line}", flush=True)
 
-        return [outcome.code for outcome in Pool(slots, reuse).run(commands, report, skip)]
+        return [outcome.code for outcome in Pool(slots, reuse_processes).run(commands, report, skip)]
