@@ -86,6 +86,13 @@ def test_an_odd_name_of_nothing_is_one_line(
     assert not list(tmp_path.rglob("*.jsonl"))
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, "sweep work"])
+def test_every_command_helps(command: str) -> None:
+    code, printed, told = called(*command.split(), "--help")
+    assert (code, told) == (0, "")
+    assert "examples:" in printed
+
+
 def test_every_command_is_tried() -> None:
     assert {line.split()[0] for line in LINES} == COMMANDS.keys()
 

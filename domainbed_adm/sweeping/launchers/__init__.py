@@ -5,8 +5,9 @@ launcher owns state: kill it, and the same launch goes on.
 
 A launcher is what it is in DomainBed, a function of a list of command strings: shell-quoted words, that may run
 anywhere where the folder's disk is, in any order, any number at a time, and again. What names and folders hold is
-data. The list is its own (where it takes ``skip``, a sequence to read). It returns their exit codes in the same order or, where it has only handed them over to a scheduler, None. Any of
-DomainBed's users' launchers is one as it is. Its card says what it is handed in our sweeps:
+data. The list is its own; where it takes ``skip`` it is a sequence to read. It returns their exit codes in the same
+order or, where it has only handed them over to a scheduler, None. Any of DomainBed's users' launchers is one as it is.
+Its card says what it is handed in our sweeps:
 
 ``workers``
     ``--jobs`` commands, each a ``sweep work``: what to give to a scheduler. How such a command ends is among the exit
