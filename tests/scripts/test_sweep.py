@@ -47,7 +47,7 @@ def test_defaults_are_domainbeds() -> None:
     assert (args.n_hparams_from, args.n_hparams, args.n_trials, args.holdout_fraction) == (0, 20, 3, 0.2)
     assert (args.single_test_envs, args.steps, args.hparams, args.task) == (False, None, None, "domain_generalization")
     assert len(args.algorithms) == 28
-    assert len(args.datasets) == 8
+    assert len(args.datasets) == 9
     assert not any(name.startswith("Debug") for name in args.datasets)
 
 
