@@ -13,9 +13,9 @@ from domainbed_adm import networks
 from domainbed_adm.errors import UserError, import_object
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS
 from domainbed_adm.method.grid import METHODS, Method, OwnMethod
-from domainbed_adm.method.passes import LossFunction
+from domainbed_adm.method.passes import LossFunction, cross_entropy
 from domainbed_adm.method.state import StepState
-from domainbed_adm.method.step import TrainingStep, cross_entropy
+from domainbed_adm.method.step import TrainingStep
 from domainbed_adm.registry import get_method, load_extensions
 
 Hparams = dict[str, Any]
@@ -157,6 +157,7 @@ def training_step(
         smoothing=hparams.get("difficulty_smoothing", 0.0),
         loss=loss_of(hparams),
         state=state,
+        ascent=hparams.get("ascent", "global"),
     )
 
 

@@ -22,6 +22,10 @@ class LoadingError(RuntimeError):
     """A process that loads data was killed; commands print its line and exit with code 1: another try may do."""
 
 
+class LostRankError(LoadingError):
+    """Another process that trains the same model is gone: what ended it is the error to tell."""
+
+
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
     """Return ``table[name]``; ``kind`` is what the table holds, in the singular, for the message ("algorithm").
 

@@ -177,6 +177,8 @@ SSPL_ETA = Hparam(
 WEIGHTINGS = ("both", "descent", "memory")
 SCOPES = ("batch", "domain")
 ORDERS = ("easy_first", "hard_first")
+#: Where a flatness rule of several processes takes its first gradient.
+ASCENTS = ("global", "local")
 #: Of every method that has a curriculum, whatever its parts.
 CURRICULUM_HPARAMS = (
     Hparam("curriculum_scope", "batch", Choice(SCOPES), "rank over the batch, or in each domain"),
@@ -200,6 +202,10 @@ CURRICULUM_HPARAMS = (
         'weighting "memory": share of a sample\'s older scores in its exponential mean',
     ),
     TOTAL_STEPS,
+)
+#: Of every method that has a flatness rule.
+FLATNESS_HPARAMS = (
+    Hparam("ascent", "global", Choice(ASCENTS), "of train --devices: one ball, or one for each device's share"),
 )
 
 

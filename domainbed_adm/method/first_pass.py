@@ -1,4 +1,4 @@
-"""The first pass of a step: the gradient at the parameters, the difficulty of each sample, and its weight."""
+"""The first pass of a step with a curriculum: gradient, difficulty of each sample, and its weight."""
 
 from __future__ import annotations
 
@@ -13,53 +13,11 @@ from torch import Tensor
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.curriculum import Curriculum, hardest_first, within_domains
-from domainbed_adm.method.difficulty import Difficulty, Probe, rank_correlation
-from domainbed_adm.method.gradients import Gradients, add_gradients
-from domainbed_adm.method.passes import MicroBatch, Passes, weighted_mean
+from domainbed_adm.method.difficulty import Difficulty, Probe
+from domainbed_adm.method.graded import MEMORY_FLOOR, FirstPass, Scores, graded, scored_then_graded
+from domainbed_adm.method.passes import MicroBatch, Passes
 from domainbed_adm.method.side_effects import frozen_statistics, has_moving_batch_norm
 from domainbed_adm.method.state import RememberedScores
-
-#: weighting "memory": weight of a sample whose curriculum weight is 0. Small, but the gradient of its loss in x, which
-#: the next score needs, can be divided by it again and keeps its sign.
-MEMORY_FLOOR = 1e-6
-
-
-@dataclass
-class FirstPass:
-    """What the first pass leaves.
-
-    Attributes:
-        gradient: of the objective, in the parameters.
-        losses: shape (B,), detached.
-        scores: of the difficulty, shape (B,), or of a refreshed share, shape (k,); None without one.
-        rows: places in the batch of the refreshed share, int64 on the CPU, shape (k,); None where all were scored.
-        used: the scores that ``exact`` is compared with; None for ``scores``.
-        exact: the scores that estimated or remembered ones stand for, shape of ``used``; None where not computed.
-        own_weights: of the first pass, shape (B,); None for equal ones.
-        weights: of the second pass, likewise.
-    """
-
-    gradient: Gradients
-    losses: Tensor
-    scores: Tensor | None = None
-    rows: Tensor | None = None
-    used: Tensor | None = None
-    exact: Tensor | None = None
-    own_weights: Tensor | None = None
-    weights: Tensor | None = None
-
-    def figures(self) -> dict[str, Tensor]:
-        """The step's figures that are known by now, as tensors of shape ()."""
-        figures = {"loss": weighted_mean(self.losses, self.own_weights)}
-        if self.scores is not None and self.weights is not None:
-            figures["difficulty_mean"] = self.scores.mean()
-            figures["difficulty_std"] = self.scores.std(correction=0)
-            figures["kept_fraction"] = (self.weights > MEMORY_FLOOR).to(self.weights.dtype).mean()
-        if self.scores is not None and self.exact is not None:
-            figures["adm_rank_correlation"] = rank_correlation(
-                self.scores if self.used is None else self.used, self.exact
-            )
-        return figures
 
 
 @dataclass
@@ -130,8 +88,8 @@ class Weighting:
         Args:
             passes: the batch and the model.
             progress: in [0, 1].
-            domain_sizes: number of samples of each domain; for scope "domain".
-            index: which samples they are; for mode "memory", and for difficulties that ask.
+            domain_sizes: number of samples of each domain in the whole batch; for scope "domain".
+            index: which samples they are, of this rank's share; for mode "memory", and for difficulties that ask.
             step: how many steps were done before.
             with_exact: whether estimated or refreshed scores are to be compared with exact ones.
 
@@ -142,8 +100,10 @@ class Weighting:
             raise UserError('scope "domain" needs domain_sizes')
         if domain_sizes is not None and sum(domain_sizes) != passes.size:
             raise UserError(f"domain_sizes {list(domain_sizes)} must sum to the {passes.size} samples of the batch")
-        if getattr(self.difficulty, "whole_batch", False) and len(passes.parts) > 1:
-            raise UserError("adm_delta batch_mean is a mean over the batch: it does not go with micro_batch")
+        if getattr(self.difficulty, "whole_batch", False) and not len(passes.parts) == passes.ranks.count == 1:
+            raise UserError(
+                "adm_delta batch_mean is the mean of a batch: it goes neither with micro_batch nor with several devices"
+            )
         warm = progress < self.warmup
         if warm and self.mode != "memory":
             passes.needs_input_gradient = False
@@ -159,26 +119,29 @@ class Weighting:
             return self._weights(scores, pace)
 
         if self.mode == "both":
-            return _scored_then_graded(passes, score, lambda scores: weigh(scores, domain_sizes))
+            return scored_then_graded(passes, score, lambda scores: weigh(scores, domain_sizes))
         if self.mode == "descent":
             first = graded(passes, None, score)
             assert first.scores is not None
+            first.scores = passes.gather(first.scores)
             first.weights = weigh(first.scores, domain_sizes)
             return first
         if index is None:
             raise UserError('weighting "memory" needs index, the identity of each sample; this loop does not give it')
-        if index.shape != (passes.size,) or passes.size == 0 or int(index.min()) < 0:
-            raise UserError(
-                f"index must be {passes.size} numbers >= 0, one per sample, not of shape {tuple(index.shape)}"
-            )
+        here = sum(len(part.y) for part in passes.parts)
+        if index.shape != (here,) or here == 0 or int(index.min()) < 0:
+            raise UserError(f"index must be {here} numbers >= 0, one per sample, not of shape {tuple(index.shape)}")
+        samples, index = index, passes.gather(index)
         remembered, seen = self.remembered.recall(index, passes.parts[0].x)
         place = seen.nonzero().squeeze(1).to(remembered.device, non_blocking=True)
         weights = _weights_of_remembered(weigh, remembered, seen, place, domain_sizes)
         share = getattr(self.difficulty, "refresh", 1)
         if share == 1:
             first = graded(passes, weights, score)
+            assert first.scores is not None
+            first.scores, first.index = passes.gather(first.scores), index
         else:
-            first = self._refreshed(passes, weights, index, step, share, with_exact)
+            first = self._refreshed(passes, weights, (step, samples), index, share, with_exact)
             if first.exact is not None:
                 first.used, first.exact = remembered[place], first.exact[place]
         first.weights = weights
@@ -188,7 +151,13 @@ class Weighting:
         return self.curriculum(hardest_first(scores) if self.order == "hard_first" else scores, progress)
 
     def _refreshed(
-        self, passes: Passes, weights: Tensor, index: Tensor, step: int, share: float, with_exact: bool
+        self,
+        passes: Passes,
+        weights: Tensor,
+        when: tuple[int, Tensor],
+        index: Tensor,
+        share: float,
+        with_exact: bool,
     ) -> FirstPass:
         """The gradient, new scores of the share of the batch whose scores are oldest, and exact ones of all."""
         apart = passes.apart()
@@ -196,24 +165,28 @@ class Weighting:
         if has_moving_batch_norm(passes.model):
             count = max(count, min(2, passes.size))
         rows = self.remembered.oldest(index, count)
+        own = passes.ranks.own_places(rows)
         passes.needs_input_gradient = passes.needs_input_gradient and (with_exact or not apart)
-        scores_of = partial(self._score, passes, (step, index), False)
+        scores_of = partial(self._score, passes, when, False)
 
         def score(part: MicroBatch, losses: Tensor, input_gradient: Callable[[], Tensor]) -> Scores:
             nonlocal apart
             apart = apart or part.random_state.moved()
             exact = scores_of(part, losses, input_gradient)[0] if with_exact else None
-            here = part.rows(rows)
+            here = part.rows(own)
             if apart or not len(here):
                 return None, exact
-            x, y, places = part.x.detach()[here], part.y[here], part.within(rows)
+            x, y, places = part.x.detach()[here], part.y[here], part.within(own)
             of_share = MicroBatch(part.place, x, y, part.random_state, places)
             return scores_of(of_share, losses[here], lambda: input_gradient()[here])[0], exact
 
         first = graded(passes, weights, score)
         if apart:
-            first.scores = self._scored_apart(passes.of(rows), (step, index))
-        first.rows = rows
+            first.scores = self._scored_apart(passes.of(own), when)
+        elif first.scores is None:  # all of them are other ranks'
+            first.scores = first.losses.new_empty(0)
+        first.scores = passes.gather(first.scores, rows)
+        first.rows, first.index = rows, index[rows]
         return first
 
     def _scored_apart(self, passes: Passes, when: tuple[int, Tensor]) -> Tensor:
@@ -238,11 +211,12 @@ class Weighting:
         losses: Tensor,
         input_gradient: Callable[[], Tensor],
     ) -> tuple[Tensor, Tensor | None]:
-        """Scores of a part, and the exact ones of an estimated difficulty; ``when``: the step and its index."""
+        """Scores of a part, and the exact ones of an estimated difficulty; ``when``: the step and the share's index."""
         (step, index), places = when, part.places
         samples = None if index is None else index[places]
         losses_at = partial(passes.losses_at, part)
-        probe = Probe(part.x.detach(), losses, cache(input_gradient), losses_at, step, samples, places)
+        there = passes.ranks.places(places)
+        probe = Probe(part.x.detach(), losses, cache(input_gradient), losses_at, step, samples, there)
         scores = self.difficulty(probe).detach()
         exact = getattr(self.difficulty, "reference", None) if with_exact else None
         return scores, None if exact is None else exact(probe)
@@ -261,51 +235,3 @@ def _weights_of_remembered(
     if len(place):
         weights[place] = weigh(remembered[place], sizes)
     return weights.clamp(min=MEMORY_FLOOR)
-
-
-#: Scores of a part or of a share of it, and the exact ones of the part; None where there are none.
-Scores = tuple["Tensor | None", "Tensor | None"]
-Score = Callable[[MicroBatch, Tensor, Callable[[], Tensor]], Scores]
-
-
-def graded(passes: Passes, weights: Tensor | None, score: Score | None = None) -> FirstPass:
-    """The gradient with weights known beforehand, part by part, and scores from the same passes."""
-    gradient: Gradients = []
-    losses, scores = [], []
-    for part in passes.parts:
-        graph = passes.clean(part)
-        losses.append(graph.detach())
-        of_part, input_gradient = passes.both_gradients(part, graph, weights)
-        del graph  # frees what autograd kept, before the next forward pass
-        add_gradients(gradient, of_part)
-        del of_part
-        if score is not None:
-            scores.append(score(part, losses[-1], lambda here=input_gradient: here))  # type: ignore[misc]
-    joined, exact = _joined(scores)
-    return FirstPass(gradient, torch.cat(losses), joined, exact=exact, own_weights=weights)
-
-
-def _scored_then_graded(passes: Passes, score: Score, weigh: Callable[[Tensor], Tensor]) -> FirstPass:
-    """Scores of all parts first, one ranking over the whole batch, then its gradient."""
-    losses, scores = [], []
-    for part in passes.parts:
-        graph = passes.clean(part)
-        losses.append(graph.detach())
-        scores.append(score(part, losses[-1], partial(passes.input_gradient, part, graph)))
-        if len(passes.parts) > 1:
-            del graph  # before the next part's forward pass
-    joined, exact = _joined(scores)
-    assert joined is not None
-    weights = weigh(joined)
-    if len(passes.parts) == 1:
-        gradient = passes.gradient(passes.objective(part, graph, weights))
-    else:
-        gradient = passes.gradient_again(weights)
-    return FirstPass(gradient, torch.cat(losses), joined, exact=exact, own_weights=weights, weights=weights)
-
-
-def _joined(scores: Sequence[Scores]) -> Scores:
-    """The scores and the exact scores of all parts, each as one tensor; None where there are none."""
-    of_parts = [part for part, _ in scores if part is not None]
-    exact = [reference for _, reference in scores if reference is not None]
-    return torch.cat(of_parts) if of_parts else None, torch.cat(exact) if exact else None

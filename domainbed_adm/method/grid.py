@@ -6,7 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from domainbed_adm.errors import lookup
-from domainbed_adm.method.cards import CURRICULA, CURRICULUM_HPARAMS, DIFFICULTIES, FLATNESS, WEIGHTINGS, Card, Cost
+from domainbed_adm.method.cards import (
+    CURRICULA,
+    CURRICULUM_HPARAMS,
+    DIFFICULTIES,
+    FLATNESS,
+    FLATNESS_HPARAMS,
+    WEIGHTINGS,
+    Card,
+    Cost,
+)
 from domainbed_adm.method.hparams import Hparam
 
 
@@ -37,8 +46,9 @@ class Method:
     @property
     def hparams(self) -> dict[str, Hparam]:
         """The hparams that this method reads beyond ERM's, by name."""
-        of_parts = [hparam for card in self.cards for hparam in card.hparams]
-        return {hparam.name: hparam for hparam in (*of_parts, *(CURRICULUM_HPARAMS if self.curriculum else ()))}
+        every = [hparam for card in self.cards for hparam in card.hparams]
+        every += [*(CURRICULUM_HPARAMS if self.curriculum else ()), *(FLATNESS_HPARAMS if self.flatness else ())]
+        return {hparam.name: hparam for hparam in every}
 
     @property
     def summary(self) -> str:

@@ -7,13 +7,25 @@ from copy import copy
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.gradients import Gradients, add_gradients, gradient_of, present
+from domainbed_adm.method.ranks import ALONE, Ranks
 from domainbed_adm.method.side_effects import RandomState, frozen_statistics, has_moving_batch_norm
 
 LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Per-sample cross-entropy in nats, shape (B,), in single precision at least, whatever the logits are in.
+
+    ``label_smoothing`` s in [0, 1) takes 1 - s of the label and s / K of each of the K classes as the target, so that
+    the least loss is above 0 (Szegedy et al., CVPR 2016, section 7).
+    """
+    precise = torch.promote_types(logits.dtype, torch.float32)
+    return F.cross_entropy(logits.to(precise), y, reduction="none", label_smoothing=label_smoothing)
 
 
 def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
@@ -23,15 +35,15 @@ def weighted_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
 
 @dataclass
 class MicroBatch:
-    """A part of the batch.
+    """A part of the batch, or of this rank's share of it.
 
     Attributes:
-        place: where it stands in the batch.
+        place: where it stands there.
         x: inputs, shape (b, ...).
         y: labels, shape (b, ...).
         random_state: what its clean pass began with; every other pass repeats it.
-        share: where its samples stand in the step's batch, int64 on the CPU, where they are a share of it; None where
-            they are all in ``place``.
+        share: where its samples stand in what this rank has of the step's batch, int64 on the CPU, where they are some
+            of those; None where they are all in ``place``.
     """
 
     place: slice
@@ -42,11 +54,11 @@ class MicroBatch:
 
     @property
     def places(self) -> Tensor:
-        """Where its samples stand in the step's batch, int64 on the CPU, shape (b,)."""
+        """Where its samples stand in what this rank has of the step's batch, int64 on the CPU, shape (b,)."""
         return torch.arange(self.place.start, self.place.stop) if self.share is None else self.share
 
     def within(self, places: Tensor) -> Tensor:
-        """Of these places in the batch, int64 on the CPU, ascending, those in this part."""
+        """Of these places there, int64 on the CPU, ascending, those in this part."""
         return places[(places >= self.place.start) & (places < self.place.stop)]
 
     def rows(self, places: Tensor) -> Tensor:
@@ -58,15 +70,18 @@ class MicroBatch:
 class Passes:
     """What a step asks of the model: losses l_i, gradients in the parameters, gradients in the inputs.
 
-    The objective is sum_i v_i l_i / sum_i v_i over the whole batch, also where it is summed over micro-batches.
-    Gradients are unscaled, whatever ``scaler`` says.
+    The objective is sum_i v_i l_i / sum_i v_i over the whole batch, also where it is summed over micro-batches, and
+    over the shares of several ranks. Gradients are unscaled, whatever ``scaler`` says.
 
     Args:
         model: maps inputs to logits.
         loss: per-sample loss of (logits, y).
         params: what to take gradients in.
-        x: inputs, shape (B, ...).
+        x: inputs, shape (B, ...); of several ranks, this one's share.
         y: labels, shape (B, ...).
+        size: samples of the whole batch; None: as many as given here.
+        ranks: the processes that share the batch.
+        apart: whether a gradient is of this rank's part of the objective, times the number of ranks, not of the whole.
         micro_batch: samples of a part; None for one part.
         needs_input_gradient: whether a gradient in the inputs will be asked for.
         scaler: keeps small gradients of fp16 from becoming 0; None for none.
@@ -83,6 +98,9 @@ class Passes:
         x: Tensor,
         y: Tensor,
         *,
+        size: int | None = None,
+        ranks: Ranks = ALONE,
+        apart: bool = False,
         micro_batch: int | None,
         needs_input_gradient: bool,
         scaler: torch.amp.GradScaler | None,
@@ -93,13 +111,14 @@ class Passes:
             raise UserError(f"x and y must be of one length, not {len(x)} and {len(y)}")
         if needs_input_gradient and not x.is_floating_point():
             raise UserError(f"this difficulty needs the gradient in the inputs, and inputs of {x.dtype} have none")
-        self.model, self.loss, self.params, self.size = model, loss, params, len(x)
+        self.model, self.loss, self.params, self.size = model, loss, params, len(x) if size is None else size
+        self.ranks, self._apart = ranks, apart
         self.needs_input_gradient = needs_input_gradient
         # The scaler's factor as a tensor, so that the host does not wait for it.
         self._scale = None if scaler is None else scaler.scale(torch.ones((), device=x.device))
         self._devices = {x.device, *(param.device for param in params)}
         start = RandomState(self._devices)
-        n = micro_batch or max(self.size, 1)
+        n = micro_batch or max(len(x), 1)
         self.parts = [
             MicroBatch(slice(k * n, k * n + len(xs)), xs.detach() if needs_input_gradient else xs, ys, start)
             for k, (xs, ys) in enumerate(zip(torch.split(x, n), torch.split(y, n), strict=True))
@@ -122,12 +141,12 @@ class Passes:
         """Passes over some samples as a batch of their own, in micro-batches as even as can be.
 
         Args:
-            rows: their places in the batch, int64 on the CPU, ascending.
+            rows: their places in this rank's share, int64 on the CPU, ascending.
         """
         there = [part.rows(rows) for part in self.parts]
         x = torch.cat([part.x.detach()[here] for part, here in zip(self.parts, there, strict=True)])
         y = torch.cat([part.y[here] for part, here in zip(self.parts, there, strict=True)])
-        count = -(-len(rows) // max(len(self.parts[0].y), 1))
+        count = max(1, -(-len(rows) // max(len(self.parts[0].y), 1)))
         share, start, stop = copy(self), RandomState(self._devices), 0
         share.size, share.parts = len(rows), []
         split = (torch.tensor_split(one, count) for one in (x, y, rows))
@@ -163,11 +182,11 @@ class Passes:
 
     def objective(self, part: MicroBatch, losses: Tensor, weights: Tensor | None) -> Tensor:
         """This part's share of sum_i v_i l_i / sum_i v_i; ``weights`` are the whole batch's, None for equal ones."""
-        if len(self.parts) == 1:
+        if len(self.parts) == self.ranks.count == 1:
             return weighted_mean(losses, weights)
         if weights is None:
             return losses.sum() / self.size
-        return (weights[part.place] * losses).sum() / weights.sum()
+        return (self.ranks.own(weights)[part.place] * losses).sum() / weights.sum()
 
     def gradient(self, objective: Tensor, inputs: Sequence[Tensor] | None = None) -> Gradients:
         """Gradient of an objective in the parameters, or in ``inputs``; frees the graph."""
@@ -184,7 +203,21 @@ class Passes:
         for part in self.parts:
             with frozen_statistics(self.model):  # in the backward pass too, which checkpointing computes anew from
                 add_gradients(total, self.gradient(self.objective(part, self.again(part), weights)))
+        self.share(total)
         return total
+
+    def share(self, gradient: Gradients) -> None:
+        """From the gradient of this rank's part of the objective to that of the whole, in place; unless ``apart``."""
+        if not self._apart:
+            self.ranks.add_up(gradient)
+        elif self.ranks.count > 1:
+            torch._foreach_mul_(present(gradient), self.ranks.count)
+
+    def gather(self, own: Tensor, places: Tensor | None = None) -> Tensor:
+        """One number of each sample of the batch, or of those at ``places``, from those of this rank's share."""
+        if self.ranks.count == 1:
+            return own
+        return self.ranks.gather(own, torch.arange(self.size) if places is None else places)
 
     def input_gradient(self, part: MicroBatch, losses: Tensor) -> Tensor:
         """Gradient of sum_i l_i in the inputs, shape of ``part.x``; keeps the graph. Cost: 1 F."""
@@ -194,7 +227,7 @@ class Passes:
         return gradient if factor is None else gradient / factor
 
     def both_gradients(self, part: MicroBatch, losses: Tensor, weights: Tensor | None) -> tuple[Gradients, Tensor]:
-        """Gradient of the objective in the parameters, and of sum_i l_i in the inputs; frees the graph.
+        """Gradient of this part's objective in the parameters, and of sum_i l_i in the inputs; frees the graph.
 
         Both come from one backward pass where l_i depends on x_i alone, or all weights are equal: the objective's input
         gradient is v_i / sum v times that of l_i. Unequal weights cost an input gradient of their own, 1 F, where
@@ -212,7 +245,7 @@ class Passes:
             return gradient, torch.zeros_like(part.x)
         if weights is None:
             return gradient, of_objective * self.size
-        factor = weights.sum() / weights[part.place]
+        factor = weights.sum() / self.ranks.own(weights)[part.place]
         return gradient, of_objective * factor.view(-1, *[1] * (part.x.ndim - 1))
 
 

@@ -13,17 +13,20 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainbed_adm.errors import NonFiniteError, UserError, lookup
-from domainbed_adm.method.cards import ORDERS, WEIGHTINGS
+from domainbed_adm.method.batch_norm import average_statistics
+from domainbed_adm.method.cards import ASCENTS, ORDERS, WEIGHTINGS
 from domainbed_adm.method.curriculum import Curriculum
 from domainbed_adm.method.difficulty import Difficulty
-from domainbed_adm.method.first_pass import Weighting, graded
+from domainbed_adm.method.first_pass import Weighting
 from domainbed_adm.method.flatness import Flatness, Plain, Point
+from domainbed_adm.method.graded import graded
 from domainbed_adm.method.gradients import joint_norm, present
-from domainbed_adm.method.passes import LossFunction, Passes
+from domainbed_adm.method.on_device import skips_on_device, step_unless
+from domainbed_adm.method.passes import LossFunction, Passes, cross_entropy
+from domainbed_adm.method.ranks import ALONE, Ranks
 from domainbed_adm.method.state import RememberedScores, StepState
 
 #: An estimated difficulty is compared with the exact one every so many steps.
@@ -32,16 +35,6 @@ CORRELATION_EVERY = 50
 MAY_BE_NAN = ("adm_rank_correlation",)
 #: Wrappers that average gradients by hooks on ``backward``, which a step does not run.
 DISTRIBUTED = {"DistributedDataParallel", "DDP", "FullyShardedDataParallel", "FSDPModule"}
-
-
-def cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Per-sample cross-entropy in nats, shape (B,), in single precision at least, whatever the logits are in.
-
-    ``label_smoothing`` s in [0, 1) takes 1 - s of the label and s / K of each of the K classes as the target, so that
-    the least loss is above 0 (Szegedy et al., CVPR 2016, section 7).
-    """
-    precise = torch.promote_types(logits.dtype, torch.float32)
-    return F.cross_entropy(logits.to(precise), y, reduction="none", label_smoothing=label_smoothing)
 
 
 @dataclass
@@ -103,6 +96,12 @@ class TrainingStep:
         scaler: for fp16. Gradients are handed out unscaled. Where one overflows, the optimizer's step is skipped, only
             progress moves, and ``state["skipped_steps"]`` counts it. ``apply`` calls ``scaler.update()``: another
             optimizer that shares the scaler must do its step before ``backward``.
+        ranks: the processes that train the model together, each of which is given its share of the batch, x[r::N] of
+            rank r of N; all end with the same parameters, without a wrapper. A difficulty must then score each sample
+            by itself. Not with ``micro_batch``.
+        ascent: of several ranks: "global" moves to the top of the whole batch's ball, as one process would; "local"
+            each rank to its share's, and the gradients there are averaged (m-sharpness: Foret et al., ICLR 2021,
+            section 4.1); F-SAM's mean is then that of the ranks.
 
     Raises:
         UserError: the parts do not go together, a name is unknown, the model is wrapped for several processes, or the
@@ -127,8 +126,11 @@ class TrainingStep:
         state: StepState | None = None,
         micro_batch: int | None = None,
         scaler: torch.amp.GradScaler | None = None,
+        ranks: Ranks = ALONE,
+        ascent: str = "global",
     ) -> None:
         lookup(dict.fromkeys(WEIGHTINGS), weighting, "weighting")
+        lookup(dict.fromkeys(ASCENTS), ascent, "ascent")
         lookup({"batch": None, "domain": None}, scope, "curriculum scope")
         lookup(dict.fromkeys(ORDERS), order, "curriculum order")
         if not (0 <= warmup < 1 and 0 <= smoothing < 1):
@@ -142,12 +144,11 @@ class TrainingStep:
         if isinstance(optimizer, torch.optim.LBFGS):
             raise UserError("LBFGS asks for losses itself and cannot be the base optimizer: use Adam or SGD")
         if DISTRIBUTED & {base.__name__ for module in model.modules() for base in type(module).__mro__}:
-            raise UserError(
-                "the model is wrapped for several processes, and a step trains in one: give it the model inside"
-            )
+            raise UserError("the model is wrapped for several processes: give the step the model inside, and its ranks")
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.flatness, self.difficulty = flatness or Plain(), difficulty
         self.total_steps, self.micro_batch = total_steps, micro_batch
+        self.ranks, self.ascent = ranks, ascent
         self.scaler = scaler if scaler is not None and scaler.is_enabled() else None
         self.state = StepState() if state is None else state
         single_pass = weighting == "descent" and self.flatness.passes == 1
@@ -208,12 +209,21 @@ class TrainingStep:
         params = self._params()
         for param in params:
             param.grad = None  # so that the last step's gradients take no room beside this one's
+        several = self.ranks.count > 1
+        if several:
+            if self.micro_batch is not None:
+                raise UserError("micro_batch goes with one process: take more ranks instead")
+            domain_sizes = self.ranks.batch_sizes([len(x)] if domain_sizes is None else domain_sizes)
+        apart = several and self.ascent == "local"
         passes = Passes(
             self.model,
             self.loss,
             params,
             x,
             y,
+            size=sum(domain_sizes) if several and domain_sizes else None,
+            ranks=self.ranks,
+            apart=apart,
             micro_batch=self.micro_batch,
             needs_input_gradient=self.difficulty is not None and self.difficulty.needs_input_gradient,
             scaler=self.scaler,
@@ -226,18 +236,19 @@ class TrainingStep:
             first = self._weighting.first_pass(passes, self.progress, domain_sizes, index, count, with_exact)
         figures = first.figures()
         # Where the first gradient overflows, the whole step counts as overflowed, whatever the second pass gives.
-        spoilt = 0.0 if self.scaler is None else 0.0 * joint_norm(present(first.gradient))
+        spoilt = None if self.scaler is None else 0.0 * joint_norm(present(first.gradient))
         rule_state: dict[str, Tensor] = {}
         again = partial(passes.gradient_again, first.weights)
         handed = self.flatness(Point(params, first.gradient, again, ChainMap(rule_state, self.state)))
+        if apart:
+            self.ranks.average([*handed, *rule_state.values(), spoilt])
+        average_statistics(self.model, self.ranks)
         if parts := present(handed):
-            figures["gradient_norm"] = joint_norm(parts) + spoilt
+            figures["gradient_norm"] = joint_norm(parts) + (0.0 if spoilt is None else spoilt)
         for param, gradient in zip(params, handed, strict=True):
             param.grad = gradient
-        scored_at = None
-        if first.rows is not None and index is not None:
-            scored_at, index = self.state.update_count, index[first.rows]
-        self._computed = _Computed(figures, rule_state, first.losses.mean(), index, first.scores, scored_at)
+        scored_at = None if first.rows is None else self.state.update_count
+        self._computed = _Computed(figures, rule_state, first.losses.mean(), first.index, first.scores, scored_at)
         return figures
 
     def apply(self) -> dict[str, float]:
@@ -262,12 +273,11 @@ class TrainingStep:
         fused = (
             self.scaler is None
             and not new  # a step that is skipped would leave what it makes for them in disorder
-            and getattr(self.optimizer, "_step_supports_amp_scaling", False)
-            and all(group.get("fused") for group in self.optimizer.param_groups)
+            and skips_on_device(self.optimizer)
         )
         if fused:
             judged = [place for place, name in enumerate(computed.figures) if name not in MAY_BE_NAN]
-            self._step_optimizer(found_inf=(~stacked[judged].isfinite().all()).float())
+            step_unless((~stacked[judged].isfinite().all()).float(), self.optimizer)
         *values, clean_loss = stacked.tolist()
         numbers = dict(zip(computed.figures, values, strict=True))
         wrong = {name: n for name, n in numbers.items() if name not in MAY_BE_NAN and not math.isfinite(n)}
@@ -289,18 +299,10 @@ class TrainingStep:
             self.state["skipped_steps"] = self.state.get("skipped_steps", torch.zeros((), dtype=torch.int64)) + 1
         else:
             self.state.update(computed.rule_state)
-            if self.weighting == "memory" and computed.index is not None and computed.scores is not None:
+            if computed.index is not None and computed.scores is not None:
                 self._remembered.remember(computed.index, computed.scores, computed.scored_at, self.smoothing)
         self.state.update_count += 1
         return numbers
-
-    def _step_optimizer(self, found_inf: Tensor) -> None:
-        """Step an optimizer that leaves all as it is where ``found_inf`` is 1 on the device."""
-        self.optimizer.found_inf = found_inf  # type: ignore[attr-defined]
-        try:
-            self.optimizer.step()
-        finally:
-            del self.optimizer.found_inf  # type: ignore[attr-defined]
 
     def _params(self) -> list[Tensor]:
         return [param for group in self.optimizer.param_groups for param in group["params"]]

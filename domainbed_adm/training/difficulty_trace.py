@@ -30,8 +30,8 @@ from torch import Tensor
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.cards import DIFFICULTIES
 from domainbed_adm.method.difficulty import Difficulty, Probe
+from domainbed_adm.method.passes import cross_entropy
 from domainbed_adm.method.side_effects import RandomState, as_trained
-from domainbed_adm.method.step import cross_entropy
 from domainbed_adm.system.disk import replacing
 from domainbed_adm.system.seeding import raw_stream
 from domainbed_adm.training.compilation import uncompiled

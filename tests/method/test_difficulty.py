@@ -8,7 +8,7 @@ from scipy import stats
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.difficulty import ADM, GDM, Loss, Probe, mean_ranks, rank_correlation
-from domainbed_adm.method.step import cross_entropy
+from domainbed_adm.method.passes import cross_entropy
 from tests.reference import difficulty as twin
 from tests.toys import batch, network
 

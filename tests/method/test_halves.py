@@ -11,8 +11,9 @@ from domainbed_adm.errors import NonFiniteError, UserError
 from domainbed_adm.method.curriculum import SPL
 from domainbed_adm.method.difficulty import Loss
 from domainbed_adm.method.flatness import FSAM, SAGM, SAM
+from domainbed_adm.method.passes import cross_entropy
 from domainbed_adm.method.state import StepState
-from domainbed_adm.method.step import TrainingStep, cross_entropy
+from domainbed_adm.method.step import TrainingStep
 from tests.method.failing import equal, fail_in, state_of
 from tests.test_invariants import EVERY, make, run
 from tests.toys import batch, network, parameters_of

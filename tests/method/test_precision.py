@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from domainbed_adm.method.flatness import FSAM, SAGM, SAM, Flatness, displaced
-from domainbed_adm.method.step import TrainingStep, cross_entropy
+from domainbed_adm.method.passes import cross_entropy
+from domainbed_adm.method.step import TrainingStep
 
 RULES = [SAM(rho=0.5), SAGM(rho=0.5), FSAM(rho=0.5)]
 
