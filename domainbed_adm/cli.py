@@ -71,15 +71,23 @@ def run(script: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader, head perhaps, has enough: nothing more can be written
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.CLOSED_PIPE
-    except (UserError, NonFiniteError, LoadingError, OSError) as error:
-        told = str(error)
-        if isinstance(error, OSError) and error.filename is not None:
-            told = f"{error.filename}: {error.strerror}"
-        print(f"domainbed-adm: error: {printable(told)}", file=sys.stderr)
-        return {NonFiniteError: ExitCode.NOT_FINITE, LoadingError: ExitCode.RETRY}.get(type(error), ExitCode.USER_ERROR)
     except KeyboardInterrupt as error:
         print("domainbed-adm: interrupted" + "".join(f": {advice}" for advice in error.args), file=sys.stderr)
         return ExitCode.INTERRUPTED
+    except Exception as error:
+        known = explained(error)
+        if known is None:
+            raise
+        print(f"domainbed-adm: error: {printable(known[1])}", file=sys.stderr)
+        return known[0]
+
+
+def explained(error: Exception) -> tuple[ExitCode, str] | None:
+    """The exit code and the line of an error that one line explains; None where it is another."""
+    if isinstance(error, OSError):
+        return ExitCode.USER_ERROR, str(error) if error.filename is None else f"{error.filename}: {error.strerror}"
+    codes = {NonFiniteError: ExitCode.NOT_FINITE, LoadingError: ExitCode.RETRY, UserError: ExitCode.USER_ERROR}
+    return next(((code, str(error)) for kind, code in codes.items() if isinstance(error, kind)), None)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ _WORKERS = Number(0, integer=True)
 Precision = Literal["fp32", "bf16", "fp16"]
 #: Where training images are augmented.
 AugmentOn = Literal["cpu", "device"]
+#: Whose statistics BatchNorm normalises by, of a run on several devices.
+BatchNorm = Literal["sync", "local"]
 _TASKS = ("domain_generalization", "domain_adaptation")
 _ABOUT_THREADS = (
     "CPU threads of a run's computations. Results depend on it a little (sums of floats), so that the default, 1, "
@@ -62,6 +64,16 @@ _ABOUT_AUGMENT_ON = (
 )
 _ABOUT_TENSORBOARD = "write scalars, and histograms of the traced difficulties, to output_dir/tensorboard"
 _ABOUT_FROM = "a file of list_top_hparams --out: take the hparams chosen there; --hparams overrides them"
+_ABOUT_DEVICES = (
+    "train on so many GPUs, where there is none in so many processes on the CPU (default 1): each takes its share of "
+    "every minibatch and of every evaluation, and the gradient is averaged. The data, and but for rounding and dropout "
+    "the results, are those of one device; so the number may change where a run goes on. --workers are the run's, "
+    "--threads each device's"
+)
+_ABOUT_BATCHNORM = (
+    "with --devices: sync, the default, normalises by the whole minibatch, as one device does; local each device's "
+    "share by itself, faster, and the running statistics are averaged"
+)
 #: How a switch is read (present or absent), and a count.
 _SWITCH: dict[str, Any] = {"action": "store_true"}
 _COUNT: dict[str, Any] = {"type": int, "metavar": "N"}
@@ -127,6 +139,7 @@ class RunArgs:
     precision: Precision = _flag("fp32", _ABOUT_PRECISION, every_job=True, choices=get_args(Precision))
     compile: bool = _flag(False, _ABOUT_COMPILE, every_job=True, **_SWITCH)
     augment_on: AugmentOn = _flag("cpu", _ABOUT_AUGMENT_ON, every_job=True, choices=get_args(AugmentOn))
+    batchnorm: BatchNorm = _flag("sync", _ABOUT_BATCHNORM, every_job=True, choices=get_args(BatchNorm))
     output_dir: str = _flag(
         "train_output", "folder of the run (default train_output)", identifies=False, type=os.path.expanduser
     )
@@ -140,6 +153,7 @@ class RunArgs:
         _WORKERS,
         **_COUNT,
     )
+    devices: int = _how(1, _ABOUT_DEVICES, Number(1, 1024, integer=True), **_COUNT)
     threads: int = _how(1, _ABOUT_THREADS, Number(1, 1024, integer=True), **_COUNT)
     cache: bool = _how(False, _ABOUT_CACHE, recorded=False, **_SWITCH)
     cache_dir: str | None = _how(

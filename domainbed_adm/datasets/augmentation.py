@@ -48,6 +48,10 @@ class Draws:
         """Those of several groups of images, one after another."""
         return cls(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))
 
+    def of(self, images: Sequence[int]) -> Draws:
+        """Those of some of the images, by their numbers."""
+        return Draws(*(getattr(self, field.name)[list(images)] for field in fields(self)))
+
 
 def draw(sizes: NDArray[np.int64], *key: object) -> Draws:
     """The draws for n images, a function of their sizes and of ``key`` alone; image i's do not depend on the others.

@@ -74,6 +74,11 @@ class Environment(Dataset[Item]):
         """
         return self.train_item(index) if training else self[index]
 
+    def pass_over(self, index: int) -> None:
+        """Draw what augmentation of sample ``index`` draws: what comes after it is then augmented as in one process."""
+        if self.augmented:
+            self.compact_item(index, training=True)
+
     def raw_pixels(self, index: int) -> np.ndarray:
         """Return what augmentation of sample ``index`` begins with, uint8 of shape (height, width, channels)."""
         raise NotImplementedError

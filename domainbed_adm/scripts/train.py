@@ -17,6 +17,7 @@ EXAMPLES = """\
   domainbed-adm train --dataset RotatedDigits --algorithm SAM_SSPL_ADM --test_envs 0 --output_dir results/one
   domainbed-adm train --dataset PACS --data_dir ~/data --algorithm SAM_SSPL_ADM --test_envs 3 \\
       --hparams '{"resnet18": true, "rho": 0.1}' --output_dir results/sketch
+  domainbed-adm train --dataset RotatedDigits --algorithm FSAM --devices 2 --output_dir results/two_devices
   domainbed-adm train --dataset MyPhotos --data_dir ~/data --hparams '{"image_size": 64}' --steps 500"""
 
 
@@ -48,13 +49,11 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(args.output_dir)
     try:
         with terminate_as_interrupt(), run_lock(folder, needed=False):
-            from domainbed_adm.training.loop import train  # after parsing: --help loads no torch
-            from domainbed_adm.training.resume import saved_step
-            from domainbed_adm.training.setup import set_up
-
             try:
-                train(set_up(args), folder, args.restart)
+                _train(args, folder)
             except KeyboardInterrupt:
+                from domainbed_adm.training.resume import saved_step
+
                 kept = (folder / CHECKPOINT).exists()
                 begins = f"goes on from step {saved_step(folder / CHECKPOINT)}" if kept else "begins again"
                 raise KeyboardInterrupt(f"the same command {begins}") from None
@@ -62,6 +61,19 @@ def main(argv: Sequence[str]) -> int:
         print(f"domainbed-adm: error: {error}", file=sys.stderr)
         return ExitCode.LOCKED
     return ExitCode.DONE
+
+
+def _train(args: RunArgs, folder: Path) -> None:
+    # imported after parsing: --help loads no torch, nor does a process that only watches those that train
+    if args.devices > 1:
+        from domainbed_adm.training.supervision import train_on_devices
+
+        train_on_devices(args)
+    else:
+        from domainbed_adm.training.loop import train
+        from domainbed_adm.training.setup import set_up
+
+        train(set_up(args), folder, args.restart)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -144,7 +145,11 @@ class Batch:
 
 
 class TaskDataset(Dataset[Batch]):
-    """Loads the batch of a task; without the pixels of images to augment where ``held``: they lie on the device."""
+    """Loads the batch of a task; without the pixels of images to augment where ``held``: they lie on the device.
+
+    Of a training step rank r of N, which ``share`` names, loads every N-th sample from the r-th on, counted over all
+    domains, and each of them is what it is where one process loads all.
+    """
 
     def __init__(
         self,
@@ -154,8 +159,9 @@ class TaskDataset(Dataset[Batch]):
         seed: int,
         hparams: Mapping[str, Any],
         held: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        self.held, self.sampler = held, Sampler(seed, hparams)
+        self.held, self.sampler, self.share = held, Sampler(seed, hparams), share
         self.environments, self.splits, self.seed = environments, splits, seed
         self.sources = [i for i in range(len(environments)) if i not in test_envs]
         #: The environments whose images are augmented on the device.
@@ -175,8 +181,12 @@ class TaskDataset(Dataset[Batch]):
             }
             positions |= {i: self.sampler.draw(i, self.splits[i].uda, task.step) for i in self.adapted}
             unlabeled = len(self.adapted)
+        places = self._places(task, positions)
         drawn = self.drawn if isinstance(task, TrainTask) else []  # they come first
-        items = [item for i, keys in positions.items() if i not in drawn for item in self._items(task, i, keys)]
+        items = [
+            item for i, keys in positions.items() if i not in drawn for item in self._items(task, i, keys, places[i])
+        ]
+        positions = {i: [keys[place] for place in places[i]] for i, keys in positions.items()}
         labels = [self.environments[i].targets[key] for i in drawn for key in positions[i]] + [y for _, y in items]
         return Batch(
             task,
@@ -186,10 +196,19 @@ class TaskDataset(Dataset[Batch]):
             [len(keys) for keys in positions.values()],
             unlabeled,
             self.environments[0].normalization,
-            self._raw(task.step, positions) if isinstance(task, TrainTask) and drawn else None,
+            self._raw(task.step, positions, places) if isinstance(task, TrainTask) and drawn else None,
         )
 
-    def _raw(self, step: int, positions: Mapping[int, Sequence[int]]) -> RawImages:
+    def _places(self, task: Task, positions: Mapping[int, Sequence[int]]) -> dict[int, range]:
+        """Which of the samples of each environment are this rank's."""
+        rank, count = self.share if isinstance(task, TrainTask) else (0, 1)
+        places, before = {}, 0
+        for i, keys in positions.items():
+            places[i] = range((rank - before) % count, len(keys), count)
+            before += len(keys)
+        return places
+
+    def _raw(self, step: int, positions: Mapping[int, Sequence[int]], places: Mapping[int, Sequence[int]]) -> RawImages:
         images = [(self.environments[i], key) for i in self.drawn for key in positions[i]]
         pixels, shape = None, images[0][0].augmented_to
         assert shape
@@ -203,12 +222,19 @@ class TaskDataset(Dataset[Batch]):
             pixels = torch.from_numpy(np.concatenate([array.reshape(-1) for array in arrays]))
         parts = np.split(sizes, np.cumsum([len(positions[i]) for i in self.drawn[:-1]]))
         draws = [
-            self.environments[i].draws(part, "augment", self.seed, i, step)
+            self._draws(i, part, places[i], "augment", self.seed, i, step)
             for i, part in zip(self.drawn, parts, strict=True)
         ]
         return raw_images(pixels, starts, sizes, Draws.joined(draws), shape)
 
-    def _items(self, task: Task, number: int, keys: Sequence[int]) -> list[Item]:
+    def _draws(self, number: int, sizes: NDArray[np.int64], places: Sequence[int], *key: object) -> Draws:
+        """What is drawn for images of these sizes at these places among those of the key."""
+        n = places[-1] + 1 if places else 0
+        of_all = np.repeat(sizes[:1], n, 0)  # sizes of images that are not here do not matter
+        of_all[list(places)] = sizes
+        return self.environments[number].draws(of_all, *key).of(places)
+
+    def _items(self, task: Task, number: int, keys: Sequence[int], places: range) -> list[Item]:
         environment = self.environments[number]
         if isinstance(task, EvaluateTask):
             return [environment.compact_item(key, training=False) for key in keys]
@@ -216,7 +242,13 @@ class TaskDataset(Dataset[Batch]):
             # The CPU generator alone: torch.manual_seed would reseed the accelerator's as well.
             seed = raw_stream(1, "augmentation", self.seed, number, task.step)[0] >> np.uint64(1)
             torch.default_generator.manual_seed(int(seed))
-            return [environment.compact_item(key, training=True) for key in keys]
+            items = []
+            for place, key in enumerate(keys[: places[-1] + 1] if places else ()):
+                if place in places:
+                    items.append(environment.compact_item(key, training=True))
+                else:
+                    environment.pass_over(key)
+            return items
 
 
 def evaluation_tasks(splits: Sequence[Splits], size: int = EVALUATION_BATCH["cpu"]) -> list[EvaluateTask]:

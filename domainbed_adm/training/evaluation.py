@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from domainbed_adm.method.ranks import ALONE, Ranks
 from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, EvaluateTask
 from domainbed_adm.training.compilation import uncompiled
 from domainbed_adm.training.precision import autocast
@@ -18,7 +19,12 @@ BINS = 15
 
 
 def evaluate(
-    algorithm: Any, batches: Iterable[Batch], device: torch.device, precision: str = "fp32"
+    algorithm: Any,
+    batches: Iterable[Batch],
+    device: torch.device,
+    precision: str = "fp32",
+    ranks: Ranks = ALONE,
+    names: Collection[str] = (),
 ) -> dict[str, float]:
     """Evaluate on every split that has samples; the figures are ``env0_in_acc``, ``env0_in_nll`` and so on.
 
@@ -31,6 +37,8 @@ def evaluate(
 
     The batches are an evaluation's, in any order; those that are not full run uncompiled. The algorithm is in
     evaluation mode meanwhile, then in training mode. Probabilities are in single precision, their sums in double.
+
+    Several ``ranks`` each evaluate some of the batches, of splits among those with these ``names``; counts are exact.
     """
     sums: dict[str, Tensor] = {}
     algorithm.eval()
@@ -44,7 +52,12 @@ def evaluate(
             name = batch.task.name
             sums[name] = sums.get(name, 0) + _binned(logits.float(), y)
     algorithm.train()
-    tables = torch.stack(list(sums.values())).cpu()  # the host waits for the device once
+    if ranks.count > 1:
+        nothing = torch.zeros(4, BINS, dtype=torch.float64, device=device)
+        sums = {name: sums.get(name, nothing) for name in names}
+    stacked = torch.stack(list(sums.values()))
+    ranks.add_up([stacked])
+    tables = stacked.cpu()  # the host waits for the device once
     return {
         f"{name}_{figure}": value
         for name, table in zip(sums, tables, strict=True)

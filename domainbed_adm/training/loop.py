@@ -16,19 +16,30 @@ import torch
 
 from domainbed_adm import hparams_registry, records
 from domainbed_adm.errors import NonFiniteError, UserError
+from domainbed_adm.method.batch_norm import average_statistics
 from domainbed_adm.method.step import MAY_BE_NAN
 from domainbed_adm.run_files import CHECKPOINT, DIFFICULTY, DIVERGED, DONE, MODEL, RESULTS, model_of_step
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.disk import replacing
+from domainbed_adm.system.seeding import raw_stream
 from domainbed_adm.training.averaging import evaluate_average, schedule_of, weights_of
 from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, Schedule, TaskDataset, evaluation_tasks
+from domainbed_adm.training.devices import check_alike
 from domainbed_adm.training.evaluation import evaluate
 from domainbed_adm.training.held import hold
 from domainbed_adm.training.loading_processes import open_stream
 from domainbed_adm.training.model_file import save_model
 from domainbed_adm.training.observers import check_observers, observing, teed, warn_of_trace
 from domainbed_adm.training.precision import not_scaled
-from domainbed_adm.training.resume import Position, claim, find_position, is_finished, provenance, save_position
+from domainbed_adm.training.resume import (
+    Position,
+    claim,
+    find_position,
+    follow_position,
+    is_finished,
+    provenance,
+    save_position,
+)
 from domainbed_adm.training.setup import Setup, torch_errors_explained
 
 _SILENCE = 30.0
@@ -45,10 +56,17 @@ def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
             ``restart``, all that was there is there still.
     """
     check_observers(run)
-    claim(output_dir, restart)
-    if is_finished(run, output_dir):
+    if run.leads:
+        claim(output_dir, restart)
+    if any(run.ranks.totals([run.leads and is_finished(run, output_dir)])):
+        if not run.leads:
+            return
         print(f"{output_dir} holds this run, finished; --restart redoes it")
         warn_of_trace(run, output_dir / DIFFICULTY)
+        return
+    if not run.leads:
+        with ProgressBar("", run.n_steps) as bar:
+            _steps(run, output_dir, _Progress(bar), follow_position(run, output_dir), lambda record: None)
         return
     position = find_position(run, output_dir)
     with (
@@ -83,19 +101,23 @@ def _steps(
 ) -> None:
     args, hparams = run.args, run.hparams
     held = hold(run.dataset.datasets, run.device)
-    tasks = TaskDataset(run.dataset.datasets, run.splits, args["test_envs"], args["seed"], hparams, held is not None)
-    evaluation = evaluation_tasks(run.splits, EVALUATION_BATCH[run.device.type])
+    ranks = run.ranks
+    share = ranks.rank, ranks.count
+    tasks = TaskDataset(
+        run.dataset.datasets, run.splits, args["test_envs"], args["seed"], hparams, held is not None, share
+    )
+    evaluation = evaluation_tasks(run.splits, EVALUATION_BATCH[run.device.type])[ranks.rank :: ranks.count]
     schedule = Schedule(run.n_steps, run.checkpoint_freq, evaluation, position.next_step)
     schedule = schedule_of(run.average, run.algorithm, schedule)
     batches = open_stream(tasks, schedule, run.workers, pin_memory=run.device.type == "cuda")
-    origin = provenance(run)
-    save_models = args["save_model_every_checkpoint"] and not args["skip_model_save"]
+    origin = provenance(run) if run.leads else {}
+    save_models = run.leads and args["save_model_every_checkpoint"] and not args["skip_model_save"]
     save_every = args["checkpoint_every"]
     last_record = run.start_time
     for step in range(position.next_step, run.n_steps):
         with _explained(run, step, output_dir):
             run.learning_rate.set(step)
-            figures = _step(run, batches, held)
+            figures = _step(run, batches, held, step)
             if run.average:
                 run.average.update()
             for name, value in figures.items():
@@ -107,12 +129,14 @@ def _steps(
                 record = _record(run, schedule, batches, held, position, progress)
                 now = time.monotonic()
                 record["wall_time"], last_record = now - last_record, now
-                records.append(output_dir / RESULTS, record | {"provenance": origin})
                 position.since_record = {}
-                observe(record)
+                if run.leads:
+                    records.append(output_dir / RESULTS, record | {"provenance": origin})
+                    with ranks.apart():
+                        observe(record)
                 if save_models:
                     save_model(output_dir / model_of_step(step), _model_contents(run))
-        if (step + 1) % save_every == 0 if save_every else schedule.is_checkpoint(step):
+        if run.leads and ((step + 1) % save_every == 0 if save_every else schedule.is_checkpoint(step)):
             save_position(output_dir / CHECKPOINT, run, position)
 
 
@@ -132,9 +156,13 @@ def _record(
     record |= {name: _mean(values) for name, values in position.since_record.items()}
     start = time.monotonic()
 
+    names = dict.fromkeys(task.name for task in evaluation_tasks(run.splits))
+    check_alike(run.algorithm, run.ranks)
+
     def evaluated() -> dict[str, float]:
+        average_statistics(run.algorithm, run.ranks)  # estimated anew, perhaps
         shown = _shown(batches, run, schedule, step, progress)
-        return evaluate(run.algorithm, shown, run.device, run.args["precision"])
+        return evaluate(run.algorithm, shown, run.device, run.args["precision"], run.ranks, names)
 
     figures = (
         evaluate_average(
@@ -184,6 +212,8 @@ def _explained(run: Setup, step: int, output_dir: Path) -> Iterator[None]:
         with torch_errors_explained(run.in_words(step)):
             yield
     except NonFiniteError as error:
+        if not run.leads:
+            raise
         about = {name: run.args[name] for name in ("algorithm", "dataset", "test_envs", "seed", "trial_seed")}
         report = {"step": step, "error": str(error), **about, "hparams": run.hparams}
         with replacing(output_dir / DIVERGED) as file:
@@ -207,9 +237,12 @@ def _write_done(output_dir: Path) -> None:
     (output_dir / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _step(run: Setup, batches: Iterator[Batch], held: torch.Tensor | None) -> dict[str, float]:
+def _step(run: Setup, batches: Iterator[Batch], held: torch.Tensor | None, step: int) -> dict[str, float]:
     start = time.perf_counter()
     minibatches, unlabeled = next(batches).minibatches(run.device, held)
+    if not run.leads:  # masks of dropout other than the first rank's, the same wherever the run goes on
+        key = "rank", run.args["seed"], run.ranks.rank, step
+        torch.manual_seed(int(raw_stream(1, *key)[0] >> np.uint64(1)))
     steps = run.algorithm.step.state.update_count if run.scaler else None
     with run.autocast():
         figures = run.algorithm.update(minibatches, unlabeled if run.args["task"] == "domain_adaptation" else None)
@@ -263,7 +296,8 @@ def _model_contents(run: Setup) -> dict[str, Any]:
 def _print_setup(run: Setup, position: Position) -> None:
     if position.next_step:
         print(f"resumed at step {position.next_step}")
-    print(f"device: {run.device}, workers: {run.workers}, torch: {torch.__version__}")
+    shared = f", devices: {run.ranks.count}" if run.ranks.count > 1 else ""
+    print(f"device: {run.device}{shared}, workers: {run.workers}, torch: {torch.__version__}")
     spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in run.start_up.items())
     print(f"start-up: {spent} (imports in CPU time)")
     defaults = hparams_registry.default_hparams(run.args["algorithm"], run.args["dataset"])

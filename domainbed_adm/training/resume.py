@@ -25,6 +25,7 @@ from domainbed_adm.errors import UserError, one_line
 from domainbed_adm.run_args import differences, identity
 from domainbed_adm.run_files import CHECKPOINT, DONE, MODEL, RESULTS, TENSORBOARD, files_of_run
 from domainbed_adm.system.console import printable, printable_values
+from domainbed_adm.training.devices import depends_on_devices
 from domainbed_adm.training.model_file import load_tensors, save_model
 from domainbed_adm.training.setup import Setup
 
@@ -87,6 +88,16 @@ def find_position(run: Setup, output_dir: Path) -> Position:
     if path.exists():
         records.keep_steps(path, run.checkpoints_before(position.next_step))
     return position
+
+
+def follow_position(run: Setup, output_dir: Path) -> Position:
+    """What :func:`find_position` finds in the process that leads, for another one; reads the checkpoint alone.
+
+    Raises:
+        UserError: it is damaged, or another run's.
+    """
+    checkpoint = output_dir / CHECKPOINT
+    return _load_position(checkpoint, run) if checkpoint.exists() else Position()
 
 
 def _check_recorded(run: Setup, path: Path, next_step: int, counted: str) -> None:
@@ -193,7 +204,10 @@ def _environments(run: Setup) -> dict[str, Any]:
 
 
 def _data(run: Setup) -> dict[str, Any]:
-    return {"input shape": list(run.dataset.input_shape), "classes": run.dataset.classes, **_environments(run)}
+    data = {"input shape": list(run.dataset.input_shape), "classes": run.dataset.classes, **_environments(run)}
+    if depends_on_devices(run.algorithm, run.hparams, run.args["batchnorm"]):
+        data["--devices"] = run.ranks.count
+    return data
 
 
 def _git_commit(folder: Path) -> str | None:

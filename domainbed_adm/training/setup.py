@@ -22,6 +22,7 @@ from domainbed_adm.datasets.cards import DatasetCard
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.averaging import EMA, SWAD
 from domainbed_adm.registry import matched_steps
+from domainbed_adm.method.ranks import ALONE, Ranks
 from domainbed_adm.run_args import RunArgs
 from domainbed_adm.system.console import warn
 from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count
@@ -29,6 +30,7 @@ from domainbed_adm.system.seeding import seed_hash
 from domainbed_adm.training.averaging import make_average
 from domainbed_adm.training.batches import Schedule, Splits, split_environments
 from domainbed_adm.training.compilation import check_compiles, compile_network, not_compiled
+from domainbed_adm.training.devices import check_shares, device_of, share_out
 from domainbed_adm.training.learning_rate import LearningRate
 from domainbed_adm.training.precision import autocast, check_precision, scale_losses
 from domainbed_adm.training.sampling import steps_per_epoch
@@ -43,7 +45,8 @@ class Setup:
     ``args`` are the flags that its records keep; ``algorithm`` is on ``device``; ``trace_difficulty`` is the number of
     training images to score at each checkpoint, True for the default number, None for no trace; ``tensorboard`` asks
     for events, with histograms of the trace, which it turns on; ``start_time`` is of ``time.monotonic``, and
-    ``start_up`` has the seconds that each part of the start took. ``average`` is what hparam ``averaging`` asks for.
+    ``start_up`` has the seconds that each part of the start took. ``average`` is what hparam ``averaging`` asks for,
+    ``ranks`` are the processes that train the run.
     """
 
     args: dict[str, Any]
@@ -60,6 +63,12 @@ class Setup:
     start_time: float
     start_up: dict[str, float]
     average: EMA | SWAD | None = None
+    ranks: Ranks = ALONE
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes the run's files."""
+        return self.ranks.rank == 0
 
     def in_words(self, step: int | None = None) -> str:
         """What is run, on how much data at a time, for messages."""
@@ -127,15 +136,15 @@ def torch_errors_explained(what: str) -> Iterator[None]:
         raise UserError(told) from error
 
 
-def set_up(args: RunArgs) -> Setup:
-    """Build the run that these flags describe, and set this process to its number of threads.
+def set_up(args: RunArgs, ranks: Ranks = ALONE) -> Setup:
+    """Build the run that these flags describe, and set this process, one of ``ranks``, to its number of threads.
 
     Raises:
         UserError: a flag, an hparam or the data keep the run from starting, or the network does not fit into memory.
     """
     start_time, start_up = time.monotonic(), {"imports": time.process_time()}
     torch.set_num_threads(args.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_of(ranks)
     check_precision(args.precision, device)
     if args.compile:
         check_compiles(device)
@@ -149,6 +158,9 @@ def set_up(args: RunArgs) -> Setup:
     start_up["data"] = time.monotonic() - start_time
     splits = _split(args, dataset)
     n_steps = _length(args, dataset, splits, hparams)
+    if ranks.count > 1:
+        sources = [len(split.in_) for i, split in enumerate(splits) if i not in args.test_envs]
+        check_shares(ranks.count, hparams, sources)
     # what only the run knows, where the method reads it
     std = list(dataset.normalization.std) if dataset.normalization else None
     known = {"total_steps": n_steps, "input_std": std, "run_seed": args.seed}
@@ -162,11 +174,12 @@ def set_up(args: RunArgs) -> Setup:
         device=device,
         n_steps=n_steps,
         checkpoint_freq=args.checkpoint_freq or dataset.CHECKPOINT_FREQ,
-        workers=worker_budget(args.workers, dataset.N_WORKERS, os.environ, args.threads if device.type == "cpu" else 0),
+        workers=_workers(args, dataset, device, ranks),
         trace_difficulty=args.trace_difficulty,
         tensorboard=args.tensorboard,
         start_time=start_time,
         start_up=start_up,
+        ranks=ranks,
     )
     make = get_algorithm_class(args.algorithm)
     with torch_errors_explained(run.in_words()):
@@ -174,6 +187,8 @@ def set_up(args: RunArgs) -> Setup:
         run.average = make_average(run.algorithm, hparams, splits, run.sources)
     run.learning_rate.set(0)
     start_up["network"] = time.monotonic() - start_time - start_up["data"]
+    if ranks.count > 1:
+        share_out(run.algorithm, ranks, args.batchnorm)
     if args.precision == "fp16":
         scale_losses(run.algorithm, device)
     if args.compile:
@@ -246,6 +261,13 @@ def _hparams(args: RunArgs) -> dict[str, Any]:
     if unused:
         warn(f"{args.algorithm} does not read the hparams {', '.join(unused)}: left out")
     return hparams
+
+
+def _workers(args: RunArgs, dataset: MultipleDomainDataset, device: torch.device, ranks: Ranks) -> int:
+    """Loading processes of this rank: its share of the run's."""
+    computing = args.threads * ranks.count if device.type == "cpu" else 0
+    budget = worker_budget(args.workers, dataset.N_WORKERS, os.environ, computing)
+    return len(range(ranks.rank, budget, ranks.count))
 
 
 def worker_budget(asked: int | None, deserved: int, environment: Mapping[str, str], computing: int = 0) -> int:

@@ -58,7 +58,9 @@ def train(case, ranks=ALONE, sync=True, sizes=SIZES, dtype=torch.float64):
     name, given, options = case
     model = network(**options).to(dtype)
     step = make(name, model=model, **given)
-    if options.get("batch_norm"):  # the gradient of a bias before it is 0 but for rounding, which Adam divides by itself
+    if options.get(
+        "batch_norm"
+    ):  # the gradient of a bias before it is 0 but for rounding, which Adam divides by itself
         step.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     step.ranks = ranks
     if sync:
@@ -66,8 +68,10 @@ def train(case, ranks=ALONE, sync=True, sizes=SIZES, dtype=torch.float64):
     places = torch.arange(sum(sizes))
     for t in range(STEPS):
         x, y = batch(sum(sizes), seed=t % 3, dtype=dtype)
-        own = [len(ranks.own(part)) if ranks.count == 1 else int((part % ranks.count == ranks.rank).sum())
-               for part in places.split(sizes)]
+        own = [
+            len(ranks.own(part)) if ranks.count == 1 else int((part % ranks.count == ranks.rank).sum())
+            for part in places.split(sizes)
+        ]
         figures = step(ranks.own(x), ranks.own(y), own, ranks.own(places + t % 3))
     return {
         "parameters": parameters_of(model),
@@ -83,16 +87,9 @@ def main(rank, count, store, out):
         "gloo", init_method=f"file://{store}", rank=rank, world_size=count, timeout=timedelta(seconds=60)
     )
     ranks = Ranks(rank, count)
-    import time
-    ends={}
-    for T in (EXACT, REFRESHED, ESTIMATED, BATCH_NORM):
-        t=time.time(); c=time.process_time()
-        ends |= {name: train(case, ranks) for name, case in T.items()}
-        if rank == 0: print(len(T), time.time()-t, time.process_time()-c)
+    ends = {name: train(case, ranks) for name, case in CASES.items()}
     torch.manual_seed(rank)
-    t=time.time()
     ends |= {name: train(case, ranks, sync=False) for name, case in APART.items()}
-    if rank == 0: print(len(APART), time.time()-t)
     torch.save(ends, f"{out}.{rank}")
     dist.destroy_process_group()
 
