@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from domainbed_adm import hparams_registry, records
+from domainbed_adm import records
 from domainbed_adm.errors import NonFiniteError, UserError
 from domainbed_adm.method.batch_norm import average_statistics
 from domainbed_adm.method.step import MAY_BE_NAN
 from domainbed_adm.run_files import CHECKPOINT, DIFFICULTY, DIVERGED, DONE, MODEL, RESULTS, model_of_step
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.system.disk import replacing
-from domainbed_adm.system.seeding import raw_stream
+from domainbed_adm.system.seeding import seed_hash
 from domainbed_adm.training.averaging import evaluate_average, schedule_of, weights_of
 from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, Schedule, TaskDataset, evaluation_tasks
 from domainbed_adm.training.devices import check_alike
@@ -31,6 +31,7 @@ from domainbed_adm.training.loading_processes import open_stream
 from domainbed_adm.training.model_file import save_model
 from domainbed_adm.training.observers import check_observers, observing, teed, warn_of_trace
 from domainbed_adm.training.precision import not_scaled
+from domainbed_adm.training.progress import Progress, print_setup, summary
 from domainbed_adm.training.resume import (
     Position,
     claim,
@@ -41,8 +42,6 @@ from domainbed_adm.training.resume import (
     save_position,
 )
 from domainbed_adm.training.setup import Setup, torch_errors_explained
-
-_SILENCE = 30.0
 
 
 def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
@@ -66,7 +65,7 @@ def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
         return
     if not run.leads:
         with ProgressBar("", run.n_steps) as bar:
-            _steps(run, output_dir, _Progress(bar), follow_position(run, output_dir), lambda record: None)
+            _steps(run, output_dir, Progress(bar), follow_position(run, output_dir), lambda record: None)
         return
     position = find_position(run, output_dir)
     with (
@@ -74,30 +73,15 @@ def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
         ProgressBar(f"{run.args['algorithm']} on {run.args['dataset']}", run.n_steps, position.next_step) as bar,
         teed(output_dir),
     ):
-        _print_setup(run, position)
-        _steps(run, output_dir, _Progress(bar), position, observe)
+        print_setup(run, position.next_step)
+        _steps(run, output_dir, Progress(bar), position, observe)
         if not run.args["skip_model_save"]:
             save_model(output_dir / MODEL, _model_contents(run))
         _write_done(output_dir)
 
 
-class _Progress:
-    """What people see: the bar on a terminal, and lines, one at the latest after ``_SILENCE`` seconds."""
-
-    def __init__(self, bar: ProgressBar) -> None:
-        self.bar, self._told = bar, time.monotonic()
-
-    def line(self, text: str) -> None:
-        print(text, flush=True)
-        self._told = time.monotonic()
-
-    def after_silence(self, text: str) -> None:
-        if time.monotonic() - self._told > _SILENCE:
-            self.line(text)
-
-
 def _steps(
-    run: Setup, output_dir: Path, progress: _Progress, position: Position, observe: Callable[[records.Record], None]
+    run: Setup, output_dir: Path, progress: Progress, position: Position, observe: Callable[[records.Record], None]
 ) -> None:
     args, hparams = run.args, run.hparams
     held = hold(run.dataset.datasets, run.device)
@@ -117,7 +101,9 @@ def _steps(
     for step in range(position.next_step, run.n_steps):
         with _explained(run, step, output_dir):
             run.learning_rate.set(step)
-            figures = _step(run, batches, held, step)
+            if not run.leads:  # dropout's masks are not the first rank's, and the same wherever the run goes on
+                torch.manual_seed(seed_hash("rank", args["seed"], ranks.rank, step))
+            figures = _step(run, batches, held)
             if run.average:
                 run.average.update()
             for name, value in figures.items():
@@ -146,7 +132,7 @@ def _record(
     batches: Iterator[Batch],
     held: torch.Tensor | None,
     position: Position,
-    progress: _Progress,
+    progress: Progress,
 ) -> records.Record:
     """Evaluate; the record of the step just done."""
     step = position.next_step - 1
@@ -160,7 +146,6 @@ def _record(
     check_alike(run.algorithm, run.ranks)
 
     def evaluated() -> dict[str, float]:
-        average_statistics(run.algorithm, run.ranks)  # estimated anew, perhaps
         shown = _shown(batches, run, schedule, step, progress)
         return evaluate(run.algorithm, shown, run.device, run.args["precision"], run.ranks, names)
 
@@ -179,11 +164,11 @@ def _record(
     evaluation_time = time.monotonic() - start
     record |= {f"env{i}_{kind}_acc": None for i in range(len(run.splits)) for kind in ("in", "out")} | figures
     record["mem_gb"] = torch.cuda.max_memory_allocated() / 2**30 if run.device.type == "cuda" else 0.0
-    progress.line(_summary(run, schedule, record, evaluation_time))
+    progress.line(summary(run, schedule, record, evaluation_time))
     return record | {"hparams": run.hparams, "args": run.args}
 
 
-def _shown(batches: Iterator[Batch], run: Setup, schedule: Schedule, step: int, progress: _Progress) -> Iterator[Batch]:
+def _shown(batches: Iterator[Batch], run: Setup, schedule: Schedule, step: int, progress: Progress) -> Iterator[Batch]:
     """The batches of one evaluation, while people see how far it is."""
     total, done = sum(len(task.keys) for task in schedule.evaluation), 0
     if step == schedule.start:
@@ -204,6 +189,7 @@ def _closing_inputs(
         minibatches, _ = batch.minibatches(run.device, held)
         with run.autocast():
             yield torch.cat([x for x, _ in minibatches])
+    average_statistics(run.algorithm, run.ranks)
 
 
 @contextmanager
@@ -237,12 +223,9 @@ def _write_done(output_dir: Path) -> None:
     (output_dir / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _step(run: Setup, batches: Iterator[Batch], held: torch.Tensor | None, step: int) -> dict[str, float]:
+def _step(run: Setup, batches: Iterator[Batch], held: torch.Tensor | None) -> dict[str, float]:
     start = time.perf_counter()
     minibatches, unlabeled = next(batches).minibatches(run.device, held)
-    if not run.leads:  # masks of dropout other than the first rank's, the same wherever the run goes on
-        key = "rank", run.args["seed"], run.ranks.rank, step
-        torch.manual_seed(int(raw_stream(1, *key)[0] >> np.uint64(1)))
     steps = run.algorithm.step.state.update_count if run.scaler else None
     with run.autocast():
         figures = run.algorithm.update(minibatches, unlabeled if run.args["task"] == "domain_adaptation" else None)
@@ -262,23 +245,6 @@ def _of_scaled(figures: Mapping[str, float]) -> dict[str, float]:
     return {**known, "skipped_fraction": float(skipped)}
 
 
-def _summary(run: Setup, schedule: Schedule, record: records.Record, evaluation_time: float) -> str:
-    """One line for people: where the run is, mean accuracies, and when it may end, evaluations included."""
-    step, step_time, sources, test_envs = record["step"], record["step_time"], run.sources, run.args["test_envs"]
-
-    def mean(environments: list[int], kind: str) -> str:
-        values = [record[f"env{i}_{kind}_acc"] for i in environments if record[f"env{i}_{kind}_acc"] is not None]
-        return f"{np.mean(values):.3f}" if values else "-"
-
-    evaluations = sum(schedule.is_checkpoint(later) for later in range(step + 1, run.n_steps))
-    left = (run.n_steps - 1 - step) * step_time + evaluations * evaluation_time
-    return (
-        f"step {step:>5}/{run.n_steps - 1}  loss {record['loss']:.4f}  source in {mean(sources, 'in')} "
-        f"out {mean(sources, 'out')}  test in {mean(test_envs, 'in')}  {step_time:.3f} s/step"
-        + ("" if step == 0 and run.n_steps > 1 else f"  {left:.0f} s left")  # the time of a first step tells little
-    )
-
-
 def _model_contents(run: Setup) -> dict[str, Any]:
     normalization = run.dataset.normalization
     return {
@@ -291,21 +257,3 @@ def _model_contents(run: Setup) -> dict[str, Any]:
         "classes": run.dataset.classes,
         "normalization": None if normalization is None else [list(normalization.mean), list(normalization.std)],
     }
-
-
-def _print_setup(run: Setup, position: Position) -> None:
-    if position.next_step:
-        print(f"resumed at step {position.next_step}")
-    shared = f", devices: {run.ranks.count}" if run.ranks.count > 1 else ""
-    print(f"device: {run.device}{shared}, workers: {run.workers}, torch: {torch.__version__}")
-    spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in run.start_up.items())
-    print(f"start-up: {spent} (imports in CPU time)")
-    defaults = hparams_registry.default_hparams(run.args["algorithm"], run.args["dataset"])
-    chosen = {name: value for name, value in run.hparams.items() if value != defaults[name]}
-    for title, values in (("args", run.args), ("hparams that are not the default", chosen)):
-        print(f"{title}: " + (", ".join(f"{name}={value}" for name, value in sorted(values.items())) or "none"))
-    sizes = [
-        f"{i} {name} {len(split.in_)}+{len(split.out)}{'' if i in run.sources else ' (test)'}"
-        for i, (name, split) in enumerate(zip(run.dataset.environments, run.splits, strict=True))
-    ]
-    print(f"samples in+out: {', '.join(sizes)}", flush=True)

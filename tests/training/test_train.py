@@ -167,7 +167,7 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path, capsys):
 
 def test_a_run_says_what_it_does_before_it_takes_long(tmp_path, monkeypatch, capsys):
     """Of the hparams those that were chosen; which environments are held out; and how far an evaluation is."""
-    monkeypatch.setattr("domainbed_adm.training.loop._SILENCE", 0.0)
+    monkeypatch.setattr("domainbed_adm.training.progress._SILENCE", 0.0)
     assert train(tmp_path, "--steps", "2", "--test_envs", "1") == 0
     lines = capsys.readouterr().out.splitlines()
     assert "hparams that are not the default: batch_size=4, cnn_width=8" in lines
