@@ -54,6 +54,7 @@ OTHERS: dict[str, Any] = {
     "compile": True,
     "augment_on": "device",
     "match_passes": "SAM",
+    "batchnorm": "local",
     "output_dir": "a b",
     "holdout_fraction": 0.5,
     "uda_holdout_fraction": 0.25,
@@ -61,6 +62,7 @@ OTHERS: dict[str, Any] = {
     "save_model_every_checkpoint": True,
     "workers": 1,
     "threads": 2,
+    "devices": 2,
     "cache": True,
     "cache_dir": "d",
     "checkpoint_every": 6,
@@ -83,6 +85,7 @@ IDENTIFY = {
     "compile",
     "augment_on",
     "match_passes",
+    "batchnorm",
     "holdout_fraction",
     "uda_holdout_fraction",
 }
@@ -96,6 +99,8 @@ def test_a_record_has_domainbeds_flags_and_what_else_changes_its_numbers() -> No
         "compile": False,
         "augment_on": "cpu",
         "match_passes": None,
+        "batchnorm": "sync",
+        "devices": 1,
     }
 
 
@@ -143,7 +148,7 @@ def test_a_number_out_of_its_range_is_named(name: str, value: float) -> None:
 
 
 def test_what_every_job_takes_says_how_to_run_but_for_flags_that_make_other_jobs() -> None:
-    others = {"checkpoint_freq", "precision", "compile", "augment_on"}
+    others = {"checkpoint_freq", "precision", "compile", "augment_on", "batchnorm"}
     assert set(EVERY_JOB) - {name for name in FLAGS if name not in IDENTIFY} == others
 
 

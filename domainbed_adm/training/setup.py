@@ -21,8 +21,8 @@ from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.datasets.cards import DatasetCard
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.averaging import EMA, SWAD
-from domainbed_adm.registry import matched_steps
 from domainbed_adm.method.ranks import ALONE, Ranks
+from domainbed_adm.registry import matched_steps
 from domainbed_adm.run_args import RunArgs
 from domainbed_adm.system.console import warn
 from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count

@@ -20,6 +20,7 @@ STEPS, SIZES = 6, [5, 2, 6]
 EXACT = {
     f"{name} {weighting} {scope}": (name, dict(weighting=weighting, curriculum_scope=scope), {})
     for name, weighting in EVERY
+    if not METHODS[name].only_by_name
     for scope in (("batch", "domain") if METHODS[name].curriculum else ("batch",))
 }
 REFRESHED = {
@@ -36,12 +37,21 @@ ESTIMATED = {
     f"linear {weighting}": ("SAM_SPL_ADM", dict(weighting=weighting, adm_estimator="linear"), {})
     for weighting in ("both", "descent", "memory")
 }
+KNOBS = {
+    f"knobs {name} {weighting}": (
+        name,
+        dict(weighting=weighting, curriculum_order="hard_first", warmup_fraction=0.3, difficulty_smoothing=smoothing),
+        {},
+    )
+    for name in ("SAM_SPL_ADM", "SSPL_Random")
+    for weighting, smoothing in (("both", 0.0), ("memory", 0.5))
+}
 BATCH_NORM = {
     f"{name} {weighting} batch norm": (name, dict(weighting=weighting), dict(batch_norm=True))
     for name, weighting in EVERY
     if name in {"ERM", "SAGM", "SPL_GDM", "FSAM_SSPL_ADM"}
 }
-CASES = EXACT | REFRESHED | ESTIMATED | BATCH_NORM
+CASES = EXACT | REFRESHED | ESTIMATED | KNOBS | BATCH_NORM
 #: What differs from one process; each rank ends as the others do.
 APART = {
     f"local {name} {weighting}": (name, dict(weighting=weighting, ascent="local"), {})

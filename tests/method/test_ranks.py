@@ -10,7 +10,8 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.method.batch_norm import synchronise
 from domainbed_adm.method.ranks import Ranks
 from domainbed_adm.method.step import TrainingStep
-from tests.method.on_ranks import APART, BATCH_NORM, CASES, ESTIMATED, EXACT, REFRESHED, train
+from tests.method.on_ranks import APART, BATCH_NORM, CASES, ESTIMATED, EXACT, KNOBS, REFRESHED, train
+from tests.test_invariants import make
 from tests.toys import batch, network
 
 COUNT = 2
@@ -30,7 +31,9 @@ def ends(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "cases", [EXACT, REFRESHED, ESTIMATED, BATCH_NORM], ids=["methods", "refreshed", "estimated", "synchronised"]
+    "cases",
+    [EXACT, REFRESHED, ESTIMATED, KNOBS, BATCH_NORM],
+    ids=["methods", "refreshed", "estimated", "knobs", "synchronised"],
 )
 def test_ranks_end_where_one_process_does(ends, cases):
     """Every method, weighting and scope: parameters, F-SAM's mean, remembered scores, statistics and figures."""
@@ -79,6 +82,14 @@ def test_one_process_apart_from_the_others_does_not_synchronise():
         assert torch.equal(model(x), plain(x))
     assert (ranks.rank, ranks.count) == (1, 2)
     assert torch.equal(model.eval()(x), plain.eval()(x))
+
+
+def test_a_mean_over_the_batch_is_refused():
+    step = make("SSPL_ADM", model=network(), adm_delta="batch_mean")
+    step.ranks = Ranks(0, 2)
+    step.ranks.batch_sizes = lambda sizes: [2 * size for size in sizes]
+    with pytest.raises(UserError, match="adm_delta batch_mean .* nor with several devices"):
+        step(*batch())
 
 
 def test_batch_norm_with_a_pass_of_its_own_is_refused():
