@@ -9,6 +9,7 @@ import pytest
 
 from domainbed_adm import upstream
 from domainbed_adm.cli import main
+from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_files import ExitCode
 from domainbed_adm.upstream.registration import through_us
@@ -85,6 +86,12 @@ def test_a_run_keeps_its_lock_while_it_trains(tmp_path, copy_of_host):
 
 
 WRONG = {
+    "Digits is trained on train: hold out all else: --test_envs 1": ["--dataset", "Digits"],
+    "DigitsC is trained on train: hold out all else: --test_envs $(seq 1 25)": [
+        "--dataset=DigitsC",
+        "--test_envs",
+        "1",
+    ],
     "unknown algorithm 'SAM_SSPL_ADN'. Did you mean SAM_SSPL_ADM?": ["--algorithm", "SAM_SSPL_ADN"],
     "weighting 'memory' needs to know which samples": ["--hparams", '{"weighting": "memory"}'],
     "averaging 'ema' is done by our own engine": ["--hparams", '{"averaging": "ema"}'],
@@ -207,3 +214,43 @@ def test_the_start_of_a_command_is_replaced_and_no_more(host, start):
 def test_a_command_that_is_not_understood_is_told(host):
     with pytest.raises(UserError, match="has no job command of the form `python -m domainbed"):
         host.host.command_launchers.REGISTRY["dummy"](["sbatch train.sh"])
+
+
+def test_a_dataset_of_official_test_sets_trains_on_its_training_images(tmp_path):
+    assert train(tmp_path, "--dataset", "Digits", "--test_envs", "1", "--steps", "2", "--hparams", SMALL) == 0
+    assert record(tmp_path / "run")["args"]["test_envs"] == [1]
+
+
+SMALL = '{"batch_size": 4}'
+SWEEP = """
+import argparse
+from domainbed import datasets
+
+DATASETS = [name for name in datasets.DATASETS if "Debug" not in name]
+parser = argparse.ArgumentParser()
+parser.add_argument("command")
+parser.add_argument("--datasets", nargs="+", default=DATASETS)
+print(*parser.parse_args().datasets)
+"""
+
+
+def test_a_sweep_never_holds_out_the_training_images(capsys, copy_of_host):
+    """With DomainBed's own flag and default: of all datasets ours with official test sets are left out, or refused."""
+    (copy_of_host / "domainbed/scripts/sweep.py").write_text(SWEEP)
+    sweep = ["upstream", "sweep", "--domainbed", str(copy_of_host), "launch"]
+    assert main(sweep) == 0
+    out, told = capsys.readouterr()
+    official = [name for name, card in CARDS.items() if card.official_split]
+    every = out.split()
+    assert set(every) & set(CARDS) == {name for name in CARDS if "Debug" not in name} - set(official)
+    assert {"Pixels", "RotatedDigits"} < set(every)
+    assert told == (
+        f"warning: the sweep leaves out {len(official)} datasets that are trained on train alone: "
+        "use `domainbed-adm sweep`, or `domainbed-adm upstream train` with --test_envs\n"
+    )
+    assert main([*sweep, "--datasets", "RotatedDigits", "Pixels"]) == 0
+    assert capsys.readouterr() == ("RotatedDigits Pixels\n", "")
+    assert main([*sweep, "--datasets", "RotatedDigits", "CIFAR10"]) == 2
+    told = capsys.readouterr().err
+    assert "CIFAR10 is trained on train, and DomainBed's sweep would hold that out, too: use" in told
+    assert told.count("\n") == 1
