@@ -95,6 +95,20 @@ def decode_lines(content: bytes, path: Path) -> Iterator[tuple[bytes, Line]]:
                 yield line, record
 
 
+def decode_line(line: bytes, alike: Line | None = None) -> Line:
+    """One line, decoded; ``alike`` is one that may record the same numbers.
+
+    Raises:
+        ValueError: it is no record.
+    """
+    try:
+        record = _decoded(line, alike.form if alike else None)
+    except msgspec.DecodeError as error:
+        raise ValueError(str(error)) from error
+    _check(record)
+    return record
+
+
 def _decoded(line: bytes, form: _Form | None) -> Line:
     """Decode a line, by ``form`` where that fits."""
     if form:

@@ -12,7 +12,7 @@ import pytest
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.recorded_run import Runs
-from domainbed_adm.records import append, keep_steps, load_runs, read_runs
+from domainbed_adm.records import append, keep_steps, load_runs, read_ends, read_runs
 from tests.runs import DATA, as_runs, read_records, record, write
 
 
@@ -262,3 +262,25 @@ def test_runs_of_one_file_may_record_other_numbers() -> None:
     wide = record(*[(0.5, 0.5)] * 6, algorithm="A", extra=1)
     narrow = record(*[(0.6, 0.6)] * 2, algorithm="B")
     assert [(run.n_envs, "extra" in run.columns.place) for run in as_runs(wide, narrow)] == [(6, True), (2, False)]
+
+
+@pytest.mark.parametrize("padding", ["", "x" * 6000, "x" * 9000])
+def test_the_ends_of_a_run_are_its_first_and_last_record(tmp_path: Path, padding: str) -> None:
+    lines = [record((0.1 * step, 0.1), step=step, hparams={"a": padding}) for step in range(5)]
+    path = write(tmp_path / "run", *lines) / "results.jsonl"
+    (ends,), (run,) = read_ends(path), read_runs(path)
+    whole = len(padding) > 8192  # no end holds a line
+    assert ends.steps.tolist() == (run.steps.tolist() if whole else [0, 4])
+    assert ends.accuracy(0, "in")[-1] == run.accuracy(0, "in")[-1]
+    assert (ends.hparams, ends.folder) == (run.hparams, run.folder)
+
+
+def test_what_is_no_whole_run_is_read_whole(tmp_path: Path) -> None:
+    lines = [record(step=step, trial_seed=seed) for seed in (0, 1) for step in (0, 5)]
+    for kept in (lines, lines[:1], [lines[1], lines[0], lines[1]], []):
+        path = write(tmp_path / "run", *kept) / "results.jsonl"
+        assert [(run.trial_seed, run.steps.tolist()) for run in read_ends(path)] == [
+            (run.trial_seed, run.steps.tolist()) for run in read_runs(path)
+        ]
+    path.write_text(json.dumps(lines[0]) + "\n" + json.dumps(lines[1]) + '\n{"torn')
+    assert [run.steps.tolist() for run in read_ends(path)] == [[0, 5]]

@@ -16,6 +16,9 @@ from domainbed_adm.sweeping.failures import failure_lines
 from domainbed_adm.sweeping.jobs import DONE, FAILED, NOT_LAUNCHED, RUNNING, STATES, Job, with_states
 from domainbed_adm.system.console import printable, show
 
+#: Of so many jobs that are done, of each method and dataset, all records are read, for the ETA; of others the ends.
+_TIMED = 20
+
 
 class Progress(NamedTuple):
     """How far one job is.
@@ -37,14 +40,18 @@ def show_status(jobs: Sequence[Job]) -> None:
     """Print a table of the jobs by method and state, what failed and why, the sums, and an ETA."""
     counts: dict[str, Counter[str]] = {}
     failed, untrusted, progress = [], [], []
+    timed: Counter[tuple[str, str]] = Counter()
     now = with_states(jobs)
     for job, state in now:
         algorithm, dataset = job.train_args["algorithm"], job.train_args["dataset"]
         counts.setdefault(algorithm, Counter())[state] += 1
         path = job.output_dir / run_files.RESULTS
-        runs = records.read_runs(path) if state != NOT_LAUNCHED and path.is_file() else []
+        read = records.read_runs if state != DONE or timed[dataset, algorithm] < _TIMED else records.read_ends
+        runs = read(path) if state != NOT_LAUNCHED and path.is_file() else []
         left = 0 if state == DONE else job.n_steps - max((run.last_step + 1 for run in runs), default=0)
-        progress.append(Progress(algorithm, dataset, state, max(0, left), *(_times(runs[0]) if runs else ())))
+        times = _times(runs[0]) if runs and read is records.read_runs else ()
+        timed[dataset, algorithm] += state == DONE and bool(times)
+        progress.append(Progress(algorithm, dataset, state, max(0, left), *times))
         if state == FAILED:
             failed.append((job.label, job.output_dir))
         seen = [trouble(run, get_card(dataset).num_classes) for run in runs] if state == DONE else []
@@ -84,7 +91,7 @@ def eta(jobs: Iterable[Progress]) -> str | None:
 
     A job takes the seconds a step of its algorithm on its dataset (of the dataset's other algorithms where it has none)
     times its steps left and, where it does not run now, the start-up. They add up, over the number of jobs that run now
-    (one where none does); never below the longest job's. Both are means over what was recorded, evaluation included.
+    (one where none does); never below the longest job's. Both are means over what was read, evaluation included.
     """
     jobs = list(jobs)
     groups: defaultdict[tuple[str, ...], list[Progress]] = defaultdict(list)

@@ -9,6 +9,7 @@ import pytest
 
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, NOT_LAUNCHED, RUNNING, Job, Sweep
+from domainbed_adm.sweeping import status
 from domainbed_adm.sweeping.status import Progress, duration, eta, show_status
 from tests.runs import record, write
 from tests.system.test_lock import held_elsewhere
@@ -164,3 +165,22 @@ def test_a_job_that_is_done_and_exploded_is_named(tmp_path: Path, capsys: pytest
     name = f"ERM on RotatedDigits, test_envs 0 ({job.output_dir.name})"
     line = f"not to be trusted: {name}: exploded: its loss is 1e+07 at step 10, and was 2.3 at step 0\n"
     assert line in capsys.readouterr().out
+
+
+def test_of_many_jobs_that_are_done_the_ends_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ETA is that of those which are read whole; each is seen to explode."""
+    jobs = Sweep(["RotatedDigits"], ["ERM"], n_hparams=1, n_trials=1, single_test_envs=True, steps=101).jobs(tmp_path)
+    for job in jobs[:-1]:
+        lines = [(0, 2.3), (50, 1.0), (100, 1e7)]
+        write(job.output_dir, *(record(*[(0.9, 0.9)] * 6, step=step, loss=loss, step_time=2.0) for step, loss in lines))
+        (job.output_dir / "done").touch()
+    told = []
+    for most in (20, 2):
+        monkeypatch.setattr(status, "_TIMED", most)
+        show_status(jobs)
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1]
+    assert told[0].count("exploded") == 5
+    assert "ETA: 3 min" in told[0]
