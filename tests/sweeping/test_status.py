@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from domainbed_adm.sweeping import failures
+from domainbed_adm.sweeping import failures, status
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, NOT_LAUNCHED, RUNNING, Job, Sweep
-from domainbed_adm.sweeping import status
 from domainbed_adm.sweeping.status import Progress, duration, eta, show_status
 from tests.runs import record, write
 from tests.system.test_lock import held_elsewhere
