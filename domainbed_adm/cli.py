@@ -21,6 +21,7 @@ COMMANDS = {
     "sweep": "launch and count many runs",
     "search": "search hyperparameters by training-domain validation accuracy (Optuna)",
     "list_top_hparams": "the best hyperparameters of a sweep or a search",
+    "study": "compare methods by a plan that is stated first, and end in a verdict",
     "collect_results": "turn a sweep's records into DomainBed's tables",
     "report": "turn a sweep into one HTML page: leaderboards, curves, costs, what failed",
     "analyze": "look into runs: curvature of the loss, the loss around the model, difficulties",

@@ -31,6 +31,7 @@ LISTINGS = (
     "domainbed_adm.scripts.list",
     "domainbed_adm.scripts.list_top_hparams",
     "domainbed_adm.scripts.search",
+    "domainbed_adm.scripts.study",
     "domainbed_adm.scripts.sweep",
     "domainbed_adm.scripts.verify_data",
     "domainbed_adm.sweeping.status",
