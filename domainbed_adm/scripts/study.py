@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +111,7 @@ def _run(jobs: Sequence[Job], slots: int, retries: int) -> int:
     """
     if all(state == DONE for _, state in with_states(jobs)):
         return 0
-    launcher = partial(LAUNCHERS["local"], reuse=True)
+    launcher = LAUNCHERS["local"].start({"reuse_processes": True})
     try:
         return Launch(jobs, launcher, slots, retries).run()
     except KeyboardInterrupt:
