@@ -10,6 +10,7 @@ it has chosen its steps itself, and the records before are of other weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,11 +18,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from domainbed_adm.recorded_run import Column, Run
+from domainbed_adm.recorded_run import Column, Run, is_official
 
 
 class RunAccuracy(NamedTuple):
-    """What one run is ranked by, and what it reports; both in [0, 1]."""
+    """What one run is ranked by, and what it reports; both in [0, 1], and NaN where there is nothing to rank by."""
 
     val_acc: float
     test_acc: float
@@ -64,6 +65,8 @@ class SelectionMethod:
             alone = [run for run in own if run.alone]
             accuracies = self.run_acc(alone[0], own, test_env) if len(alone) == 1 else None
             known += [(seed, accuracies)] if accuracies else []
+        if len(by_seed) > 1:  # what is not known ranks no run among others
+            known = [one for one in known if not math.isnan(one[1].val_acc)]
         return known
 
     def sweep_acc(self, runs: Iterable[Run], test_env: int) -> float | None:
@@ -114,7 +117,18 @@ def _oracle(run: Run, _: Sequence[Run], test_env: int) -> RunAccuracy | None:
     return _first_best(run.accuracy(test_env, "out")[last], run.accuracy(test_env, "in")[last], _offered(run)[last])
 
 
-#: The selection methods by their key, in DomainBed's order.
+def _last_epoch(run: Run, _: Sequence[Run], test_env: int) -> RunAccuracy | None:
+    """At the last checkpoint, of a run that is not known to go on; ranked by the source's out-split."""
+    offered = _offered(run)
+    last = int(np.where(offered, run.steps, -1).argmax())
+    test_acc = float(run.accuracy(test_env, "in")[last])
+    goes_on = run.last_step < (run.end_step or 0) and run.hparams.get("averaging") != "swad"  # which may end early
+    if math.isnan(test_acc) or goes_on or not offered.any():
+        return None
+    return RunAccuracy(float(run.source_accuracy("out")[last]), test_acc)
+
+
+#: DomainBed's selection methods by their key, in its order.
 SELECTION_METHODS = {
     method.key: method
     for method in (
@@ -139,3 +153,32 @@ SELECTION_METHODS = {
         ),
     )
 }
+
+#: For classification: no checkpoint is chosen at all, least of all by the test set.
+LAST_EPOCH = SelectionMethod(
+    "last-epoch",
+    "last epoch",
+    "the last checkpoint; of several hparams seeds the best on the source's out-split there",
+    _last_epoch,
+    needs="finished runs, and where there are several hparams seeds an out-split (--holdout_fraction above 0)",
+)
+#: All there are by their key.
+EVERY_SELECTION = {**SELECTION_METHODS, LAST_EPOCH.key: LAST_EPOCH}
+
+
+def applies(selection: SelectionMethod, dataset: str) -> bool:
+    """Whether the method can have a number on the dataset, and is meant for it."""
+    if is_official(dataset):
+        return selection.key in {LAST_EPOCH.key, "training-domain"}
+    return selection.key != LAST_EPOCH.key
+
+
+def default_selections(datasets: Iterable[str]) -> list[SelectionMethod]:
+    """Those that apply to one of the datasets.
+
+    DomainBed's three where domains are held out; for classification the last epoch, and training-domain validation.
+    """
+    official = {is_official(dataset) for dataset in datasets}
+    if official == {True}:
+        return [LAST_EPOCH, SELECTION_METHODS["training-domain"]]
+    return [*SELECTION_METHODS.values(), *([LAST_EPOCH] if True in official else [])]

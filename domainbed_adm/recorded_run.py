@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -26,6 +27,7 @@ Column = NDArray[np.float64]
 IDENTITY = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
 #: Of runs that cannot stand beside each other, so many are named.
 _MOST_NAMED = 5
+_WITH_EPOCHS = re.compile(r" \([0-9]+ epochs\)$")
 ACCURACY = re.compile(r"env([0-9]{1,9})_(?:in|out)_acc")
 
 
@@ -57,7 +59,7 @@ class Run:
         columns: which numbers it recorded.
         table: float64[checkpoints, columns], in the order of the file; NaN where a number is missing.
         dataset: its name, as in ``args``.
-        algorithm: its name.
+        algorithm: its name; with its epochs behind it (``with_epochs``) where most runs on its dataset have others.
         test_envs: indices of the environments that it holds out.
         trial_seed: decides the splits.
         hparams_seed: decides the hyperparameters; 0 means the defaults.
@@ -91,6 +93,24 @@ class Run:
     def alone(self) -> bool:
         """Whether it holds out what its dataset is tested on at a time, as selection methods report it."""
         return is_alone(self.dataset, self.test_envs)
+
+    @property
+    def method(self) -> str:
+        """The name of its algorithm as ``--algorithm`` takes it."""
+        return str(self.args["algorithm"])
+
+    @property
+    def epochs(self) -> int | None:
+        """``--epochs``; None where it was not given, as by DomainBed, which has no such flag."""
+        epochs = self.args.get("epochs")
+        return epochs if isinstance(epochs, int) else None
+
+    @property
+    def end_step(self) -> int | None:
+        """The step that it ends at; None where its records do not say."""
+        known = (self.args.get("steps"), self.hparams.get("total_steps"), self.provenance.get("n_steps"))
+        steps = next((steps for steps in known if isinstance(steps, int) and steps), None)
+        return None if steps is None else steps - 1
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -137,6 +157,22 @@ def run_label(dataset: str, algorithm: str, test_envs: Sequence[int], trial: int
     return f"{algorithm} on {dataset}, test_envs {' '.join(map(str, test_envs))}, trial {trial}, hparams {hparams}"
 
 
+def with_epochs(algorithm: str, epochs: int | None) -> str:
+    """A name that tells runs of other lengths apart: "ERM (400 epochs)"; without epochs the algorithm's."""
+    return f"{algorithm} ({epochs} epochs)" if epochs else algorithm
+
+
+def without_epochs(name: str) -> str:
+    """The algorithm that ``with_epochs`` made a name of."""
+    return _WITH_EPOCHS.sub("", name)
+
+
+def is_official(dataset: str) -> bool:
+    """Whether it is a set for classification: one source, and official test sets that are held out together."""
+    card = CARDS.get(dataset)
+    return card is not None and card.official_split
+
+
 def is_alone(dataset: str, test_envs: Sequence[int]) -> bool:
     """Whether these are one environment, or all official test sets of a set for classification, no pair."""
     card = CARDS.get(dataset)
@@ -178,11 +214,15 @@ class Runs(list[Run]):
 
 
 def one_of_each(runs: Iterable[Run]) -> Runs:
-    """The runs, of those that a table cannot tell apart the longest; a warning names the others."""
+    """The runs, of those that a table cannot tell apart the longest; a warning names the others.
+
+    Runs of other ``--epochs`` are apart: of each dataset the number of epochs that most runs have, of equals the lower,
+    goes without saying, and the others stand in the name of the algorithm.
+    """
     kept: dict[tuple[object, ...], Run] = {}
     lines = []
     for run in runs:
-        key = (run.dataset, run.algorithm, frozenset(run.test_envs), run.trial_seed, run.hparams_seed)
+        key = (run.dataset, run.method, run.epochs, frozenset(run.test_envs), run.trial_seed, run.hparams_seed)
         other = kept.setdefault(key, run)
         if other is not run:
             kept[key] = run if run.last_step >= other.last_step else other
@@ -191,6 +231,12 @@ def one_of_each(runs: Iterable[Run]) -> Runs:
         warn(line)
     if len(lines) > _MOST_NAMED:
         warn(f"{len(lines) - _MOST_NAMED} more runs are left out for the same reason")
+    lengths: dict[str, Counter[int | None]] = {}
+    for run in kept.values():
+        lengths.setdefault(run.dataset, Counter())[run.epochs] += 1
+    usual = {dataset: max(count, key=lambda n: (count[n], -(n or 0))) for dataset, count in lengths.items()}
+    for run in kept.values():
+        vars(run)["algorithm"] = with_epochs(run.method, run.epochs if run.epochs != usual[run.dataset] else None)
     return Runs(kept.values())
 
 

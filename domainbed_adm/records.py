@@ -13,8 +13,9 @@ Keys are DomainBed's, sorted:
 ``last_env{i}_in_acc``          ours, of the last weights where those without ``last_`` are of averaged ones
 ``swad_segments``               ours, of SWAD's result: segments in it; ``swad_start_step``, ``swad_end_step``
 ``hparams``, ``args``           objects: all hyperparameters, all flags
-``provenance``                  ours: ``version``, ``git_commit``, ``torch``, ``device``, ``seed``, ``environments``,
-                                ``reduced_images`` (of each environment, see ``train --cache``), ...
+``provenance``                  ours: ``version``, ``git_commit``, ``torch``, ``device``, ``seed``, ``n_steps`` (the
+                                length of the run), ``environments``, ``reduced_images`` (of each environment, see
+                                ``train --cache``), ...
 ==============================  =======================================================================
 
 ``record_lines`` decodes a line; the numbers of a run go into one table (see ``recorded_run``).

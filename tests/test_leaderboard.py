@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from domainbed_adm.leaderboard import Board, domainbed_sheets, layouts, paper_sheet
+from domainbed_adm.leaderboard import Board, domainbed_sheets, layouts, paper_sheets
 from domainbed_adm.leaderboard.board import Entry, spoken
 from domainbed_adm.leaderboard.notes import missing_line, provenance_line
 from domainbed_adm.model_selection import SELECTION_METHODS
@@ -109,7 +109,7 @@ def test_averages_are_over_trials_of_the_mean_over_environments() -> None:
 
 def test_paper_rows_are_optimizer_curriculum_difficulty() -> None:
     names = ["FSAM_SPL_GDM", "SAM_SSPL_ADM", "ERM", "SPL_Loss", "Theirs", "SAGM"]
-    sheet = paper_sheet(board(*(one for name in names for one in own_runs(name))), TRAINING)
+    (sheet,) = paper_sheets(board(*(one for name in names for one in own_runs(name))), TRAINING)
     assert [row[:4] for row in sheet.rows] == [
         ("ERM", "Adam", "-", "-"),
         ("SPL_Loss", "Adam", "SPL", "Loss"),
@@ -124,12 +124,12 @@ def test_paper_rows_are_optimizer_curriculum_difficulty() -> None:
 
 def test_best_is_the_highest_printed_number_of_a_column_ties_included() -> None:
     better = [{**one, "env0_in_acc": 0.9} for one in own_runs("SAM")]
-    sheet = paper_sheet(
+    (sheet,) = paper_sheets(
         board(*own_runs("ERM"), *better, *({**one, "args": {**one["args"], "algorithm": "SAGM"}} for one in better)),
         TRAINING,
     )
     assert sheet.best() == {(1, 4), (2, 4), (1, 5), (2, 5)}
-    assert paper_sheet(board(*own_runs()), TRAINING).best() == set()
+    assert paper_sheets(board(*own_runs()), TRAINING)[0].best() == set()
 
 
 def test_the_note_names_selection_splits_trials_seeds_and_versions() -> None:
@@ -168,7 +168,7 @@ def test_latex_is_a_whole_document_with_names_escaped_and_best_in_bold() -> None
     )
 
 
-@pytest.mark.parametrize("sheets", [domainbed_sheets, lambda *of: [paper_sheet(*of)]])
+@pytest.mark.parametrize("sheets", [domainbed_sheets, paper_sheets])
 def test_a_selection_method_without_numbers_is_one_line_in_our_layouts(sheets, capsys) -> None:
     made = sheets(board(*own_runs()), LOO)
     line = "No number: leave-one-domain-out cross-validation needs also the runs that hold out pairs of environments"

@@ -33,13 +33,16 @@ class Entry:
 
     @classmethod
     def of(cls, accuracies: Sequence[float]) -> Entry:
-        """Mean and std / sqrt(n), std with divisor n as DomainBed's, of fractions in [0, 1]."""
-        n = len(accuracies)
-        return cls(
-            100 * float(np.mean(accuracies)) if n else None,
-            100 * float(np.std(np.array(accuracies) / np.sqrt(n))) if n > 1 else None,
-            n,
-        )
+        """Mean and std / sqrt(n), std with divisor n as DomainBed's, of fractions in [0, 1], in %."""
+        own = cls.over(accuracies)
+        return cls(None if own.mean is None else 100 * own.mean, None if own.sem is None else 100 * own.sem, own.n)
+
+    @classmethod
+    def over(cls, values: Sequence[float]) -> Entry:
+        """As ``of``, of numbers of any unit, in it."""
+        n = len(values)
+        sem = float(np.std(np.array(values) / np.sqrt(n))) if n > 1 else None
+        return cls(float(np.mean(values)) if n else None, sem, n)
 
     @classmethod
     def average(cls, entries: Sequence[Entry]) -> Entry:
@@ -54,7 +57,8 @@ class Board:
     Attributes:
         runs: all of them.
         total: number of records.
-        algorithms: names: DomainBed's own in its order, those of ``METHODS`` in theirs, others as they appear.
+        algorithms: names: DomainBed's own in its order, those of ``METHODS`` in theirs, others as they appear; an
+            algorithm's runs of other lengths follow it.
         environments: of each dataset, the known ones in the order of ``CARDS``, the names of the environments that are
             tested on by their indices: of a set for classification its official test sets, else all.
         runs_of: the runs of each (dataset, algorithm, environment), which is held out alone or with another.
@@ -64,7 +68,9 @@ class Board:
     def __init__(self, runs: Runs, selections: Iterable[SelectionMethod]) -> None:
         self.runs = runs
         self.total = runs.n_records
-        self.algorithms = _ordered((run.algorithm for run in runs), (*DOMAINBED_ALGORITHMS, *METHODS))
+        methods = _ordered((run.method for run in runs), (*DOMAINBED_ALGORITHMS, *METHODS))
+        names = {run.algorithm: run.method for run in runs}
+        self.algorithms = sorted(names, key=lambda name: (methods.index(names[name]), len(name), name))
         datasets = _ordered((run.dataset for run in runs), CARDS)
         self.environments = {dataset: _environment_names(dataset, runs) for dataset in datasets}
         self.runs_of: dict[Key, list[Run]] = {}
@@ -99,14 +105,20 @@ class Board:
         return Entry.of(list(self.trials(selection, dataset, algorithm, env).values()))
 
     def over_environments(
-        self, selection: SelectionMethod, dataset: str, algorithm: str, whole_trials: bool = False
+        self,
+        selection: SelectionMethod,
+        dataset: str,
+        algorithm: str,
+        whole_trials: bool = False,
+        envs: Iterable[int] | None = None,
     ) -> Entry:
         """Accuracy on one dataset: each trial's mean over its test environments, then over trials.
 
-        Where ``whole_trials``, those that lack an environment are left out; DomainBed averages what they have.
+        ``envs`` are those that count; None for all. Where ``whole_trials``, trials that lack an environment are left
+        out; DomainBed averages what they have.
         """
-        count = len(self.environments[dataset])
-        by_env = [self.trials(selection, dataset, algorithm, env) for env in self.environments[dataset]]
+        by_env = [self.trials(selection, dataset, algorithm, env) for env in envs or self.environments[dataset]]
+        count = len(by_env)
         trials = sorted(set().union(*by_env))
         of_trials = [[accuracies[trial] for accuracies in by_env if trial in accuracies] for trial in trials]
         return Entry.of([float(np.mean(own)) for own in of_trials if len(own) == count or not whole_trials])

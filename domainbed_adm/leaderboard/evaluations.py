@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import mean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,10 +13,13 @@ from domainbed_adm.analysis.evaluation_files import Evaluation, corruptions, loa
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.leaderboard.board import Board, Entry, by_trial
 from domainbed_adm.leaderboard.layouts import Sheet, written
+from domainbed_adm.leaderboard.rows import figure_row
 from domainbed_adm.recorded_run import Run
 
 #: Dataset, and the attack in words or "".
 Key = tuple[str, str]
+#: Corruptions side by side.
+_BLOCK = 8
 #: A number of one evaluation of a run; None where it was not measured.
 Figure = Callable[[Run, Evaluation], float | None]
 
@@ -41,13 +44,13 @@ class EvaluatedRuns:
         keys = {key for by_key in self.found.values() for key in by_key}
         return sorted(keys, key=lambda key: (key[1] != "", places.get(key[0], len(places)), key))
 
-    def over_trials(self, algorithm: str, key: Key, figure: Figure) -> list[float]:
+    def over_trials(self, algorithm: str, key: Key, figure: Figure) -> dict[int, float]:
         """Each trial's mean over its test environments; trials that lack one are left out."""
-        values = []
-        for runs in self.chosen[algorithm].values():
+        values: dict[int, float] = {}
+        for trial, runs in self.chosen[algorithm].items():
             own = [figure(run, self.found[run][key]) if key in self.found.get(run, {}) else None for run in runs]
             known = [value for value in own if value is not None]
-            values += [mean(known)] if len(known) == len(own) else []
+            values |= {trial: mean(known)} if len(known) == len(own) else {}
         return values
 
     def of_environments(self, key: Key, name: str) -> Figure:
@@ -65,13 +68,11 @@ class EvaluatedRuns:
 
     def error_by_corruption(self, key: Key) -> dict[str, dict[str, float]]:
         """The error of each algorithm under each corruption, a fraction: mean over trials."""
-
-        def error(name: str) -> Figure:
-            return lambda _, evaluation: evaluation.error_by_corruption().get(name)
-
         names = corruptions(key[0])
-        values = {one: {name: self.over_trials(one, key, error(name)) for name in names} for one in self.chosen}
-        means = {one: {name: mean(own) for name, own in by_name.items() if own} for one, by_name in values.items()}
+        values = {one: {name: self.over_trials(one, key, _error(name)) for name in names} for one in self.chosen}
+        means = {
+            one: {name: mean(own.values()) for name, own in by_name.items() if own} for one, by_name in values.items()
+        }
         return {one: by_name for one, by_name in means.items() if by_name}
 
 
@@ -86,15 +87,20 @@ def evaluated_runs(board: Board) -> list[EvaluatedRuns]:
     for dataset, environments in board.environments.items():
         own_found = {run: by_key for run, by_key in found.items() if run.dataset == dataset}
         if own_found:
-            runs = [run for run in board.runs if run.dataset == dataset and run.alone]
-            places = sorted({tuple(run.test_envs) for run in own_found})
-            chosen = {}
-            for algorithm in board.algorithms:
-                trials = by_trial(run for run in runs if run.algorithm == algorithm)
-                picked = {trial: _picked(own, places) for trial, own in trials.items()}
-                chosen[algorithm] = {trial: own for trial, own in picked.items() if len(own) == len(places)}
-            datasets.append(EvaluatedRuns(dataset, environments, chosen, own_found))
+            datasets.append(EvaluatedRuns(dataset, environments, chosen_runs(board, dataset, own_found), own_found))
     return datasets
+
+
+def chosen_runs(board: Board, dataset: str, measured: Iterable[Run]) -> dict[str, dict[int, list[Run]]]:
+    """``EvaluatedRuns.chosen``, where some of the runs have been measured."""
+    runs = [run for run in board.runs if run.dataset == dataset and run.alone]
+    places = sorted({tuple(run.test_envs) for run in measured})
+    chosen = {}
+    for algorithm in board.algorithms:
+        trials = by_trial(run for run in runs if run.algorithm == algorithm)
+        picked = {trial: _picked(own, places) for trial, own in trials.items()}
+        chosen[algorithm] = {trial: own for trial, own in picked.items() if len(own) == len(places)}
+    return chosen
 
 
 def _picked(runs: Iterable[Run], places: Iterable[tuple[int, ...]]) -> list[Run]:
@@ -109,20 +115,30 @@ def _source_accuracy(run: Run) -> float:
     return float(np.nan_to_num(run.source_accuracy("out")[run.steps.argmax()], nan=-1))
 
 
+def _error(corruption: str) -> Figure:
+    return lambda _, evaluation: evaluation.error_by_corruption().get(corruption)
+
+
 class _Column(NamedTuple):
     heading: str
     key: Key
     figure: Figure
+    quantity: str
     factor: float = 100
     digits: int = 2
 
 
-def evaluation_sheet(runs: EvaluatedRuns) -> Sheet:
-    """The table: a row for each method and a column for each figure that has a number."""
+def _columns(runs: EvaluatedRuns) -> list[_Column]:
     columns = [_column(runs, key) for key in runs.measured()]
     if (own := (runs.dataset, "")) in runs.measured():
-        columns.append(_Column("NLL", own, runs.of_environments(own, "nll"), 1, 4))
-        columns.append(_Column("ECE", own, runs.of_environments(own, "ece")))
+        columns.append(_Column("NLL", own, runs.of_environments(own, "nll"), "nll", 1, 4))
+        columns.append(_Column("ECE", own, runs.of_environments(own, "ece"), "ece"))
+    return columns
+
+
+def evaluation_sheet(runs: EvaluatedRuns) -> Sheet:
+    """The table: a row for each method and a column for each figure that has a number."""
+    columns = _columns(runs)
     values = {name: [runs.over_trials(name, column.key, column.figure) for column in columns] for name in runs.chosen}
     kept = [j for j in range(len(columns)) if any(row[j] for row in values.values())]
     counts = sorted({len(row[j]) for row in values.values() for j in kept} - {0})
@@ -134,15 +150,57 @@ def evaluation_sheet(runs: EvaluatedRuns) -> Sheet:
     return Sheet(title, ("Method",), headings, tuple(rows), _note(runs, counts))
 
 
+def corruption_sheets(runs: EvaluatedRuns) -> list[Sheet]:
+    """For each corrupted set the error under each corruption, mean over severities, and under all of them."""
+    sheets = []
+    for key in runs.measured():
+        figures = {name: _error(name) for name in corruptions(key[0])}
+        if not figures:
+            continue
+        figures["mean"] = _mean_error
+        rows: list[tuple[str | Entry, ...]] = []
+        for algorithm in runs.chosen:
+            values = [runs.over_trials(algorithm, key, figure) for figure in figures.values()]
+            rows += [(algorithm, *(Entry.of(list(own.values())) for own in values))] if any(values) else []
+        title = f"{', '.join(filter(None, key))}: error in % by corruption, trained on {runs.dataset}"
+        counts = sorted({cell.n for row in rows for cell in row[1:] if isinstance(cell, Entry)} - {0})
+        sheets.append(
+            Sheet(title, ("Method",), tuple(figures), tuple(rows), _note(runs, counts), lowest=True, block=_BLOCK)
+        )
+    return [sheet for sheet in sheets if sheet.is_known]
+
+
+def evaluation_rows(board: Board) -> list[dict[str, Any]]:
+    """What the two tables say, for programs (see ``figure_row``); errors by corruption have it as environment."""
+    rows = []
+    for runs in evaluated_runs(board):
+        columns = [(column, "Avg") for column in _columns(runs)]
+        for key in runs.measured():
+            columns += [(_Column("", key, _error(name), "error"), name) for name in corruptions(key[0])]
+        for algorithm in runs.chosen:
+            for column, environment in columns:
+                values = runs.over_trials(algorithm, column.key, column.figure)
+                scaled = {trial: column.factor * value for trial, value in values.items()}
+                unit = "%" if column.factor == 100 else "nats"
+                about = (column.quantity, unit, *column.key, environment)
+                rows += [figure_row(board, runs.dataset, algorithm, scaled, *about)] if values else []
+    return rows
+
+
+def _mean_error(_: Run, evaluation: Evaluation) -> float | None:
+    return evaluation.mean_corruption_error
+
+
 def _column(runs: EvaluatedRuns, key: Key) -> _Column:
     title = ", ".join(filter(None, ("" if key[0] == runs.dataset else key[0], key[1])))
     if corruptions(key[0]):
-        return _Column(f"{title}: corruption error", key, lambda _, evaluation: evaluation.mean_corruption_error)
-    return _Column(f"{title}: accuracy" if title else "accuracy", key, runs.of_environments(key, "accuracy"))
+        return _Column(f"{title}: corruption error", key, _mean_error, "error")
+    heading = f"{title}: accuracy" if title else "accuracy"
+    return _Column(heading, key, runs.of_environments(key, "accuracy"), "accuracy")
 
 
-def _cell(values: list[float], column: _Column) -> str:
-    return written(Entry.of([column.factor / 100 * value for value in values]), column.digits, "±")
+def _cell(values: dict[int, float], column: _Column) -> str:
+    return written(Entry.over([column.factor * value for value in values.values()]), column.digits, "±")
 
 
 def _note(runs: EvaluatedRuns, counts: list[int]) -> str:

@@ -1,23 +1,21 @@
-"""A board as DomainBed's tables, character by character, as the paper's, as LaTeX, and as rows for programs."""
+"""A board as DomainBed's tables, character by character, and as LaTeX."""
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import pairwise
 
 from domainbed_adm import __version__
-from domainbed_adm.leaderboard.board import Board, Entry, seeds, versions
+from domainbed_adm.analysis.evaluation_files import corruptions
+from domainbed_adm.leaderboard.board import Board, Entry
 from domainbed_adm.leaderboard.notes import provenance_line
-from domainbed_adm.method.grid import METHODS, OwnMethod
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.system.console import show
 
-#: How the published tables name the flatness part; without one, the base optimizer is what runs.
-OPTIMIZERS = {None: "Adam", "SAM": "SAM", "SAGM": "SAGM", "FSAM": "F-SAM"}
+#: Columns of a corrupted set side by side.
+_BLOCK = 8
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -45,6 +43,8 @@ class Sheet:
         digits: decimals of a number.
         width: characters of a column in DomainBed's text.
         prose: headings of the columns that may wrap on a narrow terminal.
+        lowest: whether the lowest number of a column is its best, not the highest.
+        block: how many columns stand side by side in DomainBed's text; 0 for all.
     """
 
     title: str
@@ -55,6 +55,8 @@ class Sheet:
     digits: int = 2
     width: int = 0
     prose: tuple[str, ...] = ()
+    lowest: bool = False
+    block: int = 0
 
     @property
     def is_known(self) -> bool:
@@ -63,57 +65,46 @@ class Sheet:
         return any(isinstance(cell, str) or cell.mean is not None for cell in cells)
 
     def best(self) -> set[tuple[int, int]]:
-        """(row, column) of the highest mean of each column, ties in the printed digits included; none for one row."""
+        """(row, column) of the best mean of each column, ties in the printed digits included; none for one row."""
         best: set[tuple[int, int]] = set()
         for j, column in enumerate(zip(*self.rows, strict=True)):
             means = [cell.mean if isinstance(cell, Entry) else None for cell in column]
             shown = {i: round(mean, self.digits) for i, mean in enumerate(means) if mean is not None}
-            best |= {(i, j) for i, mean in shown.items() if mean == max(shown.values())}
+            first = min if self.lowest else max
+            best |= {(i, j) for i, mean in shown.items() if mean == first(shown.values())}
         return best if len(self.rows) > 1 else set()
 
 
 def domainbed_sheets(board: Board, selection: SelectionMethod) -> list[Sheet]:
-    """DomainBed's tables under one selection method: one for each dataset, then the averages."""
+    """DomainBed's tables under one selection method: one for each dataset, then the averages.
+
+    A column for each test environment; of a corrupted set for each corruption, the mean over its severities.
+    """
     named = f"model selection method: {selection.name}"
     labels = [(name,) for name in board.algorithms]
     sheets = []
     for dataset, names in board.environments.items():
-        grid = [[board.cell(selection, dataset, name, env) for env in names] for name in board.algorithms]
-        title = f"Dataset: {dataset}, {named}"
-        sheets.append(_sheet(board, selection, title, ("Algorithm",), names.values(), labels, grid, digits=1, width=20))
+        columns = {name: [env] for env, name in names.items()}
+        if kinds := corruptions(dataset):
+            columns = {kind: [env for env, name in names.items() if name.rpartition("-")[0] == kind] for kind in kinds}
+        grid = [
+            [board.over_environments(selection, dataset, name, kinds != [], envs) for envs in columns.values()]
+            for name in board.algorithms
+        ]
+        title = f"Dataset: {dataset}{', mean over severities' * bool(kinds)}, {named}"
+        sheet = sheet_of(board, selection, title, ("Algorithm",), columns, labels, grid, digits=1, width=20)
+        sheets.append(replace(sheet, block=_BLOCK if kinds else 0))
     grid = [
         [board.over_environments(selection, dataset, name) for dataset in board.environments]
         for name in board.algorithms
     ]
-    averages = _sheet(
+    averages = sheet_of(
         board, selection, f"Averages, {named}", ("Algorithm",), board.environments, labels, grid, digits=1, width=25
     )
     return [*sheets, averages]
 
 
-def paper_sheet(board: Board, selection: SelectionMethod) -> Sheet:
-    """The paper's table: a row for each optimizer x curriculum x difficulty, datasets as columns.
-
-    Trials that lack an environment of a dataset are left out of its column.
-    """
-    labels = map(_paper_labels, board.algorithms)
-    grid = [
-        [board.over_environments(selection, dataset, name, whole_trials=True) for dataset in board.environments]
-        for name in board.algorithms
-    ]
-    headings = ("Method", "Opt.", "Curr.", "Diff.")
-    return _sheet(board, selection, f"Model selection: {selection.name}", headings, board.environments, labels, grid)
-
-
-def _paper_labels(algorithm: str) -> tuple[str, str, str, str]:
-    method = METHODS.get(algorithm)
-    if method is None or isinstance(method, OwnMethod):
-        return algorithm, "-", "-", "-"
-    optimizer = OPTIMIZERS.get(method.flatness, str(method.flatness))
-    return algorithm, optimizer, method.curriculum or "-", method.difficulty or "-"
-
-
-def _sheet(
+def sheet_of(
     board: Board,
     selection: SelectionMethod,
     title: str,
@@ -123,11 +114,13 @@ def _sheet(
     grid: list[list[Entry]],
     digits: int = 2,
     width: int = 0,
+    datasets: Iterable[str] = (),
 ) -> Sheet:
+    """A table of accuracies, a row for each label and a last column for the mean of the others."""
     rows: list[tuple[str | Entry, ...]] = [
         (*label, *row, Entry.average(row)) for label, row in zip(labels, grid, strict=True)
     ]
-    note = provenance_line(board, selection, (entry.n for row in grid for entry in row))
+    note = provenance_line(board, selection, (entry.n for row in grid for entry in row), datasets)
     return Sheet(title, label_columns, (*columns, "Avg"), tuple(rows), note, digits, width)
 
 
@@ -146,7 +139,7 @@ def domainbed_text(sheets: Iterable[Sheet], total: int) -> str:
     One trial has the error 0.0, and a table without any number is full of X, as there.
     """
     lines = [f"Total records: {total}"]
-    for sheet in sheets:
+    for sheet in (block for whole in sheets for block in blocks(whole)):
         lines += ["", f"-------- {sheet.title}"]
         for row in ((*sheet.label_columns, *sheet.columns), *sheet.rows):
             cells = [replace(cell, sem=0.0) if isinstance(cell, Entry) and cell.n == 1 else cell for cell in row]
@@ -155,15 +148,39 @@ def domainbed_text(sheets: Iterable[Sheet], total: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+def blocks(sheet: Sheet) -> list[Sheet]:
+    """The sheet, or several where it has more columns than may stand side by side; the last has the note."""
+    first, count = len(sheet.label_columns), len(sheet.columns)
+    if not 0 < sheet.block < count:
+        return [sheet]
+    parts = -(-count // sheet.block)
+    cuts = [count * i // parts for i in range(parts + 1)]
+    return [
+        replace(
+            sheet,
+            title=f"{sheet.title} ({i + 1} of {parts})",
+            columns=sheet.columns[low:high],
+            rows=tuple((*row[:first], *row[first + low : first + high]) for row in sheet.rows),
+            note=sheet.note if i == parts - 1 else "",
+        )
+        for i, (low, high) in enumerate(pairwise(cuts))
+    ]
+
+
 def show_sheet(sheet: Sheet) -> None:
     """Print the table and its note, which is alone where nothing is known; on a terminal the best are bold."""
+    if len(parts := blocks(sheet)) > 1:
+        for part in parts:
+            show_sheet(part)
+        return
     if sheet.is_known:
         rows = [[written(cell, sheet.digits, "±") for cell in row] for row in sheet.rows]
         headings = (*sheet.label_columns, *sheet.columns)
         show(headings, rows, prose=sheet.prose, bold=sheet.best(), title=sheet.title)
     else:
         print(f"\n{sheet.title}")
-    print(sheet.note)
+    if sheet.note:
+        print(sheet.note)
 
 
 def latex_escape(text: str) -> str:
@@ -179,7 +196,8 @@ def latex_document(sheets: Sequence[Sheet], total: int) -> str:
     A table in which nothing is known is its note alone. ``total`` is the number of records behind the tables.
     """
     about = f"% domainbed_adm {__version__}, total records: {total}\n"
-    return "".join([_LATEX_START, about, *map(_latex_section, sheets), "\n\\end{document}\n"])
+    parts = [_latex_section(block) for sheet in sheets for block in blocks(sheet)]
+    return "".join([_LATEX_START, about, *parts, "\n\\end{document}\n"])
 
 
 def _latex_section(sheet: Sheet) -> str:
@@ -203,61 +221,3 @@ def _latex_section(sheet: Sheet) -> str:
     ]
     title, note = rf"\subsection{{{latex_escape(sheet.title)}}}", rf"\noindent {latex_escape(sheet.note)}"
     return "\n".join(["", title, *(table if sheet.is_known else []), note, ""])
-
-
-def tidy_rows(board: Board, selections: Iterable[SelectionMethod]) -> list[dict[str, Any]]:
-    """A row for each selection method, dataset, algorithm and test environment (see ``tidy_row``)."""
-    return [
-        tidy_row(board, selection, dataset, algorithm, board.cell(selection, dataset, algorithm, env), env)
-        for selection in selections
-        for dataset, names in board.environments.items()
-        for algorithm in board.algorithms
-        for env in names
-    ]
-
-
-def tidy_row(
-    board: Board, selection: SelectionMethod, dataset: str, algorithm: str, entry: Entry, env: int | None = None
-) -> dict[str, Any]:
-    """One number and what made it: the trials, seeds, splits and versions.
-
-    ``mean`` and ``sem`` are in %: both None where ``n``, the number of trials, is 0; ``sem`` None where it is 1.
-    Without ``env``, the number is the average over all test environments, over the trials that have all of them.
-    """
-    names = board.environments[dataset]
-    envs = list(names) if env is None else [env]
-    runs = [run for i in envs for run in board.runs_of.get((dataset, algorithm, i), [])]
-    trials = set.intersection(*(set(board.trials(selection, dataset, algorithm, i)) for i in envs))
-    return {
-        "selection": selection.key,
-        "dataset": dataset,
-        "algorithm": algorithm,
-        "environment": "Avg" if env is None else names[env],
-        "environment_index": env,
-        "mean": entry.mean,
-        "sem": entry.sem,
-        "n": entry.n,
-        "trial_seeds": sorted(trials),
-        "hparams_seeds": seeds(runs, "hparams_seed"),
-        "selection_splits": selection.splits,
-        "versions": versions(runs),
-    }
-
-
-def as_csv(rows: list[dict[str, Any]]) -> str:
-    """The rows as CSV with a heading; seeds are separated by blanks, an unknown number is empty.
-
-    A text that a spreadsheet would run as a formula (it begins with = or @) gets an apostrophe before it.
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else [], lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: _csv_cell(value) for name, value in row.items()})
-    return text.getvalue()
-
-
-def _csv_cell(value: Any) -> Any:
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "@")) else value

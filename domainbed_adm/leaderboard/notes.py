@@ -8,24 +8,29 @@ from itertools import combinations, product
 
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.leaderboard.board import Board
-from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.recorded_run import Run, is_alone, run_label, trouble
+from domainbed_adm.model_selection import SelectionMethod, applies
+from domainbed_adm.recorded_run import Run, is_alone, is_official, run_label, trouble, with_epochs
 
-#: (dataset, algorithm, test_envs, trial_seed, hparams_seed)
+#: (dataset, algorithm with its ``--epochs`` where these are given, test_envs, trial_seed, hparams_seed)
 RunKey = tuple[str, str, tuple[int, ...], int, int]
 _LISTED = 4
 _PAIRED = "leave-one-domain-out"
 
 
-def provenance_line(board: Board, selection: SelectionMethod, counts: Iterable[int]) -> str:
-    """One line below a table of accuracies with ``counts`` trials behind its cells; in its place where all are 0."""
+def provenance_line(
+    board: Board, selection: SelectionMethod, counts: Iterable[int], datasets: Iterable[str] = ()
+) -> str:
+    """One line below a table of accuracies with ``counts`` trials behind its cells; in its place where all are 0.
+
+    ``datasets`` are those of the table; none: all of the board.
+    """
     n = sorted(set(counts) - {0})
     if not n:
         return f"No number: {selection.name} needs {selection.needs}{_reason(board, selection)}."
     count = f"{n[0]}" if len(n) == 1 else f"{n[0]} to {n[-1]}"
     trials = f"n = {count} {'trials' if n[-1] > 1 else 'trial'}{' (no error where n = 1)' if n[0] == 1 else ''}"
     return (
-        f"{selection_line(selection)} Accuracy in % on the in-split of the test environment, "
+        f"{selection_line(selection)} Accuracy in % on {_tested_on(datasets or board.environments)}, "
         f"mean and std / sqrt(n) over {trials}. {_averaging_line(board.runs)}{board.sweep_line}"
     )
 
@@ -36,6 +41,14 @@ def _averaging_line(runs: Iterable[Run]) -> str:
     told = {"swad": "swad (its result, whatever the selection method)"}
     named = ", ".join(f"{count} by {told.get(str(kind), kind)}" for kind, count in sorted(counts.items()))
     return f"Runs with averaged weights: {named}. " if named else ""
+
+
+def _tested_on(datasets: Iterable[str]) -> str:
+    official = [is_official(dataset) for dataset in datasets]
+    tested_on = "the in-split of the test environment"
+    return (
+        "the whole official test set" if all(official) else f"{tested_on}{', or the official test set' * any(official)}"
+    )
 
 
 def selection_line(selection: SelectionMethod) -> str:
@@ -75,7 +88,10 @@ def missing_line(board: Board, selection: SelectionMethod) -> str | None:
     most = len(set().union(*board.scores[selection.key].values()))
     absent: list[str] = []
     partial: list[str] = []
-    for (dataset, names), algorithm in product(board.environments.items(), board.algorithms):
+    # a set for classification has no pairs and no out-split to test on; others are not asked for their last epoch
+    meant = [name for name in board.environments if applies(selection, name)] or list(board.environments)
+    for dataset, algorithm in product(meant, board.algorithms):
+        names = board.environments[dataset]
         counts = {env: len(board.trials(selection, dataset, algorithm, env)) for env in names}
         for labels, envs in (
             (absent, [env for env, n in counts.items() if not n]),
@@ -112,8 +128,7 @@ def missing_runs(
     """
     reached = reached_steps(runs)
     recorded = {
-        (run.dataset, run.algorithm, tuple(sorted(run.test_envs)), run.trial_seed, run.hparams_seed): run
-        for run in runs
+        (run.dataset, _name(run), tuple(sorted(run.test_envs)), run.trial_seed, run.hparams_seed): run for run in runs
     }
     pairs = any(selection.key == _PAIRED for selection in selections)
     wanted = [key for key in planned if pairs or is_alone(key[0], key[2])] or _product(runs, pairs)
@@ -124,26 +139,29 @@ def missing_runs(
     return lines
 
 
-def reached_steps(runs: Iterable[Run]) -> dict[str, int]:
-    """The highest step recorded of each dataset."""
-    reached: dict[str, int] = {}
+def _name(run: Run) -> str:
+    return with_epochs(run.method, run.epochs)
+
+
+def reached_steps(runs: Iterable[Run]) -> dict[tuple[str, int | None], int]:
+    """The highest step recorded of each dataset, apart for each number of ``--epochs``."""
+    reached: dict[tuple[str, int | None], int] = {}
     for run in runs:
-        reached[run.dataset] = max(reached.get(run.dataset, -1), run.last_step)
+        key = run.dataset, run.epochs
+        reached[key] = max(reached.get(key, -1), run.last_step)
     return reached
 
 
-def end_step(run: Run, reached: dict[str, int]) -> int:
-    """The step that the run ends at: from its flags or hparams, else the last that any run of its dataset reached."""
-    steps = run.args.get("steps") or run.hparams.get("total_steps")
-    return steps - 1 if isinstance(steps, int) else reached[run.dataset]
+def end_step(run: Run, reached: dict[tuple[str, int | None], int]) -> int:
+    """The step that the run ends at, as it says itself, else the last that any run like it reached."""
+    return reached[run.dataset, run.epochs] if run.end_step is None else run.end_step
 
 
 def _product(runs: Sequence[Run], pairs: bool) -> Iterator[RunKey]:
     for dataset in dict.fromkeys(run.dataset for run in runs):
         own = [run for run in runs if run.dataset == dataset]
-        algorithms, trials, seeds = (
-            sorted({run.args[name] for run in own}) for name in ("algorithm", "trial_seed", "hparams_seed")
-        )
+        algorithms = sorted({_name(run) for run in own})
+        trials, seeds = (sorted({run.args[name] for run in own}) for name in ("trial_seed", "hparams_seed"))
         environments, card = range(max(run.n_envs for run in own)), CARDS.get(dataset)
         sizes = (1, 2) if pairs and len(environments) > 2 else (1,)
         official = card.test_envs if card else None

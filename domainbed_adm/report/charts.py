@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup
 
-from domainbed_adm.leaderboard.layouts import OPTIMIZERS
+from domainbed_adm.leaderboard.paper import OPTIMIZERS
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES
 from domainbed_adm.method.grid import METHODS, OwnMethod
 from domainbed_adm.system.figures import COLOURS, inline, style
@@ -87,7 +87,7 @@ def _in_grid(name: str) -> tuple[str, LineStyle] | None:
     method = METHODS.get(name)
     if method is None or isinstance(method, OwnMethod):
         return None
-    panel = OPTIMIZERS.get(method.flatness, str(method.flatness))
+    panel = OPTIMIZERS.get(method.flatness, method.flatness) if method.flatness else "Base optimizer"
     if not (method.curriculum and method.difficulty):
         return panel, LineStyle("no curriculum", COLOURS[-1], width=2)
     colour = COLOURS[list(DIFFICULTIES).index(method.difficulty) % _COLOURED]

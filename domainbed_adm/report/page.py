@@ -13,9 +13,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from domainbed_adm.leaderboard import Board, domainbed_sheets, paper_sheet
+from domainbed_adm.leaderboard import Board, domainbed_sheets, paper_sheets
+from domainbed_adm.leaderboard.hessian import eigenvalues, hessian_sheet
+from domainbed_adm.leaderboard.last_models import last_model_sheets
 from domainbed_adm.leaderboard.notes import missing_line, missing_runs, trouble_lines
 from domainbed_adm.model_selection import SelectionMethod
+from domainbed_adm.recorded_run import is_official
 from domainbed_adm.report import section_learning, section_tables
 from domainbed_adm.report.section_analyses import difficulty, flatness, landscape, of_checkpoints
 from domainbed_adm.report.section_evaluations import evaluations
@@ -39,11 +42,12 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
     with kept_warnings(sweep.warnings):
         blocks = {name: section(sweep.root, board.algorithms) for name, section in analyses.items()}
         blocks["evaluations"] = evaluations(board)
+        found = eigenvalues(board)
     css, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     failed = [(run.label, run.folder) for run in sweep.runs if run.state == FAILED]
     unfinished = [run for run in sweep.runs if run.state not in {FAILED, DONE}]
-    comparisons, absent = section_tables.comparison_tables(board, main)
+    comparisons, absent = section_tables.comparison_tables(board, main, found)
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -56,7 +60,10 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
         script_hash=f"sha256-{digest}",
         sweep=sweep,
         board=board,
+        tasks={is_official(dataset) for dataset in board.environments} or {False},
         boards=[_leaderboard(board, selection) for selection in selections],
+        beside=[of_sheet(sheet) for sheet in last_model_sheets(board)],
+        hessian=of_sheet(hessian_sheet(board, found)) if found.trials else None,
         domains=[_domains(board, selection) for selection in selections if board.scores[selection.key]],
         trials=len({run.trial_seed for run in runs}),
         curves=section_learning.section(board, main),
@@ -78,11 +85,15 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
 
 
 def _leaderboard(board: Board, selection: SelectionMethod) -> dict[str, Any]:
-    """One selection method: its table, unless nothing has a number under it, and what it lacks."""
-    sheet = paper_sheet(board, selection)
-    note = sheet.note.removesuffix(board.sweep_line)  # the page says once how the sweep was made
-    table = of_sheet(replace(sheet, note=note)) if sheet.is_known else None
-    return {"table": table, "missing": missing_line(board, selection)}
+    """One selection method: its tables, unless nothing has a number under it, and what it lacks."""
+    everywhere = len({is_official(dataset) for dataset in board.environments}) < 2
+    tables = [
+        # the page says once how the sweep was made
+        of_sheet(replace(sheet, note=sheet.note.replace(board.sweep_line, "").replace("  ", " ").strip()))
+        for sheet in paper_sheets(board, selection, everywhere)
+        if sheet.is_known
+    ]
+    return {"tables": tables, "missing": missing_line(board, selection)}
 
 
 def _domains(board: Board, selection: SelectionMethod) -> dict[str, Any]:

@@ -53,12 +53,13 @@ _TRACED = {
 
 @dataclass(frozen=True)
 class AnalysisBlock:
-    """One part of a section, of a dataset: ``note`` says what is drawn, ``table`` may be None."""
+    """One part of a section, of a dataset: ``note`` says what is drawn, ``table`` may be None, ``more`` follow it."""
 
     title: str
     note: str
     charts: list[Chart]
     table: Table | None = None
+    more: Sequence[Table] = ()
 
 
 def flatness(root: Path, algorithms: Sequence[str]) -> list[AnalysisBlock]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from domainbed_adm.leaderboard import Board
-from domainbed_adm.leaderboard.evaluations import EvaluatedRuns, evaluated_runs, evaluation_sheet
+from domainbed_adm.leaderboard.evaluations import EvaluatedRuns, corruption_sheets, evaluated_runs, evaluation_sheet
 from domainbed_adm.report.section_analyses import AnalysisBlock, charts
 from domainbed_adm.report.tables import of_sheet
 from domainbed_adm.system import figures
@@ -35,9 +36,9 @@ def _block(runs: EvaluatedRuns) -> AnalysisBlock:
             drawn[dataset] = errors
     notes = [f"Drawn: {dataset}, mean over trials{_left_out(errors)}." for dataset, errors in drawn.items()]
     panels = partial(_panels, drawn)
-    return AnalysisBlock(
-        f"Trained on {runs.dataset}", " ".join(notes), charts(runs.dataset, panels), of_sheet(evaluation_sheet(runs))
-    )
+    more = [of_sheet(replace(sheet, note="")) for sheet in corruption_sheets(runs)]
+    table = of_sheet(evaluation_sheet(runs))
+    return AnalysisBlock(f"Trained on {runs.dataset}", " ".join(notes), charts(runs.dataset, panels), table, more)
 
 
 def _left_out(errors: Mapping[str, object]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
@@ -11,9 +12,11 @@ import numpy as np
 from domainbed_adm.leaderboard import Board
 from domainbed_adm.leaderboard.board import seeds, spoken, versions
 from domainbed_adm.leaderboard.comparison import comparison_sheet, comparisons
-from domainbed_adm.leaderboard.published import published_sheet
+from domainbed_adm.leaderboard.hessian import Eigenvalues
+from domainbed_adm.leaderboard.last_models import epoch_time, step_time
+from domainbed_adm.leaderboard.published import published_hessian, published_sheets
 from domainbed_adm.model_selection import SelectionMethod
-from domainbed_adm.recorded_run import Column, Run
+from domainbed_adm.recorded_run import Run, is_official
 from domainbed_adm.report.tables import Row, Table, number, of_sheet, text
 
 #: What the page compares methods with: SAM, which the curricula were made for, else ERM.
@@ -25,7 +28,7 @@ _MOST_LISTED = 5
 _OFF = ("null", "false", "0", "0.0")
 
 
-def comparison_tables(board: Board, selection: SelectionMethod) -> tuple[list[Table], list[str]]:
+def comparison_tables(board: Board, selection: SelectionMethod, found: Eigenvalues) -> tuple[list[Table], list[str]]:
     """All methods against the baseline, and ours beside the published numbers; a line for each that is not there."""
     tables, absent = [], []
     base = _baseline(board.algorithms)
@@ -38,10 +41,13 @@ def comparison_tables(board: Board, selection: SelectionMethod) -> tuple[list[Ta
         tables.append(of_sheet(comparison_sheet(board, selection, rows), without=("Baseline",)))
     else:
         absent.append(f"No comparison: no method shares a trial and test environment with {base}.")
-    if published := published_sheet(board, selection):
-        tables.append(of_sheet(published))
+    published = published_sheets(board, selection)
+    if published:
+        tables += map(of_sheet, published)
     else:
         absent.append("Nothing here has a published number to stand beside.")
+    if hessian := published_hessian(board, found):
+        tables.append(of_sheet(hessian))
     return tables, absent
 
 
@@ -103,35 +109,30 @@ def _device(run: Run) -> str:
 
 def _cost_table(dataset: str, device: str, runs: list[Run], algorithms: Sequence[str]) -> Table:
     own = {name: [run for run in runs if run.algorithm == name] for name in algorithms}
-    seconds = {name: time for name in own if (time := _step_time(own[name])) is not None}
+    seconds = {name: time for name in own if (time := step_time(own[name])) is not None}
+    epochs = {name: _epoch_time(own[name]) for name in seconds} if is_official(dataset) else {}
     peaks = {name: _peak(own[name]) for name in seconds}
     base, longest = _baseline(seconds), max(seconds.values(), default=0.0)
-    columns = [*([f"× {base}"] if base else []), "ms a step", *(["peak GiB"] if any(peaks.values()) else [])]
+    timed = ["s an epoch"] if any(epochs.values()) else []
+    columns = [*([f"× {base}"] if base else []), "ms a step", *timed, *(["peak GiB"] if any(peaks.values()) else [])]
     rows = []
     for name, value in seconds.items():
         ratio = [number(value / seconds[base] if seconds[base] else None, ".2f")] if base else []
         milliseconds = number(1000 * value, ".1f", share=value / longest if longest else None)
-        rows.append(Row([name], [*ratio, milliseconds, number(peaks[name], ".2f")][: len(columns)]))
+        epoch = [number(epochs[name], ".1f")] if timed else []
+        rows.append(Row([name], [*ratio, milliseconds, *epoch, number(peaks[name], ".2f")][: len(columns)]))
     return Table(f"{dataset}, on {device}", ["Method"], columns, rows)
 
 
-def _step_time(runs: list[Run]) -> float | None:
-    """Median over the records, without those of a run's first step, which warms up, where there are others."""
-    steps, times = _positive(runs, "step_time")
-    later = times[steps > 0]
-    return float(np.median(later if len(later) else times)) if len(times) else None
+def _epoch_time(runs: list[Run]) -> float | None:
+    known = [seconds for run in runs if math.isfinite(seconds := epoch_time(run))]
+    return float(np.median(known)) if known else None
 
 
 def _peak(runs: list[Run]) -> float | None:
     """The highest peak memory; 0, which a CPU records, is none."""
-    _, peaks = _positive(runs, "mem_gb")
-    return float(peaks.max()) if len(peaks) else None
-
-
-def _positive(runs: list[Run], name: str) -> tuple[Column, Column]:
-    """The steps at which the number is above 0, and the numbers."""
-    steps, values = (np.concatenate([np.empty(0), *(run.column(of) for run in runs)]) for of in ("step", name))
-    return steps[values > 0], values[values > 0]
+    peaks = np.concatenate([np.empty(0), *(run.column("mem_gb") for run in runs)])
+    return float(peaks[peaks > 0].max()) if (peaks > 0).any() else None
 
 
 def _recorded(runs: Sequence[Run], name: str) -> str:

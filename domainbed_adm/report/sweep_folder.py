@@ -76,7 +76,7 @@ def kept_warnings(warnings: list[str]) -> Iterator[None]:
                 warnings.append(message)
 
 
-def _run_folder(folder: Path, recorded: Run | None, reached: dict[str, int]) -> RunFolder:
+def _run_folder(folder: Path, recorded: Run | None, reached: dict[tuple[str, int | None], int]) -> RunFolder:
     state = state_of(folder)
     failure = failures.read(folder) if state == FAILED else None
     label = Job(recorded.args, folder.parent).label if recorded else (failure and failure.job) or folder.name

@@ -71,7 +71,7 @@ def of_sheet(sheet: Sheet, without: Collection[str] = ()) -> Table:
     )
     rows = [Row([str(row[i]) for i in kept], list(own)) for row, own in zip(sheet.rows, cells, strict=True)]
     labels = [sheet.label_columns[i] for i in kept]
-    return Table(sheet.title, labels, sheet.columns, rows, sheet.note, highest_first=True)
+    return Table(sheet.title, labels, sheet.columns, rows, sheet.note, highest_first=not sheet.lowest)
 
 
 def _column(cells: Sequence[Entry | str], best: Collection[int], digits: int) -> list[Cell]:

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from domainbed_adm.cli import run
-from domainbed_adm.model_selection import SELECTION_METHODS
+from domainbed_adm.model_selection import EVERY_SELECTION, default_selections
 from domainbed_adm.system import figures
 from domainbed_adm.system.console import Parser
 from domainbed_adm.system.disk import replacing
@@ -33,7 +33,9 @@ def build_parser() -> Parser:
     parser = Parser("domainbed-adm report", description=about, examples=EXAMPLES)
     parser.add_argument("sweep_dir", type=Path, help="output_dir of a sweep, DomainBed's or ours, or of one run")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: report.html in SWEEP_DIR")
-    parser.add_argument("--selection", choices=SELECTION_METHODS, help="only this model selection method; default all")
+    parser.add_argument(
+        "--selection", choices=EVERY_SELECTION, help="only this model selection method; default all that apply"
+    )
     parser.add_argument("--title", help="heading of the page; default: the folder's name")
     return parser
 
@@ -48,8 +50,9 @@ def main(argv: Sequence[str]) -> int:
     figures.check_available()
     from domainbed_adm.report import page, read_sweep
 
-    selections = [SELECTION_METHODS[args.selection]] if args.selection else list(SELECTION_METHODS.values())
     sweep = read_sweep(args.sweep_dir)
+    fitting = default_selections({run.dataset for run in sweep.recorded})
+    selections = [EVERY_SELECTION[args.selection]] if args.selection else fitting
     title = args.title or f"Sweep {args.sweep_dir.resolve().name}"
     command = shlex.join(["domainbed-adm", "report", *argv])
     html = page(sweep, selections, title, command, datetime.now(timezone.utc))

@@ -14,6 +14,7 @@ from domainbed_adm.datasets.layout import expanded
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_args import words
 from domainbed_adm.run_files import PLAN, ExitCode
+from domainbed_adm.sweeping.cost import show_cost
 from domainbed_adm.sweeping.flags import (
     add_shared_flags,
     described_sweep,
@@ -26,6 +27,7 @@ from domainbed_adm.sweeping.jobs import DONE, RUNNING, UNFINISHED, delete_incomp
 from domainbed_adm.sweeping.launch import Launch
 from domainbed_adm.sweeping.launchers import LAUNCHERS
 from domainbed_adm.sweeping.plan import add_to_plan, drop_from_plan, planned_jobs
+from domainbed_adm.sweeping.rates import given_rate, measured_rates
 from domainbed_adm.sweeping.status import show_status, summary
 from domainbed_adm.sweeping.workers import start_workers
 from domainbed_adm.system.console import Parser
@@ -33,9 +35,17 @@ from domainbed_adm.system.console import Parser
 EXAMPLES = """\
   domainbed-adm sweep launch --sweep smoke --output_dir results/smoke --jobs 2 --skip_confirmation
   domainbed-adm sweep launch --sweep paper_dg --data_dir data --output_dir results/paper --dry_run
+  domainbed-adm sweep launch --sweep paper_cifar --output_dir results/cifar --dry_run --images_per_second 5000
   domainbed-adm sweep launch --sweep paper_dg --data_dir data --output_dir results/paper --plan_only
   domainbed-adm sweep work results/paper --time_limit 3h
   domainbed-adm sweep status results/smoke"""
+
+
+_ABOUT_RATE = "with --dry_run: images that plain training passes in a second, for the sweep's cost in GPU hours"
+_ABOUT_RATE_FROM = (
+    "with --dry_run: take the rate from the step times of the runs in this folder, or from a file that "
+    "benchmarks.step_cost or benchmarks.gpu stored"
+)
 
 
 def build_parser() -> Parser:
@@ -50,7 +60,9 @@ def build_parser() -> Parser:
     parser.add_argument("command", choices=("launch", "work", "delete_incomplete", "status"))
     add_shared_flags(parser, list(LAUNCHERS))
     add = parser.add_argument
-    add("--dry_run", action="store_true", help="count the jobs of each method, and do nothing")
+    add("--dry_run", action="store_true", help="count the jobs and passes of each method, and do nothing")
+    add("--images_per_second", type=float, metavar="N", help=_ABOUT_RATE)
+    add("--rate_from", type=Path, metavar="PATH", help=_ABOUT_RATE_FROM)
     add("--plan_only", action="store_true", help="write the plan that sweep work reads, and run nothing")
     add("--skip_confirmation", action="store_true", help="do not ask before launching or deleting")
     return parser
@@ -99,14 +111,19 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _launch(args: argparse.Namespace, folder: Path) -> int:
+    if (args.images_per_second is not None or args.rate_from) and not args.dry_run:
+        raise UserError("--images_per_second and --rate_from are for --dry_run, which tells what a sweep costs")
     dummy, runs = args.command_launcher == "dummy", not (args.dry_run or args.plan_only)
     card = LAUNCHERS[args.command_launcher]
     launcher = launcher_of(args) if runs else None  # what it refuses is told before anything is made
     sweep = described_sweep(args, needs_data=runs and not dummy and card.takes == "jobs")
+    rates = None if args.images_per_second is None else given_rate(args.images_per_second)
+    rates = measured_rates(args.rate_from) if args.rate_from else rates
     flags = job_flags(args)
     jobs = sweep.jobs(folder, flags)
     if args.dry_run:
         show_status(jobs)
+        show_cost(jobs, rates)
         return ExitCode.DONE
     now = with_states(jobs)
     print(summary(now))

@@ -15,6 +15,10 @@ from domainbed_adm.sweeping.launchers import LAUNCHERS, LauncherFlag, Start
 from domainbed_adm.sweeping.plan import named_sweeps, read_named_sweep
 from domainbed_adm.system.console import Parser
 
+_ABOUT_DOUBLE_EPOCHS = (
+    "of --algorithms, those that run with twice the epochs as well, a row of their own in tables: a rival at the price "
+    "of two passes a step; nothing where --steps is given"
+)
 _FIELDS = tuple(Sweep.__dataclass_fields__)
 
 
@@ -50,6 +54,7 @@ def add_shared_flags(parser: Parser, launchers: Sequence[str]) -> None:
         help="default: those with several domains, but Debug*",
     )
     add("--algorithms", nargs="+", default=unnamed_methods(), metavar="NAME", help="default: the paper's 28")
+    add("--double_epochs", nargs="+", default=[], metavar="NAME", help=_ABOUT_DOUBLE_EPOCHS)
     number: dict[str, Any] = {"type": int, "metavar": "N"}
     add("--n_hparams_from", default=0, help="first hparams_seed (default 0, the default hparams)", **number)
     add("--n_hparams", default=20, help="hparams_seeds below this (default 20)", **number)
@@ -81,6 +86,9 @@ def parsed(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
     args = parser.parse_intermixed_args(argv)
     if args.sweep:
         flags = read_named_sweep(args.sweep)
+        for given, other in (("steps", "epochs"), ("epochs", "steps")):
+            if getattr(args, given):
+                flags.pop(other, None)  # both say how long to train
         parser.set_defaults(**{name: value for name, value in flags.items() if name != "about"})
         args = parser.parse_intermixed_args(argv)
     args.output_dir = args.folder or args.output_dir
@@ -101,7 +109,7 @@ def parsed(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
 
 def described_sweep(args: argparse.Namespace, needs_data: bool) -> Sweep:
     """The sweep that the flags describe, checked."""
-    lists = {name: list(dict.fromkeys(getattr(args, name))) for name in ("datasets", "algorithms")}
+    lists = {name: list(dict.fromkeys(getattr(args, name))) for name in ("datasets", "algorithms", "double_epochs")}
     sweep = Sweep(**{name: getattr(args, name) for name in _FIELDS} | lists)
     check_sweep(sweep, needs_data)
     return sweep

@@ -94,6 +94,8 @@ class Sweep:
     ``hparams`` is JSON text, kept as given since it is part of a job's hash. What DomainBed's sweep does not have is
     left out of the hash at its default: ``hparams_from``, ``epochs``, ``checkpoint_freq``, ``precision``, ``compile``,
     ``augment_on``, ``match_passes``. ``test_envs`` are held out alone, in place of all environments and pairs.
+
+    Those of the ``algorithms`` that are in ``double_epochs`` run with twice the epochs as well, unless steps are given.
     """
 
     datasets: list[str]
@@ -115,6 +117,7 @@ class Sweep:
     compile: bool = False
     augment_on: AugmentOn = "cpu"
     match_passes: str | None = None
+    double_epochs: list[str] = field(default_factory=list)
 
     def jobs(
         self, sweep_dir: str | Path, flags: Mapping[str, Any] | None = None, counts: Mapping[str, int] | None = None
@@ -141,6 +144,7 @@ class Sweep:
                     "trial_seed": trial_seed,
                     "seed": seed_hash(dataset, algorithm, test_envs, hparams_seed, trial_seed),
                     **given,
+                    **longer,
                 },
                 Path(sweep_dir),
                 flags or {},
@@ -148,6 +152,7 @@ class Sweep:
             for trial_seed in range(self.n_trials)
             for dataset in self.datasets
             for algorithm in self.algorithms
+            for longer in self._lengths(dataset, algorithm)
             for test_envs in self.held_out(dataset, counts[dataset])
             for hparams_seed in range(self.n_hparams_from, self.n_hparams)
         ]
@@ -155,7 +160,14 @@ class Sweep:
     def count(self) -> int:
         """How many jobs there are, without making them."""
         held = [list(self.held_out(*counted)) for counted in self.environment_counts().items()]
-        return self.n_trials * len(self.algorithms) * sum(map(len, held)) * (self.n_hparams - self.n_hparams_from)
+        lengths = sum(len(self._lengths("", algorithm)) for algorithm in self.algorithms)
+        return self.n_trials * lengths * sum(map(len, held)) * (self.n_hparams - self.n_hparams_from)
+
+    def _lengths(self, dataset: str, algorithm: str) -> list[dict[str, int]]:
+        """What each length of an algorithm's runs adds to the flags: nothing, and for some twice the epochs."""
+        if self.steps or algorithm not in self.double_epochs:
+            return [{}]
+        return [{}, {"epochs": 2 * (self.epochs or get_card(dataset).n_epochs or 0)}]
 
     def held_out(self, dataset: str, count: int) -> Iterator[list[int]]:
         """What the runs on a dataset with so many environments hold out, run by run."""
@@ -187,8 +199,11 @@ def check_sweep(sweep: Sweep, needs_data: bool) -> None:
     if sweep.task != "domain_generalization":
         raise UserError(f"task must be domain_generalization in a sweep, not {sweep.task!r}")
     check_flags(vars(sweep))
-    for algorithm in (*sweep.algorithms, *filter(None, [sweep.match_passes])):
+    for algorithm in (*sweep.algorithms, *sweep.double_epochs, *filter(None, [sweep.match_passes])):
         get_method(algorithm)
+    for dataset in sweep.datasets if sweep.double_epochs else ():
+        if not (sweep.steps or sweep.epochs or get_card(dataset).n_epochs):
+            raise UserError(f"--double_epochs needs --epochs on {dataset}, whose length is given in steps")
     count = sweep.count()
     if count > _MOST_JOBS:
         raise UserError(f"the sweep has {count} jobs, more than {_MOST_JOBS:,}: give fewer trials or hparams")

@@ -182,7 +182,9 @@ def saved_step(path: Path) -> int:
 
 
 def provenance(run: Setup) -> dict[str, Any]:
-    """The ``provenance`` object of a run's records (see ``records``): versions, commit, device, threads, seed, data."""
+    """The ``provenance`` object of a run's records (see ``records``): versions, commit, device, threads, seed, length,
+    data.
+    """
     return {
         "version": domainbed_adm.__version__,
         "git_commit": _git_commit(Path(__file__).resolve().parents[2]),
@@ -190,6 +192,7 @@ def provenance(run: Setup) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "seed": run.args["seed"],
+        "n_steps": run.n_steps,
         **_environments(run),
     }
 

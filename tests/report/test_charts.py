@@ -32,7 +32,7 @@ def test_up_to_eight_methods_have_a_colour_each_in_one_panel() -> None:
 
 def test_the_grid_has_a_panel_for_each_optimizer_and_one_short_legend() -> None:
     found = method_styles(unnamed_methods())
-    assert found.panels == ["Adam", "SAM", "SAGM", "F-SAM"]
+    assert found.panels == ["Base optimizer", "SAM", "SAGM", "F-SAM"]
     assert len(found.legend) == 7
     assert differ(found)
 
@@ -66,7 +66,11 @@ def test_a_chart_has_a_class_for_each_entry_of_the_legend_and_no_ids() -> None:
 def test_panels_have_titles_and_the_lowest_the_steps() -> None:
     names = [name for name in METHODS if not name.startswith("FSAM")]
     svg = chart(*names)
-    assert [title for title in texts(svg) if title in {"Adam", "SAM", "SAGM"}] == ["Adam", "SAM", "SAGM"]
+    assert [title for title in texts(svg) if title in {"Base optimizer", "SAM", "SAGM"}] == [
+        "Base optimizer",
+        "SAM",
+        "SAGM",
+    ]
     assert texts(svg).count("training step") == 2
 
 

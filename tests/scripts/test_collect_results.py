@@ -170,7 +170,10 @@ def test_published_numbers_are_a_table_after_the_others(capsys: pytest.CaptureFi
 
 def test_without_published_numbers_tables_are_as_before(smoke: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before, warned = collect(capsys, smoke)
-    line = "warning: no published numbers for Mine; there are for PACS, VLCS, OfficeHome, TerraIncognita\n"
+    line = (
+        "warning: no published numbers for Mine; there are for PACS, VLCS, OfficeHome, TerraIncognita, StanfordCars, "
+    )
+    line += "FGVCAircraft, CUB200, Food101, CIFAR100, CIFAR10\n"
     assert collect(capsys, smoke, "--with-published") == (before, line + warned)
 
 

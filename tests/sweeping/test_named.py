@@ -14,6 +14,7 @@ from domainbed_adm.sweeping.jobs import Sweep, check_sweep
 
 FIELDS = Sweep.__dataclass_fields__
 SIZES = {"smoke": 30, "smoke_classification": 18, "paper_dg": 624, "full_grid": 67200}
+SIZES |= {"paper_cifar": 78, "paper_fine_grained": 144, "fsam_cifar": 24, "fsam_cifar_wrn": 24}
 
 
 def test_the_named_sweeps_are_these() -> None:
@@ -96,8 +97,8 @@ def test_a_mistake_in_a_file_is_one_line(tmp_path: Path, content: str, message: 
 def test_an_unknown_sweep_names_the_nearest() -> None:
     with pytest.raises(
         UserError,
-        match=r"unknown sweep 'smoky'. Did you mean smoke\? Valid: full_grid, paper_dg, smoke, smoke_classification",
+        match=r"unknown sweep 'smoky'. Did you mean smoke\? Valid: fsam_cifar, fsam_cifar_wrn, full_grid",
     ):
         plan.read_named_sweep("smoky")
-    with pytest.raises(UserError, match=r"no file none.yaml: --sweep takes a YAML file or one of full_grid"):
+    with pytest.raises(UserError, match=r"no file none.yaml: --sweep takes a YAML file or one of fsam_cifar"):
         plan.read_named_sweep("none.yaml")
