@@ -10,6 +10,7 @@ import pytest
 from domainbed_adm.leaderboard import Board, domainbed_sheets, layouts, paper_sheets
 from domainbed_adm.leaderboard.board import Entry, spoken
 from domainbed_adm.leaderboard.notes import missing_line, provenance_line
+from domainbed_adm.leaderboard.rows import as_csv, tidy_rows
 from domainbed_adm.model_selection import SELECTION_METHODS
 from domainbed_adm.records import load_runs
 from tests.runs import DATA, as_runs, record
@@ -181,7 +182,7 @@ def test_a_selection_method_without_numbers_is_one_line_in_our_layouts(sheets, c
 
 def test_tidy_rows_as_json_and_csv() -> None:
     found = board(*own_runs(provenance=MADE_BY))
-    rows = layouts.tidy_rows(found, [TRAINING, LOO])
+    rows = tidy_rows(found, [TRAINING, LOO])
     assert len(rows) == 4
     first = json.loads(json.dumps(rows))[0]
     assert first == {
@@ -190,6 +191,10 @@ def test_tidy_rows_as_json_and_csv() -> None:
         "algorithm": "ERM",
         "environment": "ink",
         "environment_index": 0,
+        "quantity": "accuracy",
+        "unit": "%",
+        "measured_on": "Mine",
+        "attack": "",
         "mean": pytest.approx(55.0),
         "sem": pytest.approx(5 / 2**0.5),
         "n": 2,
@@ -198,7 +203,7 @@ def test_tidy_rows_as_json_and_csv() -> None:
         "selection_splits": TRAINING.splits,
         "versions": "domainbed_adm 0.1.0 (commit abcdef0123), torch 2.9.1",
     }
-    lines = list(csv.DictReader(io.StringIO(layouts.as_csv(rows))))
+    lines = list(csv.DictReader(io.StringIO(as_csv(rows))))
     assert [(line["selection"], line["mean"] != "", line["n"], line["trial_seeds"]) for line in lines] == [
         ("training-domain", True, "2", "0 1"),
         ("training-domain", True, "2", "0 1"),
@@ -212,6 +217,6 @@ def test_names_that_latex_or_a_spreadsheet_would_obey_do_no_harm() -> None:
     document = layouts.latex_document(domainbed_sheets(found, TRAINING), found.total)
     assert "\n{}[x] & " in document
     assert "\n{}*y & " in document
-    lines = list(csv.DictReader(io.StringIO(layouts.as_csv(layouts.tidy_rows(found, [TRAINING])))))
+    lines = list(csv.DictReader(io.StringIO(as_csv(tidy_rows(found, [TRAINING])))))
     assert {line["algorithm"] for line in lines} == {"ERM", "[x]", "*y", "'=1+1"}
     assert {"+90%", "+80%", "-90%"} <= {line["environment"] for line in lines}  # ColoredMNIST's, as they are
