@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,7 +53,7 @@ def job_cost(job: Job, sizes: Mapping[str, tuple[int, ...]] = {}) -> Cost:  # no
     args = job.train_args
     seed = seed_hash(args["hparams_seed"], args["trial_seed"]) if args["hparams_seed"] else None
     held_out, known = tuple(args["test_envs"]), sizes.get(args["dataset"], ())
-    length = job.n_steps, args.get("steps"), args.get("epochs"), args.get("match_passes"), args.get("checkpoint_freq")
+    length = args.get("steps"), args.get("epochs"), args.get("match_passes"), args.get("checkpoint_freq")
     about = args["algorithm"], args["dataset"], args.get("hparams"), seed
     return _cost(about, held_out, args["holdout_fraction"], length, args.get("precision", "fp32"), known)
 
@@ -62,19 +63,21 @@ def _cost(
     about: tuple[str, str, str | None, int | None],
     held_out: tuple[int, ...],
     holdout: float,
-    length: tuple[int, int | None, int | None, str | None, int | None],
+    length: tuple[int | None, int | None, str | None, int | None],
     precision: str,
     known: tuple[int, ...],
 ) -> Cost:
     algorithm, dataset, given, _ = about
     hparams, environments = _hparams(*about), _environments(dataset, held_out, known)
-    in_splits = [environments.sizes[i] - int(environments.sizes[i] * holdout) for i in environments.sources]
+    in_splits = [
+        environments.sizes[i] - int(environments.sizes[i] * holdout) for i in environments.sources if environments.sizes
+    ]
     steps = _steps(algorithm, dataset, given, hparams, in_splits, length)
     if in_splits and hparams["sampling"] == "epoch":
         images = sum(steps * size / steps_per_epoch(size, hparams) for size in in_splits)
     else:
         images = steps * hparams["batch_size"] * len(environments.sources)
-    evaluations = _evaluations(steps, length[4] or get_card(dataset).checkpoint_freq)
+    evaluations = _evaluations(steps, length[3] or get_card(dataset).checkpoint_freq)
     passes = get_method(algorithm).passes(**hparams)
     network = f"{architecture(dataset, hparams)}, {precision}"
     return Cost(passes, passes * images, evaluations * sum(environments.sizes), network)
@@ -112,13 +115,14 @@ def _steps(
     given: str | None,
     hparams: dict[str, Any],
     in_splits: list[int],
-    length: tuple[int, int | None, int | None, str | None, int | None],
+    length: tuple[int | None, int | None, str | None, int | None],
 ) -> int:
     """As ``training.setup`` counts them where the images are known."""
-    about_as_many, steps, epochs, match_passes, _ = length
+    steps, epochs, match_passes, _ = length
+    args = {"algorithm": algorithm, "dataset": dataset, "hparams": given, "steps": steps, "epochs": epochs}
     epochs = epochs or get_card(dataset).n_epochs
     if steps or not epochs or not in_splits:
-        return about_as_many
+        return Job(args | {"match_passes": match_passes}, Path()).n_steps
     steps = epochs * min(steps_per_epoch(size, hparams) for size in in_splits)
     return matched_steps(steps, algorithm, match_passes, parse(given) if given else {}) if match_passes else steps
 
@@ -148,14 +152,14 @@ def show_cost(jobs: Sequence[Job], rates: Rates | None) -> None:
         row += [f"{sum(costs[i][1].training for i in own):.3g}", f"{sum(costs[i][1].evaluation for i in own):.3g}"]
         rows.append(row + ([_hours(seconds[i] for i in own)] if rates else []))
     columns = ("algorithm", "jobs to run", "F a step", "F of training", "F of evaluation")
-    show((*columns, *(["GPU hours"] if rates else [])), rows)
+    show((*columns, *(["hours"] if rates else [])), rows)
     training, evaluation = (sum(getattr(cost, name) for _, cost in costs) for name in ("training", "evaluation"))
     print(f"Cost: {training + evaluation:.3g} F, of which evaluation {evaluation:.3g}; F: a forward pass of one image")
     uncounted = dict.fromkeys(job.train_args["dataset"] for job, cost in costs if not cost.evaluation)
     if uncounted:
         print(f"Without evaluation on {', '.join(uncounted)}, whose images are not counted here")
     if rates is None:
-        print("For GPU hours give --images_per_second (of plain training), or --rate_from runs or a benchmark's file")
+        print("For hours give --images_per_second, those of plain training, or --rate_from runs or a benchmark's file")
         return
     _show_hours([job for job, _ in costs], [cost for _, cost in costs], seconds, rates)
 
@@ -173,12 +177,15 @@ def _show_hours(jobs: list[Job], costs: list[Cost], seconds: list[float | None],
     for job, one in zip(jobs, seconds, strict=True):
         datasets.setdefault(job.train_args["dataset"], []).append(one)
     each = ", ".join(f"{name} {_hours(own)}" for name, own in datasets.items())
-    print(f"About {_hours(seconds)} GPU hours, one job at a time on a GPU ({each})")
+    print(f"About {_hours(seconds)} hours, GPU hours where the rate is a GPU's, one job at a time ({each})")
     absent = Counter(cost.network for cost, one in zip(costs, seconds, strict=True) if one is None)
     for network, count in absent.items():
         print(f"No rate for {network}: {count} jobs are not in the sum; measured: {', '.join(rates.networks)}")
-    print(f"Assumed: {rates.about}; the passes of the methods' cards; an evaluation takes 1 F of each image at")
-    print("the same rate; no start-up, no difficulty traces, and nothing that is slower than where the rate was taken")
+    print(f"Assumed: {rates.about}; the passes of the methods' cards;")
+    print(
+        "an evaluation takes 1 F of each image at the same rate; no start-up, no difficulty traces, and no step that is"
+    )
+    print("slower than where the rate was taken")
 
 
 def _hours(seconds: Iterable[float | None]) -> str:

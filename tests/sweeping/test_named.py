@@ -44,6 +44,7 @@ def test_every_flag_a_named_sweep_may_set_is_a_flag_of_sweep() -> None:
     flags = {action.dest for action in build_parser()._actions}
     assert set(plan.FLAGS) <= flags
     only_here = {"help", "command", "folder", "sweep", "seed", "dry_run", "plan_only", "skip_confirmation"}
+    only_here |= {"images_per_second", "rate_from"}
     assert flags - set(plan.FLAGS) - {"reuse_processes", "jobs_per_gpu"} == only_here
     assert set(FIELDS) <= set(plan.FLAGS)
 
