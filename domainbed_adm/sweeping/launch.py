@@ -8,6 +8,7 @@ takes over those whose process ended before they did; ``sweep work`` ends.
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
 import time
@@ -132,6 +133,9 @@ class Launch:
     def _is_free(self, job: Job) -> bool:
         """Claim it; False where another process has it, or it is settled by now."""
         claims = self._claims[job.sweep_dir]
+        if os.path.exists(f"{job.sweep_dir}/{job.name}/{run_files.DONE}"):  # noqa: PTH110 - of the most jobs, and faster
+            self._over.add(job.name)
+            return False
         if not claims.take(job.name):
             return False
         state = job.state  # asked after the claim: whoever had it before has left it in this state
