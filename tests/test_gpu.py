@@ -1,5 +1,8 @@
 """What only a GPU can show: device kept, one host sync a step, the same numbers as the CPU."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -8,6 +11,7 @@ from domainbed_adm.hparams_registry import default_hparams
 from domainbed_adm.method.cards import WEIGHTINGS
 from domainbed_adm.method.grid import METHODS
 from domainbed_adm.method.state import StepState
+from tests.runs import read_records
 from tests.toys import batch, network, parameters_of
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
@@ -97,6 +101,40 @@ def test_low_precision_has_the_direction_of_fp32(name, weighting, kind):
             step(*(tensor.cuda() for tensor in batch(dtype=torch.float32)), [5, 4, 3], torch.arange(12))
         gradients.append(torch.cat([p.grad.flatten() for p in step.model.parameters()]))
     assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_run_on_several_gpus_is_that_on_one(count, tmp_path):
+    if torch.cuda.device_count() < count:
+        pytest.skip(f"needs {count} CUDA devices")
+    flags = ["--dataset", "Debug28", "--algorithm", "FSAM_SSPL_ADM", "--steps", "6", "--checkpoint_freq", "3"]
+    flags += ["--hparams", '{"cnn_width": 8, "batch_size": 4, "weighting": "memory"}']
+    losses = []
+    for devices in (1, count):
+        folder = tmp_path / str(devices)
+        command = [sys.executable, "-m", "domainbed_adm", "train", *flags, "--output_dir", str(folder)]
+        assert subprocess.run([*command, "--devices", str(devices)], check=False, timeout=300).returncode == 0
+        losses.append([record["loss"] for record in read_records(folder)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_nccl_carries_what_ranks_exchange(tmp_path):
+    """With one GPU, so that the calls are checked wherever there is any."""
+    code = """
+import sys, torch
+from domainbed_adm.method.ranks import Ranks
+from domainbed_adm.training.devices import join
+join(Ranks(0, 1), sys.argv[1])
+ranks = Ranks(0, 1)
+own = torch.arange(3.0, device="cuda")
+ranks._reduce(own), ranks._reduce(torch.arange(2))
+parts = [torch.empty_like(own)]
+torch.distributed.all_gather(parts, own)
+assert parts[0].tolist() == [0, 1, 2]
+torch.distributed.destroy_process_group()
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "meeting")]
+    assert subprocess.run(command, check=False, timeout=120).returncode == 0
 
 
 def test_sam_needs_at_most_one_more_copy_of_the_parameters():

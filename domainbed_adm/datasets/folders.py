@@ -17,7 +17,7 @@ from domainbed_adm.datasets.augmentation import Draws, draw, draw_windows
 from domainbed_adm.datasets.base import Environment, Item, MultipleDomainDataset, digest, to_inputs
 from domainbed_adm.datasets.cards import IMAGENET, IMAGENET_GREY, Normalization
 from domainbed_adm.datasets.decoded import Decoded, decode_once, reduced_side, training_pixels
-from domainbed_adm.datasets.images import load_image, short_side
+from domainbed_adm.datasets.images import load_image, short_side, upright_size
 from domainbed_adm.datasets.layout import Inventory, dataset_root, environments, take_inventory
 from domainbed_adm.datasets.transforms import Resize, augment_transform, eval_transform, first_resize
 from domainbed_adm.errors import UserError
@@ -104,6 +104,19 @@ class FolderEnvironment(Environment):
             image = decoded.image(number) if decoded else load_image(self.paths[index], self._channels)
             pixels = (transform or self._evaluate)(image)
         return pixels, int(self.targets[index])
+
+    def pass_over(self, index: int) -> None:
+        """As its base, without decoding: what is drawn depends on an image's size alone."""
+        if self._augment is None:
+            return
+        if self.decoded:
+            size: tuple[int, int] | None = self.decoded.place(self._first + index)[:0:-1]
+        else:
+            size = upright_size(self.paths[index])
+        if size is None:
+            super().pass_over(index)
+        else:
+            self._augment(Image.new("L", size))
 
     def _inputs(self, pixels: torch.Tensor, target: int) -> Item:
         return to_inputs(pixels, self.normalization), target

@@ -24,12 +24,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from domainbed_adm.errors import UserError, one_line
 
 #: PIL's mode of an image of so many channels.
 _MODES = {1: "L", 3: "RGB"}
+#: EXIF orientations that exchange width and height.
+_TURNED = {5, 6, 7, 8}
 
 
 def load_image(path: str | Path, channels: int = 3) -> Image.Image:
@@ -61,6 +63,22 @@ def short_side(path: str | Path) -> int:
             return int(min(image.size))
     except Exception:  # as above
         return 0
+
+
+def upright_size(path: str | Path) -> tuple[int, int] | None:
+    """Width and height of what :func:`load_image` gives, read without decoding; None where that cannot be told.
+
+    It can of JPEG alone: other formats may say behind the pixels how an image was turned.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format not in {"JPEG", "MPO"}:
+                return None
+            width, height = image.size
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED
+    except Exception:  # as above
+        return None
+    return (height, width) if turned else (width, height)
 
 
 def _upright(image: Image.Image) -> Image.Image:

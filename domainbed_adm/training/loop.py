@@ -170,12 +170,13 @@ def _record(
 
 def _shown(batches: Iterator[Batch], run: Setup, schedule: Schedule, step: int, progress: Progress) -> Iterator[Batch]:
     """The batches of one evaluation, while people see how far it is."""
-    total, done = sum(len(task.keys) for task in schedule.evaluation), 0
+    own = sum(len(task.keys) for task in schedule.evaluation)
+    total, done = run.ranks.totals([own])[0], 0
     if step == schedule.start:
         progress.line(f"evaluating {total:,} images of {len(run.splits)} environments")
     for batch in islice(batches, len(schedule.evaluation)):
         yield batch
-        done += len(batch.y)
+        done = min(total, done + len(batch.y) * run.ranks.count)  # the others are about as far
         progress.bar.advance(0, f"evaluated {done:,} of {total:,} images")
         progress.after_silence(f"evaluated {done:,} of {total:,} images")
     progress.bar.advance(0, "")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import ExifTags, Image
 
 import domainbed_adm
 from domainbed_adm.cli import main
+from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.ranks import Ranks
 from domainbed_adm.run_args import RunArgs
@@ -138,6 +140,27 @@ def test_shares_are_what_one_device_loads(image_folder, augment_on, count):
         before = len(x)
         for ours, theirs in zip(others, unlabeled, strict=True):
             assert torch.equal(ours, theirs[(rank - before) % count :: count])
+
+
+@pytest.mark.parametrize("crop", [None, "short_side"])
+def test_passing_an_image_over_draws_what_augmenting_it_draws(image_folder, crop):
+    """Of JPEG, upright or turned, by the header alone; of other formats, and of a cache."""
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    for i, (size, exif) in enumerate([((90, 400), Image.Exif()), ((400, 90), turned)]):
+        Image.new("RGB", size).save(image_folder / "Shapes" / "light" / "circle" / f"extreme_{i}.jpg", exif=exif)
+    dataset = get_dataset_class("Shapes")(str(image_folder), [0], {"image_size": 32, "image_crop": crop})
+    for cached in (False, True):
+        if cached:
+            dataset.use_cache(None)
+        for environment in dataset.datasets:
+            for key in range(len(environment)):
+                after = []
+                for draw in (environment.pass_over, lambda key, one=environment: one.compact_item(key, training=True)):
+                    torch.manual_seed(key)
+                    draw(key)
+                    after.append(torch.rand(1))
+                assert torch.equal(*after)
 
 
 def test_too_few_devices_and_too_small_batches_are_named(monkeypatch):
