@@ -151,6 +151,7 @@ def training_step(
         *(cards[name].build(hparams) if name else None for cards, name in families),
         total_steps=hparams.get("total_steps"),
         weighting=hparams.get("weighting", "both"),
+        flatness_start=hparams.get("flatness_start", 0.0),
         scope=hparams.get("curriculum_scope", "batch"),
         order=hparams.get("curriculum_order", "easy_first"),
         warmup=hparams.get("warmup_fraction", 0.0),

@@ -28,12 +28,12 @@ from domainbed_adm.method.cards import (
     DIFFICULTIES,
     FLATNESS,
     INPUT_STD,
-    RHO,
     TOTAL_STEPS,
     Card,
     Cost,
     Estimate,
 )
+from domainbed_adm.method.flatness_hparams import RHO
 from domainbed_adm.method.grid import METHODS, Method, OwnMethod, grid
 from domainbed_adm.method.hparams import Choice, Hparam, Log2Integer, LogUniform, Number, OneOf, Text, Uniform
 from domainbed_adm.run_args import FLAGS

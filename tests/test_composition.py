@@ -62,12 +62,14 @@ def minibatches(step):
 class ByHand:
     """One parameter vector, updated by the twins; Adam is torch's, on that vector."""
 
-    def __init__(self, method, weighting, scope, model, refresh=None):
+    def __init__(self, method, weighting, scope, model, refresh=None, plain_steps=0):
         self.method, self.weighting, self.scope, self.model = method, weighting, scope, model
-        self.refresh, self.scored_at = refresh, {}
+        self.refresh, self.scored_at, self.plain_steps = refresh, {}, plain_steps
         self.theta = nn.Parameter(parameters_of(model).clone())
         self.adam = torch.optim.Adam([self.theta], lr=LEARNING_RATE)
-        self.kept, self.memory = {}, {}
+        named = model.named_parameters()
+        self.kept = {"weights": [name.endswith("weight") for name, param in named for _ in range(param.numel())]}
+        self.memory = {}
 
     def at(self, theta):
         nn.utils.vector_to_parameters(torch.as_tensor(theta, dtype=torch.float64), self.model.parameters())
@@ -102,6 +104,7 @@ class ByHand:
         index = index.tolist()
         theta, progress = self.theta.detach().tolist(), t / (STEPS - 1)
         first_weights = weights = [1.0] * len(y)
+        flatness = None if t < self.plain_steps else self.method.flatness
         if self.method.curriculum:
             rows = range(len(y)) if self.refresh is None else oldest(index, self.scored_at, self.refresh)
             if self.method.difficulty == "Random":
@@ -116,10 +119,10 @@ class ByHand:
                     self.scored_at[sample] = t
             else:
                 weights = self.weigh(scores, progress, list(SIZES))
-            unweighted = self.weighting == "descent" and self.method.flatness
+            unweighted = self.weighting == "descent" and flatness
             first_weights = first_weights if unweighted else weights
         first = self.gradient(theta, first_weights, x, y)
-        rule = FLATNESS[self.method.flatness]
+        rule = FLATNESS[flatness]
         handed = rule(theta, first, lambda there: self.gradient(there, weights, x, y), self.kept)
         self.theta.grad = torch.tensor(handed, dtype=torch.float64)
         self.adam.step()
@@ -176,3 +179,21 @@ def test_the_weightings_and_scopes_differ(tiny):
             ends.append(parameters_of(algorithm.network))
     distances = [(a - b).abs().max() for i, a in enumerate(ends) for b in ends[:i]]
     assert min(distances) > 1e-4
+
+
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+@pytest.mark.parametrize(("start", "plain_steps"), [(0.01, 1), (0.5, 2), (0.74, 3)])
+@pytest.mark.parametrize("name", ["FSAM_SSPL_ADM", "GSAM_SPL_Loss"])
+def test_update_before_and_after_flatness_starts(tiny, name, start, plain_steps, weighting):
+    """Steps of the base first, the curriculum at its pace all the while."""
+    algorithm = build(name, weighting=weighting, flatness_start=start)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(32, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    nn.utils.vector_to_parameters(parameters_of(algorithm.network), model.parameters())
+    hand = ByHand(METHODS[name], weighting, "batch", model, plain_steps=plain_steps)
+    for t in range(STEPS):
+        figures = algorithm.update(minibatches(t))
+        hand.step(t)
+        assert figures["flatness_share"] == (t >= plain_steps)
+        torch.testing.assert_close(
+            parameters_of(algorithm.network), hand.theta.detach(), rtol=1e-9, atol=1e-10, msg=f"after step {t}"
+        )

@@ -1,4 +1,4 @@
-"""Ten steps of the authors' SAM, SAGM and F-SAM: parameters, the base optimizer's state and F-SAM's mean."""
+"""Ten steps of the authors' rules: parameters, the base optimizer's state and F-SAM's mean."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,20 @@ import torch
 
 from domainbed_adm.algorithms import base_optimizer
 from domainbed_adm.method.flatness import FSAM, SAGM, SAM
+from domainbed_adm.method.further_flatness import ASAM, GSAM
 from domainbed_adm.method.step import TrainingStep
 from domainbed_adm.training.learning_rate import LearningRate
 
-RULES = {"SAM": SAM(0.05), "SAGM": SAGM(0.05, 0.001), "FSAM": FSAM(0.05, 1.0, 0.9)}
+RULES = {
+    "SAM": SAM(0.05),
+    "SAGM": SAGM(0.05, 0.001),
+    "FSAM": FSAM(0.05, 1.0, 0.9),
+    "ASAM": ASAM(0.5, 0.01),
+    "ASAM_all": ASAM(0.5, 0.0, biases=True),
+    "GSAM": GSAM(0.2, 0.4),
+}
+#: With SGD: the radius of GSAM falls with the learning rate, to half.
+WITH_SGD = [("SAM", SAM(0.05)), ("FSAM", FSAM(0.2, 1.0, 0.6)), ("ASAM", ASAM(0.5, 0.01)), ("GSAM", GSAM(0.2, 0.4, 0.5))]
 TOLERANCE = 1e-10
 
 
@@ -56,7 +66,7 @@ def test_ten_steps_equal_the_authors(name):
         assert distance(kept, golden["momentum"]) < TOLERANCE
 
 
-@pytest.mark.parametrize(("name", "rule"), [("SAM", SAM(0.05)), ("FSAM", FSAM(0.2, 1.0, 0.6))])
+@pytest.mark.parametrize(("name", "rule"), WITH_SGD)
 def test_ten_steps_of_the_recipe_with_sgd_equal_the_authors(name, rule):
     """SGD with momentum and weight decay, the cosine schedule of F-SAM's authors step by step."""
     golden = json.loads((Path(__file__).parent / f"golden/{name}_SGD.json").read_text())

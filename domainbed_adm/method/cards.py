@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from domainbed_adm.errors import UserError, import_object
-from domainbed_adm.method.hparams import STEPS, Choice, Either, Hparam, LogUniform, Number, OneOf, Uniform
+from domainbed_adm.method import flatness_hparams as rules
+from domainbed_adm.method.hparams import STEPS, Choice, Either, Hparam, Number, OneOf, Uniform
 
 
 @dataclass(frozen=True)
@@ -104,16 +105,6 @@ INPUT_STD = Hparam(
 #: Set by the run: its ``--seed``.
 RUN_SEED = Hparam("run_seed", 0, Number(0, 2**63 - 1, integer=True), "set by the run: its --seed", set_by_run=True)
 
-RHO = Hparam("rho", 0.05, Number(0), "radius of the perturbation of the parameters", LogUniform(-2, -0.7))
-SAGM_ALPHA = Hparam(
-    "sagm_alpha", 1e-3, Number(0), "SAGM's alpha_s, the step against the gradient", LogUniform(-4, -2), "alpha"
-)
-FSAM_SIGMA = Hparam(
-    "fsam_sigma", 1.0, Number(0), "share of the mean gradient F-SAM takes out", Uniform(0.5, 1.0), "sigma"
-)
-FSAM_LAMBDA = Hparam(
-    "fsam_lambda", 0.9, Number(0, 1, open_high=True), "momentum of F-SAM's mean", OneOf((0.6, 0.9, 0.95)), "momentum"
-)
 ADM_ALPHA = Hparam(
     "adm_alpha",
     8 / 255,
@@ -206,6 +197,8 @@ CURRICULUM_HPARAMS = (
 #: Of every method that has a flatness rule.
 FLATNESS_HPARAMS = (
     Hparam("ascent", "global", Choice(ASCENTS), "of train --devices: one ball, or one for each device's share"),
+    rules.FLATNESS_START,
+    TOTAL_STEPS,
 )
 
 
@@ -272,7 +265,7 @@ FLATNESS = _by_name(
         "gradient at the worst point of a ball around the parameters",
         "SAM: Foret et al., ICLR 2021, arXiv 2010.01412",
         "domainbed_adm.method.flatness:SAM",
-        (RHO,),
+        (rules.RHO,),
         Cost(passes=2),
     ),
     Card(
@@ -280,7 +273,7 @@ FLATNESS = _by_name(
         "mean of the gradient and of SAM's, with their directions matched",
         "SAGM: Wang et al., CVPR 2023, arXiv 2303.10353",
         "domainbed_adm.method.flatness:SAGM",
-        (RHO, SAGM_ALPHA),
+        (rules.RHO, rules.SAGM_ALPHA),
         Cost(passes=2),
     ),
     Card(
@@ -288,7 +281,25 @@ FLATNESS = _by_name(
         "SAM along the minibatch noise only, the full gradient taken out",
         "F-SAM: Li et al., CVPR 2024, arXiv 2403.12350",
         "domainbed_adm.method.flatness:FSAM",
-        (RHO, FSAM_SIGMA, FSAM_LAMBDA),
+        (rules.RHO, rules.FSAM_SIGMA, rules.FSAM_LAMBDA),
         Cost(passes=2),
+    ),
+    Card(
+        "ASAM",
+        "SAM with a radius relative to each weight",
+        "ASAM: Kwon et al., ICML 2021, arXiv 2102.11600",
+        "domainbed_adm.method.further_flatness:ASAM",
+        (rules.ASAM_RHO, rules.ASAM_ETA, rules.ASAM_BIASES),
+        Cost(passes=2),
+        only_by_name=True,
+    ),
+    Card(
+        "GSAM",
+        "SAM's gradient without a share of the gradient's part orthogonal to it",
+        "GSAM: Zhuang et al., ICLR 2022, arXiv 2203.08065",
+        "domainbed_adm.method.further_flatness:GSAM",
+        (rules.RHO, rules.GSAM_ALPHA, rules.GSAM_RHO_MIN),
+        Cost(passes=2),
+        only_by_name=True,
     ),
 )

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from domainbed_adm.method.cards import FLATNESS, FSAM_LAMBDA, FSAM_SIGMA, RHO, SAGM_ALPHA
+from domainbed_adm.method.cards import FLATNESS
+from domainbed_adm.method.flatness_hparams import FSAM_LAMBDA, FSAM_SIGMA, RHO, SAGM_ALPHA
 from domainbed_adm.method.gradients import Gradients, joint_norm, present
 
 #: Added to ||g||, as the authors of SAM, SAGM and F-SAM do: a zero gradient moves nothing.
@@ -30,6 +31,9 @@ class Point:
         params: the parameters.
         gradient: of the loss in them, one tensor or None each; the rule may change the tensors and empty the list.
         gradient_here: returns the gradient of the same loss wherever the parameters are then. Cost: 3 F.
+        model: the parameters are of; None where nobody says.
+        rate_share: the learning rate as a share of the one that its schedule began with (``initial_lr`` of the
+            optimizer's first group, as torch's schedulers call it); 1 where it has none.
         state: what lasts from step to step. A rule writes new tensors, ``state[name] = tensor``, and changes none in
             place: the step takes over what was written only where all numbers turned out finite.
     """
@@ -38,6 +42,15 @@ class Point:
     gradient: Gradients
     gradient_here: Callable[[], Gradients]
     state: MutableMapping[str, Tensor]
+    model: nn.Module | None = None
+    rate_share: float = 1.0
+
+    def names(self) -> list[str]:
+        """The model's names of the parameters, "" of one that it does not have; none where there is no model."""
+        names: dict[Tensor, str] = {}
+        if self.model is not None:
+            names = {param: name for name, param in self.model.named_parameters()}
+        return [names.get(param, "") for param in self.params] if names else []
 
 
 class Flatness(Protocol):

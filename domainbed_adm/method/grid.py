@@ -67,13 +67,15 @@ class Method:
         plain step. The input gradient is free where an unweighted or remembered first pass runs anyway; "memory" with
         BatchNorm in training mode is the exception and costs 1 F more than told here; with a refreshed share r below 1
         it costs 2 r F more (see ``first_pass.Weighting``). An algorithm that is no method of
-        the grid costs what its card says, whatever the weighting. With a ``warmup_fraction`` it is the mean over
-        the run: until then no sample is scored, unless it is to be remembered.
+        the grid costs what its card says, whatever the weighting. With a ``warmup_fraction`` or ``flatness_start`` it
+        is the mean over the run: until the first no sample is scored, unless it is to be remembered; until the second
+        a step is that of the method without its flatness rule.
 
         Args:
             weighting: "both", "descent" or "memory"; see ``step.TrainingStep``.
             **hparams: values by which a difficulty's estimate is chosen, such as ``adm_estimator="linear"``, the
-                share that it refreshes, ``adm_refresh``, and ``warmup_fraction``; others are not looked at.
+                share that it refreshes, ``adm_refresh``, ``warmup_fraction`` and ``flatness_start``; others are not
+                looked at.
 
         Raises:
             UserError: ``weighting`` is unknown.
@@ -87,12 +89,17 @@ class Method:
             refreshed = hparams.get(card.refresh.name, 1) if card.refresh and weighting == "memory" else 1
             forwards += costs[-1].forwards * refreshed
         passes = max((cost.passes for cost in costs), default=1)
-        free = self.difficulty is not None and (weighting == "memory" or (weighting == "descent" and passes > 1))
-        input_gradient = not free and any(cost.input_gradient for cost in costs)
-        scoring = forwards + input_gradient
-        if weighting != "memory":
-            scoring *= 1 - hparams.get("warmup_fraction", 0)
-        return 3 * passes + scoring
+        asks = any(cost.input_gradient for cost in costs)
+        warm = 0 if weighting == "memory" else hparams.get("warmup_fraction", 0)
+        plain = hparams.get("flatness_start", 0) if self.flatness else 0
+
+        def step(passes: int, share: float, scored: float) -> float:
+            """Of steps with so many gradients, which are this share of the run; this share scores."""
+            free = self.difficulty is not None and (weighting == "memory" or (weighting == "descent" and passes > 1))
+            return share * 3 * passes + scored * (forwards + (asks and not free))
+
+        ruled = step(passes, 1 - plain, 1 - max(plain, warm))
+        return ruled + step(1, plain, max(plain - warm, 0)) if plain else ruled
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections import ChainMap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import partial
 
 import torch
@@ -85,6 +86,9 @@ class TrainingStep:
             the input gradients for free, the weights are in the second pass only; without a second pass, as "both".
             "memory": a sample is weighted by the score it had when last seen, 1 if never; needs ``index``; with
             BatchNorm in training mode, and in fp16, it costs 1 F more. See ``Weighting`` for a share ``refresh``.
+        flatness_start: share of ``total_steps`` in [0, 1) that is steps of the base optimizer alone, the curriculum
+            going on meanwhile; the flatness rule begins after it, with an empty state. ``flatness_share`` is then among
+            the figures: 1 where the rule made the step, else 0.
         scope: "batch" ranks over the whole batch, "domain" within each source domain; needs ``domain_sizes``.
         order: "easy_first", or as a control "hard_first": the curriculum sees the order turned around.
         warmup: share of the run in [0, 1) in which all weights are 1; the curriculum's whole pace comes after it.
@@ -118,6 +122,7 @@ class TrainingStep:
         *,
         total_steps: int | None = None,
         weighting: str = "both",
+        flatness_start: float = 0.0,
         scope: str = "batch",
         order: str = "easy_first",
         warmup: float = 0.0,
@@ -139,6 +144,8 @@ class TrainingStep:
             raise UserError("a curriculum and a difficulty go together: give both or neither")
         if curriculum is not None and (total_steps is None or total_steps < 1):
             raise UserError(f"a curriculum needs total_steps >= 1 to know its progress, not {total_steps}")
+        if not 0 <= flatness_start < 1 or (flatness_start and not total_steps):
+            raise UserError(f"flatness_start must be in [0, 1) and needs total_steps, not {flatness_start:g}")
         if micro_batch is not None and micro_batch < 1:
             raise UserError(f"micro_batch must be >= 1, not {micro_batch}")
         if isinstance(optimizer, torch.optim.LBFGS):
@@ -160,6 +167,7 @@ class TrainingStep:
             if difficulty is not None and curriculum is not None
             else None
         )
+        self._plain_steps = math.ceil(Fraction(str(flatness_start)) * (total_steps or 0))
         self._computed: _Computed | None = None
 
     @property
@@ -228,21 +236,27 @@ class TrainingStep:
             needs_input_gradient=self.difficulty is not None and self.difficulty.needs_input_gradient,
             scaler=self.scaler,
         )
-        if self._weighting is None:
+        plain, weighting = self.state.update_count < self._plain_steps, self._weighting
+        if weighting is None:
             first = graded(passes, None)
         else:
+            if plain and weighting.mode == "descent":
+                weighting = replace(weighting, mode="both")  # there is no second pass to weight
             count = self.state.update_count
             with_exact = count % CORRELATION_EVERY == 0
-            first = self._weighting.first_pass(passes, self.progress, domain_sizes, index, count, with_exact)
+            first = weighting.first_pass(passes, self.progress, domain_sizes, index, count, with_exact)
         figures = first.figures()
         # Where the first gradient overflows, the whole step counts as overflowed, whatever the second pass gives.
         spoilt = None if self.scaler is None else 0.0 * joint_norm(present(first.gradient))
         rule_state: dict[str, Tensor] = {}
         again = partial(passes.gradient_again, first.weights)
-        handed = self.flatness(Point(params, first.gradient, again, ChainMap(rule_state, self.state)))
+        rule, state = Plain() if plain else self.flatness, ChainMap(rule_state, self.state)
+        handed = rule(Point(params, first.gradient, again, state, self.model, self._rate_share()))
         if apart:
             self.ranks.average([*handed, *rule_state.values(), spoilt])
         average_statistics(self.model, self.ranks)
+        if self._plain_steps:
+            figures["flatness_share"] = (torch.zeros_like if plain else torch.ones_like)(figures["loss"])
         if parts := present(handed):
             figures["gradient_norm"] = joint_norm(parts) + (0.0 if spoilt is None else spoilt)
         for param, gradient in zip(params, handed, strict=True):
@@ -303,6 +317,10 @@ class TrainingStep:
                 self._remembered.remember(computed.index, computed.scores, computed.scored_at, self.smoothing)
         self.state.update_count += 1
         return numbers
+
+    def _rate_share(self) -> float:
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"] / group["initial_lr"]) if group.get("initial_lr") else 1.0
 
     def _params(self) -> list[Tensor]:
         return [param for group in self.optimizer.param_groups for param in group["params"]]

@@ -97,7 +97,9 @@ def _hparams(algorithm: str | None, dataset: str | None) -> _Rows:
 def _readers(name: str) -> str:
     if not any(name in method.hparams for method in METHODS.values()):
         return "every method"
-    return ", ".join([card.name for card in _cards() if name in {hparam.name for hparam in card.hparams}] or CURRICULA)
+    found = [card.name for card in _cards() if name in {hparam.name for hparam in card.hparams}]
+    kinds = ((FLATNESS, METHODS["SAM"]), (CURRICULA, METHODS["SPL_Loss"]))
+    return ", ".join(found or [part for cards, method in kinds if name in method.hparams for part in cards])
 
 
 def _cards() -> list[Card]:

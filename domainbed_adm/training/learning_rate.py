@@ -1,4 +1,7 @@
-"""The learning rate of each step, as a function of the step alone: a run that goes on needs no state of it."""
+"""The learning rate of each step, as a function of the step alone: a run that goes on needs no state of it.
+
+What it begins with stands as ``initial_lr`` in an optimizer's groups, as torch's schedulers do it: GSAM reads it.
+"""
 
 from __future__ import annotations
 
@@ -61,4 +64,4 @@ class LearningRate:
             now = factor(step, self._n_steps, self._hparams)
             for optimizer, rates in self._first:
                 for group, lr in zip(optimizer.param_groups, rates, strict=True):
-                    group["lr"] = now * lr
+                    group["lr"], group["initial_lr"] = now * lr, lr

@@ -119,8 +119,10 @@ def _check_same(run: Setup, theirs: Mapping[str, Any], otherwise: str) -> None:
     theirs, data = dict(theirs), {name: value for name, value in _data(run).items() if name in theirs}
     before, now = theirs.pop("fingerprints", []), data.pop("fingerprints", [])
     ours = identity(run.args, run.hparams) | data
-    known = hparams_registry.default_hparams(run.args["algorithm"], run.args["dataset"])
-    theirs = {f"hparam {name}": value for name, value in known.items() if f"hparam {name}" in ours} | theirs
+    known = hparams_registry.hparams_of(run.args["algorithm"], run.args["dataset"])
+    # an hparam that an older file lacks had its default; or what the run would have set
+    lacked = {name: run.hparams[name] if spec.set_by_run else spec.default for name, spec in known.items()}
+    theirs = {f"hparam {name}": value for name, value in lacked.items() if f"hparam {name}" in ours} | theirs
     difference = differences(printable_values(theirs), printable_values(ours))
     if difference is None and before != now:
         changed = [name for i, name in enumerate(run.dataset.environments) if before[i : i + 1] != now[i : i + 1]]

@@ -48,7 +48,7 @@ class Run:
         hparams_registry.override({}, read, method.name, "Debug28")
         check_loop(hparams, method)
         if "total_steps" in method.hparams and "total_steps" not in hparams:
-            if self.total_steps is None:
+            if self.total_steps is None and (method.curriculum or hparams.get("flatness_start")):
                 raise UserError(
                     f"{method.name} needs to know how many steps the run has: train by `domainbed-adm upstream train`, "
                     "or call upstream.register(total_steps=...), or put total_steps into its hparams"

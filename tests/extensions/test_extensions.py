@@ -63,7 +63,7 @@ def test_the_grid_grows_by_the_methods_of_each_part_and_no_draw_moves(monkeypatc
     assert 1 < random_hparams("SSPL_Margin", "PACS", 7)["margin_power"] < 3
     readers = listed(capsys, "hparams")
     assert (readers["margin_power"]["read by"], readers["centring"]["read by"]) == ("Margin", "Centred")
-    assert readers["rho"]["read by"] == "SAM, SAGM, FSAM, Reverse"
+    assert readers["rho"]["read by"] == "SAM, SAGM, FSAM, GSAM, Reverse"
     assert readers["weighting"]["read by"] == "SPL, SSPL, Capped"
     assert listed(capsys, "datasets")["Stripes"]["steps"] == 6
     assert list(datasets.CARDS)[-1] == "Stripes"

@@ -41,7 +41,7 @@ def test_many_methods_outside_the_grid_share_panels() -> None:
     names = list(dict.fromkeys([*DOMAINBED_ALGORITHMS, *METHODS]))
     found = method_styles(names)
     assert set(found.places) == set(names)
-    assert found.panels[4:] == [f"Other methods {i}" for i in range(1, 6)]
+    assert found.panels[4:] == ["ASAM", "GSAM"] + [f"Other methods {i}" for i in range(1, 6)]
     assert differ(found)
     assert all(panel.width > 0 for panel in found.legend)
 

@@ -80,14 +80,16 @@ def test_hparams_of_all_say_where_defaults_differ_and_who_reads_them(capsys: pyt
     assert rows["lr"]["default"] == "0.001 (28 px); 5e-05 (larger)"
     assert rows["weight_decay"]["searched"] == "not 28 px"
     assert rows["total_steps"]["default"] == "by the run"
-    readers = {name: rows[name]["read by"] for name in ("lr", "rho", "weighting", "input_std", "sspl_eta")}
-    assert readers == {
+    readers = {
         "lr": "every method",
-        "rho": "SAM, SAGM, FSAM",
+        "rho": "SAM, SAGM, FSAM, GSAM",
+        "flatness_start": "SAM, SAGM, FSAM, ASAM, GSAM",
+        "total_steps": "SAM, SAGM, FSAM, ASAM, GSAM, SPL, SSPL",
         "weighting": "SPL, SSPL",
         "input_std": "ADM",
         "sspl_eta": "SSPL",
     }
+    assert {name: rows[name]["read by"] for name in readers} == readers
 
 
 def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,12 +10,12 @@ from PIL import Image
 from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.cli import main
 from domainbed_adm.method.cards import WEIGHTINGS
-from domainbed_adm.method.grid import METHODS
 from domainbed_adm.training import loop
 from domainbed_adm.training.model_file import load_model
+from tests.cases import TRAINED
 
 STEPS = 5
-EVERY = [(name, weighting) for name, m in METHODS.items() for weighting in (WEIGHTINGS if m.curriculum else ("both",))]
+EVERY = [(name, weighting) for name, m in TRAINED.items() for weighting in (WEIGHTINGS if m.curriculum else ("both",))]
 #: What two equal runs may differ in.
 NOISE = ("step_time", "wall_time", "mem_gb", "args")
 
@@ -213,3 +213,38 @@ def test_every_optimizer_and_random_state_is_kept(tmp_path, monkeypatch):
     train_killed(monkeypatch, 5, tmp_path / "broken", "ERM")
     assert train(tmp_path / "broken", "ERM") == 0
     assert_same(tmp_path / "whole", tmp_path / "broken")
+
+
+@pytest.mark.parametrize("step", [2, 3, 5])
+@pytest.mark.parametrize("name", ["FSAM", "GSAM_SSPL_ADM"])
+def test_a_run_whose_flatness_starts_late_resumes_exactly(tmp_path, monkeypatch, name, step):
+    options = {"flatness_start": 0.5, "lr_schedule": "cosine"}
+    assert train(tmp_path / "whole", name, **options) == 0
+    train_killed(monkeypatch, step, tmp_path / "broken", name, "--checkpoint_every", "1", **options)
+    assert train(tmp_path / "broken", name, "--checkpoint_every", "1", **options) == 0
+    assert_same(tmp_path / "whole", tmp_path / "broken")
+    shares = [record["flatness_share"] for record in outcome(tmp_path / "whole")[0]]
+    assert shares == [0, 0, 1]  # of step 0, of 1 and 2, of 3 and 4
+
+
+def test_a_checkpoint_from_before_an_hparam_that_the_run_sets_goes_on(tmp_path, monkeypatch):
+    """SAM's hparams had no total_steps; records and checkpoints of then are of the same run."""
+    assert train(tmp_path / "whole", "SAM") == 0
+    train_killed(monkeypatch, 4, tmp_path / "broken", "SAM")
+    contents = torch.load(tmp_path / "broken" / "checkpoint.pkl", weights_only=False)
+    for lacked in ("total_steps", "flatness_start", "averaging"):
+        del contents["identity"][f"hparam {lacked}"]
+    del contents["averaging"]
+    torch.save(contents, tmp_path / "broken" / "checkpoint.pkl")
+    path = tmp_path / "broken" / "results.jsonl"
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    for record in records:
+        for lacked in ("total_steps", "flatness_start", "averaging"):
+            del record["hparams"][lacked]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    assert train(tmp_path / "broken", "SAM") == 0
+    assert load_model(tmp_path / "broken" / "model.pkl")["model_dict"].keys() == outcome(tmp_path / "whole")[1].keys()
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(*(outcome(tmp_path / n)[1].values() for n in ("whole", "broken")), strict=True)
+    )

@@ -15,6 +15,7 @@ from domainbed_adm.cli import main
 from domainbed_adm.method.grid import METHODS
 from domainbed_adm.training.model_file import load_model
 from domainbed_adm.training.setup import worker_budget
+from tests.cases import TRAINED
 from tests.runs import read_records
 
 TINY = {"cnn_width": 8, "batch_size": 4}
@@ -31,7 +32,7 @@ def lines(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize("algorithm", METHODS)
+@pytest.mark.parametrize("algorithm", TRAINED)
 def test_every_method_trains_and_leaves_domainbeds_files(tmp_path, algorithm):
     flags = ["--algorithm", algorithm, "--steps", "4", "--checkpoint_freq", "2", "--test_envs", "1"]
     assert train(tmp_path, *flags) == 0
