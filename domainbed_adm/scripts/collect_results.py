@@ -67,7 +67,8 @@ def build_parser() -> Parser:
         "--selection",
         choices=EVERY_SELECTION,
         help="only this model selection method; default: DomainBed's three, for sets of classification last-epoch and "
-        "training-domain, and last-epoch alone in the paper's layout",
+        "training-domain, and last-epoch alone in the paper's layout. Of runs with averaging swad each reports the "
+        "result, the last record, as SWAD's authors do",
     )
     parser.add_argument(
         "--compare",

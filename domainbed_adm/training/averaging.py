@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 from torch import Tensor, nn
@@ -101,8 +102,8 @@ def weights_of(average: EMA | SWAD | None, algorithm: nn.Module) -> dict[str, An
     """
     if average is None or not average.average:
         return {"model_dict": algorithm.state_dict(), "model_weights": "last"}
-    last = {name: tensor.detach().clone() for name, tensor in algorithm.state_dict().items()}
+    last = deepcopy(algorithm.state_dict())
     with average.held():
-        averaged = {name: tensor.detach().clone() for name, tensor in algorithm.state_dict().items()}
+        averaged = deepcopy(algorithm.state_dict())
     kind = "ema" if isinstance(average, EMA) else "swad"
     return {"model_dict": averaged, "last_model_dict": last, "model_weights": kind}
