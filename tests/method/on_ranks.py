@@ -20,7 +20,7 @@ STEPS, SIZES = 6, [5, 2, 6]
 EXACT = {
     f"{name} {weighting} {scope}": (name, dict(weighting=weighting, curriculum_scope=scope), {})
     for name, weighting in EVERY
-    if not METHODS[name].only_by_name
+    if not METHODS[name].only_by_name or name in {"ASAM", "GSAM", "GSAM_SSPL_GDM"}
     for scope in (("batch", "domain") if METHODS[name].curriculum else ("batch",))
 }
 REFRESHED = {
@@ -56,7 +56,7 @@ CASES = EXACT | REFRESHED | ESTIMATED | KNOBS | BATCH_NORM
 APART = {
     f"local {name} {weighting}": (name, dict(weighting=weighting, ascent="local"), {})
     for name, weighting in EVERY
-    if METHODS[name].flatness and METHODS[name].difficulty in {None, "GDM"}
+    if f"{name} {weighting} batch" in EXACT and METHODS[name].flatness and METHODS[name].difficulty in {None, "GDM"}
 } | {
     f"local batch norm {ascent}": ("FSAM_SSPL_ADM", dict(ascent=ascent), dict(batch_norm=True, dropout=0.3))
     for ascent in ("global", "local")
