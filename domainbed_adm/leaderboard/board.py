@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from domainbed_adm.datasets.cards import CARDS
+from domainbed_adm.leaderboard.searches import search_lines
 from domainbed_adm.method.grid import METHODS
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.recorded_run import Run, Runs
@@ -88,12 +89,13 @@ class Board:
 
     @cached_property
     def sweep_line(self) -> str:
-        """What made the runs, for below a table: seeds, splits, versions; where they differ, devices and threads."""
+        """What made the runs, for below a table: seeds, splits, versions, searches; devices and threads that differ."""
         holdouts = sorted({str(run.args.get("holdout_fraction", "not recorded")) for run in self.runs})
         return (
             f"Trial seeds {spoken(seeds(self.runs, 'trial_seed'))}; "
             f"hparams seeds {spoken(seeds(self.runs, 'hparams_seed'))}; holdout_fraction {', '.join(holdouts)}. "
             f"Versions: {versions(self.runs)}.{_differences(self.runs)}"
+            + "".join(f" {line}" for line in search_lines(self.runs))
         )
 
     def trials(self, selection: SelectionMethod, dataset: str, algorithm: str, env: int) -> dict[int, float]:

@@ -10,6 +10,7 @@ from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.leaderboard.board import Board
 from domainbed_adm.model_selection import SelectionMethod, applies
 from domainbed_adm.recorded_run import Run, is_alone, is_official, run_label, trouble, with_epochs
+from domainbed_adm.run_files import is_pruned
 
 #: (dataset, algorithm with its ``--epochs`` where these are given, test_envs, trial_seed, hparams_seed)
 RunKey = tuple[str, str, tuple[int, ...], int, int]
@@ -134,7 +135,7 @@ def missing_runs(
     wanted = [key for key in planned if pairs or is_alone(key[0], key[2])] or _product(runs, pairs)
     lines = [f"missing: {run_label(*key)}" for key in wanted if key not in recorded]
     for key, run in sorted(recorded.items()):
-        if run.last_step < end_step(run, reached):
+        if run.last_step < end_step(run, reached) and not is_pruned(run.folder):
             lines.append(f"unfinished: {run_label(*key)}: step {run.last_step} of {end_step(run, reached)}")
     return lines
 

@@ -19,10 +19,10 @@ from domainbed_adm.leaderboard.last_models import last_model_sheets
 from domainbed_adm.leaderboard.notes import missing_line, missing_runs, trouble_lines
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.recorded_run import is_official
-from domainbed_adm.report import section_learning, section_tables
+from domainbed_adm.report import section_learning, section_search, section_tables
 from domainbed_adm.report.section_analyses import difficulty, flatness, landscape, of_checkpoints
 from domainbed_adm.report.section_evaluations import evaluations
-from domainbed_adm.report.sweep_folder import SweepFolder, kept_warnings
+from domainbed_adm.report.sweep_folder import PRUNED, SweepFolder, kept_warnings
 from domainbed_adm.report.tables import of_sheet
 from domainbed_adm.sweeping.failures import failure_lines
 from domainbed_adm.sweeping.jobs import DONE, FAILED
@@ -43,10 +43,11 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
         blocks = {name: section(sweep.root, board.algorithms) for name, section in analyses.items()}
         blocks["evaluations"] = evaluations(board)
         found = eigenvalues(board)
+        searched = section_search.search(sweep.root)
     css, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     failed = [(run.label, run.folder) for run in sweep.runs if run.state == FAILED]
-    unfinished = [run for run in sweep.runs if run.state not in {FAILED, DONE}]
+    unfinished = [run for run in sweep.runs if run.state not in {FAILED, DONE, PRUNED}]
     comparisons, absent = section_tables.comparison_tables(board, main, found)
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -70,6 +71,7 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
         costs=section_tables.cost_tables(board),
         baselines=section_tables.BASELINES,
         **blocks,
+        search=searched,
         checkpoints=of_checkpoints(sweep.root),
         main=main.name,
         comparisons=comparisons,

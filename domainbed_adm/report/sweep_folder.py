@@ -14,16 +14,19 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard.notes import end_step, reached_steps
 from domainbed_adm.recorded_run import Run, Runs
 from domainbed_adm.records import load_runs
-from domainbed_adm.run_files import RESULTS, RUN_MARKS
+from domainbed_adm.run_files import RESULTS, RUN_MARKS, is_pruned
 from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, FAILED, INCOMPLETE, RUNNING, Job, state_of
+
+#: The state of a run that a search has stopped before its end.
+PRUNED = "stopped early"
 
 
 class RunFolder(NamedTuple):
     """A run's folder, whether or not it has records."""
 
     folder: Path
-    state: str  # of ``sweeping.jobs.STATES``
+    state: str  # of ``sweeping.jobs.STATES``, or ``PRUNED``
     label: str  # what it trains; the folder's name where unknown
 
 
@@ -82,4 +85,6 @@ def _run_folder(folder: Path, recorded: Run | None, reached: dict[tuple[str, int
     label = Job(recorded.args, folder.parent).label if recorded else (failure and failure.job) or folder.name
     if state == INCOMPLETE and recorded and recorded.last_step >= end_step(recorded, reached):
         state = DONE  # records that were copied without the file ``done``
+    if is_pruned(folder):
+        state = PRUNED
     return RunFolder(folder, state, label)

@@ -28,6 +28,7 @@ from domainbed_adm.leaderboard.published import (
     with_published,
 )
 from domainbed_adm.leaderboard.rows import as_csv, tidy_rows
+from domainbed_adm.leaderboard.searches import search_lines
 from domainbed_adm.model_selection import EVERY_SELECTION, SelectionMethod, default_selections
 from domainbed_adm.recorded_run import Runs, is_official
 from domainbed_adm.records import load_runs
@@ -130,8 +131,9 @@ def main(argv: Sequence[str]) -> int:
     if args.with_published:
         for line in unpublished_lines(board):
             warn(line)
+    searched = search_lines(runs) if args.layout == "domainbed" else []  # other tables have it below them
     missing = filter(None, (missing_line(board, selection) for selection in selections))
-    for line in (*data_lines(runs), *missing, *shortened(trouble_lines(runs))):
+    for line in (*data_lines(runs), *searched, *missing, *shortened(trouble_lines(runs))):
         warn(line)
     if args.missing:
         lines = missing_runs(runs, selections, planned_runs(Path(args.input_dir)))

@@ -24,11 +24,14 @@ from domainbed_adm.system.seeding import seed_hash
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
 _NAME = "search"
 #: Trials that end before any is stopped, and the first checkpoint of each that is judged: the one before shows chance.
 _PRUNE_AFTER, _WARM_UP = 5, 1
+#: Complete trials below which no importance is told.
+_FEW = 4
 RUNNING, COMPLETE, PRUNED, FAIL = "RUNNING", "COMPLETE", "PRUNED", "FAIL"
 
 
@@ -48,9 +51,10 @@ def check_available() -> None:
         UserError: it is not installed.
     """
     try:
-        import optuna  # noqa: F401
+        import optuna
     except ImportError as error:
-        raise UserError("search needs Optuna: pip install 'domainbed-adm[search]'") from error
+        raise UserError("a search needs Optuna: pip install 'domainbed-adm[search]'") from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 class Study:
@@ -65,7 +69,6 @@ class Study:
         import optuna
         from optuna.storages.journal import JournalFileBackend
 
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._folder, self.search = folder, search
         self._held: dict[int, ExitStack] = {}
         with self._lock(), _readable(folder / JOURNAL):
@@ -152,6 +155,43 @@ class Study:
             yield
 
 
+def read_trials(folder: Path) -> list[Trial]:
+    """The trials of the search in ``folder``, by number; writes nothing.
+
+    Raises:
+        UserError: Optuna is missing, or the journal is, or it cannot be read.
+    """
+    check_available()
+    import optuna
+    from optuna.storages.journal import JournalFileBackend
+
+    path = folder / JOURNAL
+    if not path.is_file():
+        raise UserError(f"no {path}")
+    with _readable(path):
+        storage = optuna.storages.JournalStorage(JournalFileBackend(str(path)))
+        found = optuna.load_study(study_name=_NAME, storage=storage).get_trials(deepcopy=False)
+    return [_told(trial) for trial in found]
+
+
+def importance(search: Search, trials: Sequence[Trial]) -> dict[str, float]:
+    """Share of the objective's variance that each hparam explains by itself and with others (fANOVA, Hutter et al.
+    2014), highest first; nothing where the complete trials are fewer than 4 or all alike.
+    """
+    import optuna
+
+    known = [trial for trial in trials if trial.state == COMPLETE]
+    if len(known) < _FEW or len({trial.value for trial in known}) == 1:
+        return {}
+    distributions = {name: _distribution(one) for name, one in search.dimensions.items()}
+    memory = optuna.create_study(direction="maximize")
+    for trial in known:
+        frozen = optuna.trial.create_trial(value=trial.value, params=trial.values, distributions=distributions)
+        memory.add_trial(frozen)
+    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
+    return dict(optuna.importance.get_param_importances(memory, evaluator=evaluator))
+
+
 class _Held:
     """What Optuna takes for the journal's lock: the study's is held already."""
 
@@ -166,7 +206,7 @@ class _Held:
 def _readable(path: Path) -> Iterator[None]:
     try:
         yield
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AssertionError) as error:
         told = " ".join(str(error).split())[:200]
         raise UserError(f"{path} is no journal of Optuna ({type(error).__name__}: {told})") from error
 
@@ -183,6 +223,16 @@ def _drop_torn_line(path: Path) -> None:
         if file.read(1) != b"\n":
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _distribution(one: Range | Values) -> BaseDistribution:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(one, Values):
+        return CategoricalDistribution(one.values)
+    if one.integer:
+        return IntDistribution(int(one.low), int(one.high), log=one.log)
+    return FloatDistribution(one.low, one.high, log=one.log)
 
 
 def _suggested(trial: optuna.trial.Trial, name: str, one: Range | Values) -> Any:

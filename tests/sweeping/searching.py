@@ -46,7 +46,7 @@ with open('done', 'a') as file:
 """
 
 #: Of a search whose jobs are these.
-FLAGS = ["--dataset", "RotatedDigits", "--algorithm", "SAM", "--steps", "3"]
+FLAGS = ["--dataset", "RotatedDigits", "--algorithm", "SAM", "--steps", "2"]
 
 
 def stand_in(checkpoints: int = 2, pause: float = 0.0) -> property:

@@ -223,7 +223,7 @@ def test_without_optuna_it_is_one_line(
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert search(tmp_path / "out") == 2
     assert capsys.readouterr().err == (
-        "domainbed-adm: error: search needs Optuna: pip install 'domainbed-adm[search]'\n"
+        "domainbed-adm: error: a search needs Optuna: pip install 'domainbed-adm[search]'\n"
     )
     assert not (tmp_path / "out").exists()
 
