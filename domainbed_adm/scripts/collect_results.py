@@ -131,9 +131,8 @@ def main(argv: Sequence[str]) -> int:
     if args.with_published:
         for line in unpublished_lines(board):
             warn(line)
-    searched = search_lines(runs) if args.layout == "domainbed" else []  # other tables have it below them
     missing = filter(None, (missing_line(board, selection) for selection in selections))
-    for line in (*data_lines(runs), *searched, *missing, *shortened(trouble_lines(runs))):
+    for line in (*data_lines(runs), *search_lines(runs), *missing, *shortened(trouble_lines(runs))):
         warn(line)
     if args.missing:
         lines = missing_runs(runs, selections, planned_runs(Path(args.input_dir)))
