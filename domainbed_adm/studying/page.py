@@ -40,6 +40,7 @@ def forest(result: Result) -> Callable[[Axes], None]:
             if one.interval:
                 axes.plot(one.interval, (place, place), color=colour, lw=1.8)
         axes.set_yticks(range(len(others)), others)
+        axes.set_ylim(-0.6, len(others) - 0.4)
         axes.set_xlabel(f"accuracy minus that of {base}, points")
 
     return draw

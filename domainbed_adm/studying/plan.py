@@ -210,7 +210,7 @@ def statement(plan: StudyPlan, jobs: dict[str, list[Job]]) -> list[str]:
     environments = sum(map(len, filter(None, names)))
     n = plan.smallest_difference
     return [
-        f"- Compared: {', '.join(plan.arms)}.",
+        f"- Compared: {'; '.join(plan.arms)}.",
         f"- On {', '.join(plan.datasets)}: {environments or 'all'} environments held out one by one, {plan.n_trials} "
         f"trials each, {sum(map(len, jobs.values())):,} runs.",
         f"- Primary comparison: {plan.primary.arm} against {plan.primary.baseline}; all others serve to understand it.",
