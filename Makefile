@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 RESULTS ?= results/quickstart
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
-.PHONY: help quickstart browser test test-upstream checkout-named format torture benchmark clean
+.PHONY: help quickstart browser slurm test test-upstream checkout-named format torture benchmark clean
 .DEFAULT_GOAL := help
 
 help:
@@ -45,11 +45,23 @@ browser:
 	    || echo "chromium could not be installed: those tests are skipped"; \
 	fi
 
-test: $(VENV)/ready-dev browser
+# Debian's Slurm, for the tests of its launcher, which start one of their own; where it cannot be had they are skipped
+# with a reason. A machine that has a part of Slurm is left as it is; services that the installation starts are ended.
+slurm:
+	@PATH=$$PATH:/usr/sbin; if ! { command -v slurmctld || command -v slurmd || command -v munged; } >/dev/null && \
+	    command -v apt-get >/dev/null && test "$$(id -u)" = 0; then \
+	  echo "installing slurm-wlm and munge for the tests of the Slurm launcher"; \
+	  { timeout 300 apt-get -qq update && DEBIAN_FRONTEND=noninteractive timeout 600 \
+	    apt-get -qq --no-install-recommends install -y slurm-wlm munge; } >/dev/null 2>&1 \
+	    || echo "slurm-wlm and munge could not be installed: those tests are skipped"; \
+	  if test -d /run/systemd/system; then systemctl disable --now munge slurmctld slurmd >/dev/null 2>&1; fi; \
+	fi
+
+test: $(VENV)/ready-dev browser slurm
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 $(VENV)/ready-upstream: $(VENV)/ready-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[upstream]'
@@ -65,7 +77,7 @@ format: $(VENV)/ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-torture: $(VENV)/ready-dev
+torture: $(VENV)/ready-dev slurm
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
 
 benchmark: $(if $(DOMAINBED_DIR),$(VENV)/ready-upstream,$(VENV)/ready)

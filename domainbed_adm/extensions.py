@@ -97,7 +97,18 @@ _AnyCard = Card | DatasetCard | LauncherCard
 #: Flags of ``sweep`` beside those of ``train``, and what a launcher is told.
 _SWEEPS = {"command", "folder", "sweep", "output_dir", "datasets", "algorithms", "n_hparams_from", "n_hparams"}
 _SWEEPS |= {"n_trials", "single_test_envs", "command_launcher", "jobs", "retries", "dry_run", "plan_only", "help"}
-_SWEEPS |= {"skip_confirmation", "time_limit", "max_jobs", "place", "commands", "labels", "skip", "on_end", "follow"}
+_SWEEPS |= {
+    "skip_confirmation",
+    "time_limit",
+    "max_jobs",
+    "place",
+    "commands",
+    "labels",
+    "skip",
+    "on_end",
+    "follow",
+    "folder",
+}
 
 
 def add_launcher(card: LauncherCard) -> None:

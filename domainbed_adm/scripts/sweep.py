@@ -25,8 +25,8 @@ from domainbed_adm.sweeping.flags import (
 )
 from domainbed_adm.sweeping.jobs import DONE, RUNNING, UNFINISHED, delete_incomplete, with_states
 from domainbed_adm.sweeping.launch import Launch
-from domainbed_adm.sweeping.launchers import LAUNCHERS
-from domainbed_adm.sweeping.plan import add_to_plan, drop_from_plan, planned_jobs
+from domainbed_adm.sweeping.launchers import LAUNCHERS, slurm
+from domainbed_adm.sweeping.plan import add_to_plan, drop_from_plan, planned, planned_jobs
 from domainbed_adm.sweeping.rates import given_rate, measured_rates
 from domainbed_adm.sweeping.status import show_status, summary
 from domainbed_adm.sweeping.workers import start_workers
@@ -38,7 +38,14 @@ EXAMPLES = """\
   domainbed-adm sweep launch --sweep paper_cifar --output_dir results/cifar --dry_run --images_per_second 5000
   domainbed-adm sweep launch --sweep paper_dg --data_dir data --output_dir results/paper --plan_only
   domainbed-adm sweep work results/paper --time_limit 3h
-  domainbed-adm sweep status results/smoke"""
+  domainbed-adm sweep launch --sweep paper_dg --data_dir data --output_dir results/paper \\
+      --command_launcher slurm --workers 8 --slurm partition=gpu,time=4:00:00,gres=gpu:1,cpus-per-task=4
+  domainbed-adm sweep status results/smoke
+
+--command_launcher slurm submits one array of --workers N tasks (or --jobs N; a run then loads data with as many
+processes as fit its task's CPUs). Each takes jobs until none is left. Preempted, or near its time limit, it ends its
+run at the last checkpoint and goes back into the queue; after sweep cancel, or scancel, it does not. While the array
+lives the same launch submits nothing; after its end it submits what is left. What they say is in FOLDER/slurm."""
 
 
 _ABOUT_RATE = "with --dry_run: images that plain training passes in a second, for the sweep's cost in GPU hours"
@@ -57,7 +64,7 @@ def build_parser() -> Parser:
         "work runs the jobs of a launch on this machine beside workers on others (sweep work --help).",
         examples=EXAMPLES,
     )
-    parser.add_argument("command", choices=("launch", "work", "delete_incomplete", "status"))
+    parser.add_argument("command", choices=("launch", "work", "status", "cancel", "delete_incomplete"))
     add_shared_flags(parser, list(LAUNCHERS))
     add = parser.add_argument
     add("--dry_run", action="store_true", help="count the jobs and passes of each method, and do nothing")
@@ -88,6 +95,9 @@ def main(argv: Sequence[str]) -> int:
     if args.command == "work":
         raise UserError("work must be the first word: sweep work --help")
     folder = expanded(args.output_dir)
+    if args.command == "cancel":
+        slurm.cancel(folder)
+        return ExitCode.DONE
     if args.command == "launch":
         return _launch(args, folder)
     described = is_described(argv)
@@ -99,6 +109,7 @@ def main(argv: Sequence[str]) -> int:
     jobs = jobs or described_sweep(args, needs_data=False).jobs(folder)
     if args.command == "status":
         show_status(jobs)
+        slurm.show_whereabouts(folder)
         return ExitCode.DONE
     now = with_states(jobs)
     print(summary(now))
@@ -119,7 +130,11 @@ def _launch(args: argparse.Namespace, folder: Path) -> int:
     sweep = described_sweep(args, needs_data=runs and not dummy and card.takes == "jobs")
     rates = None if args.images_per_second is None else given_rate(args.images_per_second)
     rates = measured_rates(args.rate_from) if args.rate_from else rates
-    flags = job_flags(args)
+    flags, workers = job_flags(args), args.jobs
+    if card.takes == "workers":
+        workers = flags.pop("workers", workers)
+    if workers < 1:
+        raise UserError(f"--workers must be at least 1 for --command_launcher {card.name}, not {workers}")
     jobs = sweep.jobs(folder, flags)
     if args.dry_run:
         show_status(jobs)
@@ -137,17 +152,19 @@ def _launch(args: argparse.Namespace, folder: Path) -> int:
         return ExitCode.DONE
     if todo:
         _confirm(f"Run {len(todo)} jobs?", args.skip_confirmation)
-    add_to_plan(folder, sweep, flags)
     try:
         if card.takes == "workers":
-            code = start_workers(launcher, folder, jobs, min(args.jobs, len(todo)), args.retries)
+            count = min(workers, sum(state != DONE for _, state in now))
+            with planned(folder, sweep, flags):
+                code = start_workers(launcher, folder, jobs, count, args.retries, args.reuse_processes)
         else:
+            add_to_plan(folder, sweep, flags)
             launch = Launch(jobs, launcher, args.jobs, args.retries)
             code = launch.run()
             if any(flag.name == "jobs_per_gpu" for flag in card.flags):
                 print(launch.taken())
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("the same launch goes on, each job from its last checkpoint") from None
+    except KeyboardInterrupt as told:
+        raise KeyboardInterrupt(*told.args or ("the same launch goes on, each job from its last checkpoint",)) from None
     print(f"Results: {folder}")
     print(f"Leaderboard: {shlex.join(['domainbed-adm', 'collect_results', *words({'input_dir': folder})])}")
     return code

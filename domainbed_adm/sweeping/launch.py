@@ -187,7 +187,12 @@ class Launch:
 
     def _end(self, job: Job, outcome: Outcome) -> str | None:
         """Note how a job's attempt ended; return why it failed, and the file that says more."""
-        self._claims[job.sweep_dir].drop(job.name)
+        try:
+            return self._note(job, outcome)
+        finally:  # not before: who claims it next finds how it ended
+            self._claims[job.sweep_dir].drop(job.name)
+
+    def _note(self, job: Job, outcome: Outcome) -> str | None:
         if outcome.code in INTERRUPTIONS:
             self._over.add(job.name)
             self._interrupted.add(job.name)

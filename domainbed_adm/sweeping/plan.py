@@ -67,6 +67,25 @@ def add_to_plan(folder: Path, sweep: Sweep, flags: Mapping[str, Any] | None = No
         _write(folder, [*others, _Launch(sweep, sweep.environment_counts(), flags=dict(flags or {}))])
 
 
+@contextlib.contextmanager
+def planned(folder: Path, sweep: Sweep, flags: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """As :func:`add_to_plan`; where the block ends in a UserError, the plan is again as it was.
+
+    Raises:
+        UserError: as the block does.
+    """
+    before = [launch for launch in _launches(folder) if launch.sweep == sweep]
+    add_to_plan(folder, sweep, flags)
+    try:
+        yield
+    except UserError:
+        with _sole_writer(folder):
+            _write(folder, [*(launch for launch in _launches(folder) if launch.sweep != sweep), *before])
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
+        raise
+
+
 def planned_sweeps(folder: Path) -> list[Sweep]:
     """What the launches in a sweep's folder run over."""
     return [launch.sweep for launch in _launches(folder)]

@@ -13,17 +13,20 @@ from domainbed_adm.sweeping import failures
 from domainbed_adm.sweeping.jobs import DONE, FAILED, Job, with_states
 from domainbed_adm.sweeping.launchers import Start
 from domainbed_adm.sweeping.status import summary
+from domainbed_adm.system.console import printable
 
 _WORDS = {DONE: "done  ", FAILED: "failed"}
 
 
-def worker_command(folder: Path, place: str | None = None, retries: int = 1) -> str:
+def worker_command(folder: Path, place: str | None = None, retries: int = 1, reuse: bool = False) -> str:
     """The shell command of a worker of the plan in ``folder``; without a ``place`` it is the same for all."""
-    flags = {"output_dir": folder.absolute(), "place": place, "retries": retries}
+    flags = {"output_dir": folder.absolute(), "place": place, "retries": retries, "reuse_processes": reuse}
     return shlex.join([sys.executable, "-m", "domainbed_adm.scripts.sweep", "work", *words(flags)])
 
 
-def start_workers(launcher: Start, folder: Path, jobs: Sequence[Job], count: int, retries: int) -> int:
+def start_workers(
+    launcher: Start, folder: Path, jobs: Sequence[Job], count: int, retries: int, reuse: bool = False
+) -> int:
     """Start so many workers; return 0 where the launcher only handed them over, or all jobs are done by now.
 
     Else 1 where a job has failed, or the workers have ended and left jobs.
@@ -32,8 +35,9 @@ def start_workers(launcher: Start, folder: Path, jobs: Sequence[Job], count: int
         return ExitCode.DONE
     places = [f"{k}/{count}" for k in range(1, count + 1)]
     follower = Follower(jobs)
-    commands = [worker_command(folder, place, retries) for place in places]
-    codes = launcher(commands, labels=[f"worker {place}" for place in places], jobs=count, follow=follower.look)
+    commands = [worker_command(folder, place, retries, reuse) for place in places]
+    labels = [f"worker {place}" for place in places]
+    codes = launcher(commands, labels=labels, jobs=count, folder=folder, follow=follower.look)
     if codes is None:
         print("the workers are handed over: sweep status tells how far they are")
         return ExitCode.DONE
@@ -64,5 +68,8 @@ class Follower:
                 del self._open[job.name]
             if state in _WORDS and state != before:
                 done = self._total - len(self._open)
-                print(f"[{done:{len(str(self._total))}}/{self._total}] {_WORDS[state]} {job.label}", flush=True)
+                failure = failures.read(job.output_dir) if state == FAILED else None
+                why = f": {failure.reason} ({failures.told_in(job.output_dir)})" if failure else ""
+                line = f"{_WORDS[state]} {job.label}{printable(why)}"
+                print(f"[{done:{len(str(self._total))}}/{self._total}] {line}", flush=True)
         return len(self._open)

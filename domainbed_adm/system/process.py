@@ -17,8 +17,13 @@ ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def cpu_count() -> int:
-    """Number of CPUs that this process may use: those of its affinity where the system has one, else all."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Number of CPUs that this process may use: those of its affinity where the system has one, else all.
+
+    In a job of Slurm never more than the job has on this node, as not every Slurm sets the affinity.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_ON_NODE", "")
+    return min(count, max(1, int(given))) if given.isdecimal() else count
 
 
 @contextlib.contextmanager

@@ -184,8 +184,8 @@ def test_status_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 WRONG = [
     (["--algorithms", "SAM_SSPL_ADN"], "Did you mean SAM_SSPL_ADM?"),
     (
-        ["--algorithms", "ERM", "--command_launcher", "slurm"],
-        "unknown command launcher 'slurm'. Valid: local, multi_gpu",
+        ["--algorithms", "ERM", "--command_launcher", "slrum"],
+        "unknown command launcher 'slrum'. Did you mean slurm? Valid: local, multi_gpu",
     ),
     (["--algorithms", "ERM", "--retries", "-1"], "--retries must be at least 0, not -1"),
     (["--algorithms", "ERM", "--jobs", "0"], "--jobs must be at least 1, not 0"),

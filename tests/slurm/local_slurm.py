@@ -1,9 +1,10 @@
-"""A real Slurm on this machine, for as long as a block or a command runs: ``python -m tests.slurm.local_slurm [COMMAND]``.
+"""A real Slurm on this machine, as long as a block runs, or ``python -m tests.slurm.local_slurm COMMAND`` a command.
 
-munged, slurmctld and a slurmd for each of two nodes, of Debian's packages slurm-wlm and munge, as root: on loopback alone,
-in a folder of its own, beside any other Slurm. Nodes have two CPUs and two GPUs, which are mere files. Partitions are
-``main``, and ``low`` and ``high`` on the same nodes: a job in high preempts one in low, which has ``GRACE`` seconds from its
-SIGTERM. There is no accounting. Each daemon is a child of the process that made it, and dies with it.
+munged, slurmctld and a slurmd for each of two nodes, of Debian's packages slurm-wlm and munge, as root: on loopback
+alone, in a folder of its own, beside any other Slurm. Nodes have two CPUs and two GPUs, of no use.
+Partitions are ``main``, and ``low`` and ``high`` on the same nodes: a job in high preempts one in low, which has
+``GRACE`` seconds from its SIGTERM. There is no accounting. Each daemon is a child of the process that made it, and dies
+with it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 #: Seconds from SIGTERM to SIGKILL for a job that is preempted, and for one that is cancelled.
-GRACE, KILL_WAIT = 20, 10
+GRACE, KILL_WAIT = 30, 30
 #: Seconds without an answer after which a node is down, and its jobs go back into the queue.
 NODE_TIMEOUT = 10
 #: The largest index of an array's task, and one more.
@@ -97,14 +98,22 @@ class LocalSlurm:
             ports = [one.getsockname()[1] for one in sockets]
         self._configure(ports)
         folder = self.folder
-        munge = ["--key-file", folder / "munge.key", "--socket", folder / "munge.socket", "--seed-file", folder / "seed"]
+        munge = [
+            "--key-file",
+            folder / "munge.key",
+            "--socket",
+            folder / "munge.socket",
+            "--seed-file",
+            folder / "seed",
+        ]
         munge += ["--pid-file", folder / "munge.pid", "--log-file", folder / "munge.log"]
         self._daemon("munged", "munged", "--foreground", "--force", *munge)
         wait_until((folder / "munge.socket").exists, 10, "munged answers")
         self._daemon("slurmctld", "slurmctld", "-D", "-c")
         for node in NODES:
             self.start_node(node)
-        wait_until(lambda: self.ask("sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N") == list(NODES), 30, "idle")
+        idle = ("sinfo", "-h", "-N", "-p", "main", "-t", "idle", "-o", "%N")
+        wait_until(lambda: self.ask(*idle) == list(NODES), 30, "all nodes idle")
 
     def start_node(self, node: str) -> None:
         """Start the slurmd of a node."""
@@ -127,9 +136,10 @@ class LocalSlurm:
         (self.folder / "slurm.conf").write_text(told)
         (self.folder / "munge.key").write_bytes(os.urandom(1024))
         (self.folder / "munge.key").chmod(0o600)
-        for i in range(2):
-            (self.folder / f"gpu{i}").touch()
-        gpus = f"NodeName=n[1-2] Name=gpu File={self.folder}/gpu[0-1] Flags=nvidia_gpu_env\n"
+        # files that are devices, and do no harm
+        gpus = "".join(
+            f"NodeName=n[1-2] Name=gpu File={file} Flags=nvidia_gpu_env\n" for file in ("/dev/null", "/dev/zero")
+        )
         (self.folder / "gres.conf").write_text(gpus)
         version = subprocess.run(["slurmctld", "-V"], env=self.environment, capture_output=True, text=True, check=True)
         older = tuple(map(int, version.stdout.split()[-1].split(".")[:2])) < (23, 2)  # which asks no cgroup for this
@@ -157,11 +167,16 @@ class LocalSlurm:
         """What squeue says of a job's tasks, or of all."""
         return self.ask("squeue", "-h", "-r", "-o", what, *(["-j", job] if job else []))
 
-    def start_now(self, job: str) -> None:
-        """Let requeued tasks of an array start, which Slurm holds for two minutes."""
-        for task in self.tasks(job, "%i %t"):
-            if task.endswith(" PD"):
-                self.ask("scontrol", "update", f"JobId={task.split()[0]}", "StartTime=now+1")
+    def hasten(self, job: str, true: Callable[[], bool], seconds: float, what: str) -> None:
+        """Wait until something is so, and let requeued tasks of an array start, which Slurm holds for two minutes."""
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end, f"{what}: not in {seconds:g} s: {self.tasks()}"
+            for task in self.tasks(job, "%i %r"):
+                if task.endswith(" BeginTime"):
+                    self.ask("scontrol", "update", f"JobId={task.split()[0]}", "StartTime=now+2")
+            with contextlib.suppress(AssertionError):
+                wait_until(true, 4, what)
 
     def cancel_all(self) -> None:
         """End all jobs; return when none is left."""

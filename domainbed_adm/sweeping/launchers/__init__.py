@@ -24,6 +24,7 @@ It is told more by keyword, where its function has such a parameter (``**options
   where it says True, another process has it, and the command's exit code is 75.
 - ``on_end``, for jobs: to be told the index and the ``pool.Outcome`` of each as it ends; returns what there is to say
   of it in progress lines, or None. Of what is not told so, the exit codes are taken.
+- ``folder``, for workers: the sweep's.
 - ``follow``, for workers: call it every so often, while they run; it prints a line for each job that has ended since,
   and returns how many have not.
 - the flags on its card.
@@ -53,6 +54,14 @@ _JOBS_PER_GPU = LauncherFlag(
     kind=int,
     least=1,
 )
+_SLURM = (
+    LauncherFlag("slurm", "long options of sbatch, as partition=gpu,time=4:00:00,gres=gpu:1"),
+    LauncherFlag(
+        "slurm_file",
+        "YAML file of such options, a line each; --slurm overrides it (default ~/.config/domainbed-adm/slurm.yaml)",
+    ),
+    LauncherFlag("wait", "follow the jobs to their end, as local does", default=False, kind=bool),
+)
 
 #: Launchers by name.
 LAUNCHERS = {
@@ -65,6 +74,14 @@ LAUNCHERS = {
             _HERE + "multi_gpu",
             flags=(_REUSE, _JOBS_PER_GPU),
             check=_HERE + "gpus",
+        ),
+        LauncherCard(
+            "slurm",
+            "one Slurm array of workers, which come back when they are preempted or their time is up",
+            "domainbed_adm.sweeping.launchers.slurm:launch",
+            takes="workers",
+            flags=(_REUSE, *_SLURM),
+            check="domainbed_adm.sweeping.launchers.slurm:check",
         ),
         LauncherCard("dummy", "prints the commands", _HERE + "dummy"),
     )
