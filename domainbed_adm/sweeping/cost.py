@@ -28,7 +28,7 @@ from domainbed_adm.training.sampling import steps_per_epoch
 #: Hparams that a job's cost depends on; those of them that are searched are drawn.
 _READ = (
     *("batch_size", "sampling", "drop_last", "backbone", "resnet18", "image_size", "cnn_width"),
-    *("weighting", "adm_estimator", "adm_refresh", "warmup_fraction"),
+    *("weighting", "adm_estimator", "adm_refresh", "warmup_fraction", "flatness_start", "averaging"),
 )
 
 
@@ -78,6 +78,8 @@ def _cost(
     else:
         images = steps * hparams["batch_size"] * len(environments.sources)
     evaluations = _evaluations(steps, length[3] or get_card(dataset).checkpoint_freq)
+    # averaged weights are evaluated beside the last ones: of EMA each time, of SWAD at the end
+    evaluations += {"ema": evaluations, "swad": 1}.get(hparams["averaging"], 0)
     passes = get_method(algorithm).passes(**hparams)
     network = f"{architecture(dataset, hparams)}, {precision}"
     return Cost(passes, passes * images, evaluations * sum(environments.sizes), network)

@@ -26,9 +26,11 @@ from domainbed_adm.extensions import (
     folder_card,
 )
 from domainbed_adm.hparams_registry import default_hparams, random_hparams
-from domainbed_adm.leaderboard.layouts import _paper_labels
+from domainbed_adm.leaderboard.board import Board
+from domainbed_adm.leaderboard.paper import paper_labels
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, WEIGHTINGS
 from domainbed_adm.method.grid import METHODS, grid
+from domainbed_adm.recorded_run import Runs
 from domainbed_adm.registry import get_method, load_extensions
 from domainbed_adm.testing import check_algorithm, check_curriculum, check_difficulty, check_flatness
 from domainbed_adm.training.difficulty_trace import load_trace
@@ -197,7 +199,7 @@ def test_costs_are_the_cards():
 
 def test_the_papers_layout_leaves_the_grids_columns_empty():
     add_algorithm(part("Mine"))
-    assert _paper_labels("Mine") == ("Mine", "-", "-", "-")
+    assert paper_labels(Board(Runs([]), []), "Mine", ["PACS"]) == ("Mine", "-", "-", "-")
 
 
 def test_a_class_that_cannot_be_imported_is_one_line():

@@ -43,6 +43,10 @@ def test_steps_are_batches_of_each_source_environment():
     assert cost.training == 3 * 301 * 3 * 32
     assert cost.evaluation == 2 * 9991
     assert cost.network == "ResNet-18, 224 px, fp32"
+    for averaging, evaluations in (("ema", 4), ("swad", 3)):
+        given = f'{{"resnet18": true, "averaging": "{averaging}", "flatness_start": 0.5}}'
+        averaged = job_cost(first_job(datasets=["PACS"], algorithms=["SAM"], steps=301, hparams=given))
+        assert (averaged.evaluation, averaged.passes) == (evaluations * 9991, 4.5)
     pair = Sweep(["PACS"], ["ERM"], n_trials=1, n_hparams=1, steps=301).jobs("sweep")[1]
     assert pair.train_args["test_envs"] == [0, 1]
     assert job_cost(pair).training == 3 * 301 * 2 * 32
