@@ -27,7 +27,7 @@ Column = NDArray[np.float64]
 IDENTITY = ("dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed")
 #: Of runs that cannot stand beside each other, so many are named.
 _MOST_NAMED = 5
-_WITH_EPOCHS = re.compile(r" \([0-9]+ epochs\)$")
+_LENGTH = re.compile(r" \((?:[0-9]+ epochs|passes of \w+|[0-9]+ epochs, passes of \w+)\)$")
 ACCURACY = re.compile(r"env([0-9]{1,9})_(?:in|out)_acc")
 
 
@@ -59,7 +59,7 @@ class Run:
         columns: which numbers it recorded.
         table: float64[checkpoints, columns], in the order of the file; NaN where a number is missing.
         dataset: its name, as in ``args``.
-        algorithm: its name; with its epochs behind it (``with_epochs``) where most runs on its dataset have others.
+        algorithm: its name; with its length behind it (``with_length``) where most runs on its dataset have another.
         test_envs: indices of the environments that it holds out.
         trial_seed: decides the splits.
         hparams_seed: decides the hyperparameters; 0 means the defaults.
@@ -106,9 +106,15 @@ class Run:
         return epochs if isinstance(epochs, int) else None
 
     @property
+    def match_passes(self) -> str | None:
+        """``--match_passes``: the method whose passes it may spend; None where it was not given."""
+        other = self.args.get("match_passes")
+        return other if isinstance(other, str) else None
+
+    @property
     def end_step(self) -> int | None:
         """The step that it ends at; None where its records do not say."""
-        known = (self.args.get("steps"), self.hparams.get("total_steps"), self.provenance.get("n_steps"))
+        known = (self.provenance.get("n_steps"), self.hparams.get("total_steps"), self.args.get("steps"))
         steps = next((steps for steps in known if isinstance(steps, int) and steps), None)
         return None if steps is None else steps - 1
 
@@ -157,14 +163,16 @@ def run_label(dataset: str, algorithm: str, test_envs: Sequence[int], trial: int
     return f"{algorithm} on {dataset}, test_envs {' '.join(map(str, test_envs))}, trial {trial}, hparams {hparams}"
 
 
-def with_epochs(algorithm: str, epochs: int | None) -> str:
-    """A name that tells runs of other lengths apart: "ERM (400 epochs)"; without epochs the algorithm's."""
-    return f"{algorithm} ({epochs} epochs)" if epochs else algorithm
+def with_length(algorithm: str, epochs: int | None, match_passes: str | None) -> str:
+    """A name that tells runs of other lengths apart: "ERM (400 epochs)", "ERM (passes of SAM)"; or the algorithm's."""
+    told = [f"{epochs} epochs"] if epochs else []
+    told += [f"passes of {match_passes}"] if match_passes else []
+    return f"{algorithm} ({', '.join(told)})" if told else algorithm
 
 
-def without_epochs(name: str) -> str:
-    """The algorithm that ``with_epochs`` made a name of."""
-    return _WITH_EPOCHS.sub("", name)
+def without_length(name: str) -> str:
+    """The algorithm that ``with_length`` made a name of."""
+    return _LENGTH.sub("", name)
 
 
 def is_official(dataset: str) -> bool:
@@ -216,13 +224,14 @@ class Runs(list[Run]):
 def one_of_each(runs: Iterable[Run]) -> Runs:
     """The runs, of those that a table cannot tell apart the longest; a warning names the others.
 
-    Runs of other ``--epochs`` are apart: of each dataset the number of epochs that most runs have, of equals the lower,
-    goes without saying, and the others stand in the name of the algorithm.
+    Runs of other ``--epochs`` or ``--match_passes`` are apart: of each dataset the number of epochs that most runs
+    have, of equals the lower, goes without saying, and others stand in the name of the algorithm.
     """
     kept: dict[tuple[object, ...], Run] = {}
     lines = []
     for run in runs:
-        key = (run.dataset, run.method, run.epochs, frozenset(run.test_envs), run.trial_seed, run.hparams_seed)
+        length = run.epochs, run.match_passes
+        key = (run.dataset, run.method, length, frozenset(run.test_envs), run.trial_seed, run.hparams_seed)
         other = kept.setdefault(key, run)
         if other is not run:
             kept[key] = run if run.last_step >= other.last_step else other
@@ -236,7 +245,8 @@ def one_of_each(runs: Iterable[Run]) -> Runs:
         lengths.setdefault(run.dataset, Counter())[run.epochs] += 1
     usual = {dataset: max(count, key=lambda n: (count[n], -(n or 0))) for dataset, count in lengths.items()}
     for run in kept.values():
-        vars(run)["algorithm"] = with_epochs(run.method, run.epochs if run.epochs != usual[run.dataset] else None)
+        epochs = run.epochs if run.epochs != usual[run.dataset] else None
+        vars(run)["algorithm"] = with_length(run.method, epochs, run.match_passes)
     return Runs(kept.values())
 
 

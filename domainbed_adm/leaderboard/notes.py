@@ -9,7 +9,7 @@ from itertools import combinations, product
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.leaderboard.board import Board
 from domainbed_adm.model_selection import SelectionMethod, applies
-from domainbed_adm.recorded_run import Run, is_alone, is_official, run_label, trouble, with_epochs
+from domainbed_adm.recorded_run import Run, is_alone, is_official, run_label, trouble, with_length
 from domainbed_adm.run_files import is_pruned
 
 #: (dataset, algorithm with its ``--epochs`` where these are given, test_envs, trial_seed, hparams_seed)
@@ -141,7 +141,7 @@ def missing_runs(
 
 
 def _name(run: Run) -> str:
-    return with_epochs(run.method, run.epochs)
+    return with_length(run.method, run.epochs, run.match_passes)
 
 
 def reached_steps(runs: Iterable[Run]) -> dict[tuple[str, int | None], int]:

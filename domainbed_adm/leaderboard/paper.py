@@ -11,7 +11,7 @@ from domainbed_adm.leaderboard.layouts import Sheet, sheet_of
 from domainbed_adm.method.grid import METHODS, OwnMethod
 from domainbed_adm.model_selection import LAST_EPOCH, SelectionMethod
 from domainbed_adm.recipes import base_optimizer, recipe
-from domainbed_adm.recorded_run import is_official, without_epochs
+from domainbed_adm.recorded_run import is_official, without_length
 
 #: How the published tables name the flatness part; without one, the base optimizer is what runs.
 OPTIMIZERS = {"SAM": "SAM", "SAGM": "SAGM", "FSAM": "F-SAM"}
@@ -39,7 +39,7 @@ def task(dataset: str) -> str:
 
 def paper_labels(board: Board, algorithm: str, datasets: Iterable[str]) -> tuple[str, str, str, str]:
     """Method, optimizer, curriculum and difficulty of a row, whose base optimizer its runs on the datasets say."""
-    method = METHODS.get(without_epochs(algorithm))
+    method = METHODS.get(without_length(algorithm))
     if method is None or isinstance(method, OwnMethod):
         return algorithm, "-", "-", "-"
     runs = (run for run in board.runs if run.algorithm == algorithm and run.dataset in set(datasets))

@@ -17,7 +17,7 @@ import numpy as np
 from domainbed_adm.datasets.cards import get_card
 from domainbed_adm.hparams_registry import hparams_of, parse
 from domainbed_adm.recipes import architecture
-from domainbed_adm.recorded_run import with_epochs
+from domainbed_adm.recorded_run import with_length
 from domainbed_adm.registry import get_method, matched_steps
 from domainbed_adm.sweeping.jobs import DONE, Job, with_states
 from domainbed_adm.sweeping.rates import Rates
@@ -141,12 +141,12 @@ def show_cost(jobs: Sequence[Job], rates: Rates | None) -> None:
         return
     costs = [(job, job_cost(job, rates.sizes if rates else {})) for job in todo]
     seconds = [_seconds(job, cost, rates) for job, cost in costs]
-    methods = {(job.train_args["algorithm"], job.train_args.get("epochs")) for job in todo}
-    lengths = Counter(algorithm for algorithm, _ in methods)
+    lengths = Counter(name for name, _ in {(job.train_args["algorithm"], job.train_args.get("epochs")) for job in todo})
     groups: dict[str, list[int]] = {}
     for i, (job, _) in enumerate(costs):
-        name, epochs = job.train_args["algorithm"], job.train_args.get("epochs")
-        groups.setdefault(with_epochs(name, epochs if lengths[name] > 1 else None), []).append(i)
+        args = job.train_args
+        name, epochs, other = args["algorithm"], args.get("epochs"), args.get("match_passes")
+        groups.setdefault(with_length(name, epochs if lengths[name] > 1 else None, other), []).append(i)
     rows = []
     for name, own in groups.items():
         passes = sorted({costs[i][1].passes for i in own})

@@ -24,7 +24,7 @@ import yaml
 import domainbed_adm
 from domainbed_adm.datasets.layout import expanded
 from domainbed_adm.errors import UserError, lookup, unknown_name
-from domainbed_adm.recorded_run import with_epochs
+from domainbed_adm.recorded_run import with_length
 from domainbed_adm.run_args import EVERY_JOB, RunArgs
 from domainbed_adm.run_files import CLAIMS, PLAN
 from domainbed_adm.sweeping.jobs import NOT_LAUNCHED, Job, Sweep, with_states
@@ -103,10 +103,10 @@ def planned_jobs(folder: Path, sweep: Sweep | None = None) -> list[Job]:
 def planned_runs(folder: Path) -> list[tuple[str, str, tuple[int, ...], int, int]]:
     """Each planned job as (dataset, algorithm, test_envs, trial_seed, hparams_seed); none where there is no plan.
 
-    The algorithm has its ``--epochs`` behind it where these are given.
+    The algorithm has its ``--epochs`` and ``--match_passes`` behind it where these are given.
     """
     flags = [job.train_args for job in planned_jobs(folder)]
-    names = (with_epochs(f["algorithm"], f.get("epochs")) for f in flags)
+    names = (with_length(f["algorithm"], f.get("epochs"), f.get("match_passes")) for f in flags)
     keys = (
         (f["dataset"], name, tuple(f["test_envs"]), f["trial_seed"], f["hparams_seed"])
         for f, name in zip(flags, names, strict=True)

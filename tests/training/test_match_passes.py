@@ -6,6 +6,7 @@ import pytest
 
 from domainbed_adm.cli import main
 from domainbed_adm.errors import UserError
+from domainbed_adm.records import load_runs
 from domainbed_adm.registry import matched_steps
 from domainbed_adm.run_args import RunArgs
 from domainbed_adm.sweeping.jobs import Sweep
@@ -64,3 +65,17 @@ def test_an_unknown_method_is_named(tmp_path, capsys):
     flags = ["--datasets", "Debug28", "--algorithms", "ERM", "--match_passes", "SAN", "--output_dir", str(tmp_path)]
     assert main(["sweep", "launch", *flags, "--skip_confirmation"]) == 2
     assert "Did you mean SAM" in capsys.readouterr().err
+
+
+def test_its_runs_have_a_row_of_their_own(tmp_path, capsys):
+    for name, flags in (("plain", []), ("matched", ["--match_passes", "SAM"])):
+        command = ["train", "--dataset", "Debug28", "--steps", "2", "--skip_model_save", *flags]
+        assert main([*command, "--output_dir", str(tmp_path / name), "--hparams", json.dumps(SMALL)]) == 0
+    runs = load_runs(tmp_path)
+    assert sorted(run.algorithm for run in runs) == ["ERM", "ERM (passes of SAM)"]
+    assert {run.algorithm: run.end_step for run in runs} == {"ERM": 1, "ERM (passes of SAM)": 3}
+    capsys.readouterr()
+    assert main(["collect_results", "--input_dir", str(tmp_path), "--missing"]) == 0
+    printed = capsys.readouterr().out
+    assert "ERM (passes of SAM)" in printed
+    assert "unfinished" not in printed
