@@ -11,6 +11,7 @@ from domainbed_adm.method.grid import unnamed_methods
 from domainbed_adm.scripts.sweep import build_parser
 from domainbed_adm.sweeping import plan
 from domainbed_adm.sweeping.jobs import Sweep, check_sweep
+from domainbed_adm.sweeping.launchers import LAUNCHERS
 
 FIELDS = Sweep.__dataclass_fields__
 SIZES = {"smoke": 30, "smoke_classification": 18, "paper_dg": 624, "full_grid": 67200}
@@ -45,7 +46,8 @@ def test_every_flag_a_named_sweep_may_set_is_a_flag_of_sweep() -> None:
     assert set(plan.FLAGS) <= flags
     only_here = {"help", "command", "folder", "sweep", "seed", "dry_run", "plan_only", "skip_confirmation"}
     only_here |= {"images_per_second", "rate_from"}
-    assert flags - set(plan.FLAGS) - {"reuse_processes", "jobs_per_gpu"} == only_here
+    of_launchers = {flag.name for card in LAUNCHERS.values() for flag in card.flags}
+    assert flags - set(plan.FLAGS) - of_launchers == only_here
     assert set(FIELDS) <= set(plan.FLAGS)
 
 
