@@ -65,14 +65,15 @@ class Sheet:
         return any(isinstance(cell, str) or cell.mean is not None for cell in cells)
 
     def best(self) -> set[tuple[int, int]]:
-        """(row, column) of the best mean of each column, ties in the printed digits included; none for one row."""
+        """(row, column) of the best mean of each column, ties in the printed digits included; none where one is known."""
         best: set[tuple[int, int]] = set()
         for j, column in enumerate(zip(*self.rows, strict=True)):
             means = [cell.mean if isinstance(cell, Entry) else None for cell in column]
             shown = {i: round(mean, self.digits) for i, mean in enumerate(means) if mean is not None}
             first = min if self.lowest else max
-            best |= {(i, j) for i, mean in shown.items() if mean == first(shown.values())}
-        return best if len(self.rows) > 1 else set()
+            if len(shown) > 1:
+                best |= {(i, j) for i, mean in shown.items() if mean == first(shown.values())}
+        return best
 
 
 def domainbed_sheets(board: Board, selection: SelectionMethod) -> list[Sheet]:
