@@ -65,7 +65,7 @@ class Sheet:
         return any(isinstance(cell, str) or cell.mean is not None for cell in cells)
 
     def best(self) -> set[tuple[int, int]]:
-        """(row, column) of the best mean of each column, ties in the printed digits included; none where one is known."""
+        """(row, column) of the best mean of each column, ties in the printed digits too; none where one is known."""
         best: set[tuple[int, int]] = set()
         for j, column in enumerate(zip(*self.rows, strict=True)):
             means = [cell.mean if isinstance(cell, Entry) else None for cell in column]
