@@ -17,6 +17,8 @@ from domainbed_adm.method.passes import LossFunction, cross_entropy
 from domainbed_adm.method.state import StepState
 from domainbed_adm.method.step import TrainingStep
 from domainbed_adm.registry import get_method, load_extensions
+from domainbed_adm.upstream.hosted import hosted_class
+from domainbed_adm.upstream.methods import HostMethod
 
 Hparams = dict[str, Any]
 
@@ -177,6 +179,8 @@ _classes: dict[str, type[Any]] = {"ERM": ERM}
 def get_algorithm_class(algorithm_name: str) -> type[Any]:
     """DomainBed's contract: the class of this name; an unknown name is a ``UserError`` with the nearest match."""
     method = get_method(algorithm_name)
+    if isinstance(method, HostMethod):
+        return hosted_class(method)
     if algorithm_name not in _classes:
         _classes[algorithm_name] = algorithm_class(method)
     return _classes[algorithm_name]

@@ -8,7 +8,7 @@ other draw. Names that DomainBed has keep its defaults and draws. Those of the p
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from domainbed_adm.method.hparams import (
     Text,
     Uniform,
 )
-from domainbed_adm.registry import get_method
+from domainbed_adm.registry import get_method, load_checkout
 from domainbed_adm.system.seeding import seed_hash
+from domainbed_adm.upstream.methods import HostMethod
 
 #: Of the optimizer: far above any use, and below what single precision cannot hold, where torch ends in an error.
 OPTIMIZERS = "adam", "adamw", "sgd"
@@ -130,6 +131,14 @@ def _rates(
     )
 
 
+#: Of our data and loop, which DomainBed's own algorithms have too.
+_OF_ENGINE = (
+    *("cutout", "image_size", "image_channels", "sampling", "drop_last", "averaging", "ema_decay"),
+    *("swad_n_converge", "swad_n_tolerance", "swad_tolerance_ratio"),
+)
+#: The datasets whose images DomainBed's registry knows to be small.
+_SMALL_OF_HOST = "Debug28", "RotatedMNIST", "ColoredMNIST"
+
 #: By a dataset card's ``recipe``. The first two are DomainBed's; CIFAR's is that of Friendly-SAM's authors
 #: (nblt/F-SAM 2e2f989). Draws of the last two, and the fine-grained defaults, are our choice.
 _RECIPES = {
@@ -148,12 +157,44 @@ _CHANGED: dict[str, dict[str, Any]] = {
 
 def hparams_of(algorithm: str, dataset: str) -> dict[str, Hparam]:
     """Every hparam that this algorithm reads on this dataset, by name; ``UserError`` where the algorithm is unknown."""
-    return _on(dataset, get_method(algorithm).hparams)
+    method = get_method(algorithm)
+    return _of_host(method, dataset) if isinstance(method, HostMethod) else _on(dataset, method.hparams)
 
 
 def every_hparam(dataset: str = "Debug28") -> dict[str, Hparam]:
     """Every hparam of any method, by name, with the defaults of one dataset."""
     return _on(dataset, {name: hparam for method in METHODS.values() for name, hparam in method.hparams.items()})
+
+
+def _of_host(method: HostMethod, dataset: str) -> dict[str, Hparam]:
+    """DomainBed's hparams of its own algorithm, which it draws itself, and those of our data and loop."""
+    ours = _on(dataset, {})
+    theirs = {
+        name: Hparam(name, default, _like(default, ours.get(name)), f"DomainBed's, of {method.own_name}")
+        for name, default in method.default_hparams(_as_host_knows(dataset)).items()
+    }
+    return {name: ours[name] for name in _OF_ENGINE} | theirs
+
+
+def _as_host_knows(dataset: str) -> str:
+    """The dataset whose defaults DomainBed gives: of ours with small images that which every DomainBed has."""
+    return "RotatedMNIST" if get_card(dataset).small_images and dataset not in _SMALL_OF_HOST else dataset
+
+
+def _like(default: Any, ours: Hparam | None) -> Container[Any] | None:
+    """What is valid for an hparam of DomainBed's: as ours of that name, where it has a range, else of the same kind."""
+    if ours and isinstance(ours.valid, Number):
+        return ours.valid
+    if isinstance(default, bool):
+        return FLAG
+    return Number() if isinstance(default, int | float) else Text() if isinstance(default, str) else None
+
+
+def _of_any_host(dataset: str) -> set[str]:
+    """Names of the hparams of all of DomainBed's algorithms; none where no checkout is named."""
+    load_checkout()
+    hosts = [method for method in METHODS.values() if isinstance(method, HostMethod)]
+    return {name for method in hosts for name in method.default_hparams(_as_host_knows(dataset))}
 
 
 def _on(dataset: str, of_method: dict[str, Hparam]) -> dict[str, Hparam]:
@@ -175,10 +216,12 @@ def random_hparams(algorithm: str, dataset: str, seed: int) -> dict[str, Any]:
 
     DomainBed gives ``seed_hash(hparams_seed, trial_seed)`` as the seed.
     """
+    method = get_method(algorithm)
+    of_host = method.random_hparams(_as_host_knows(dataset), seed) if isinstance(method, HostMethod) else {}
     return {
         name: hparam.draw.draw(np.random.RandomState(seed_hash(seed, name))) if hparam.draw else hparam.default
         for name, hparam in hparams_of(algorithm, dataset).items()
-    }
+    } | of_host
 
 
 def override(hparams: dict[str, Any], given: dict[str, Any], algorithm: str, dataset: str) -> list[str]:
@@ -190,9 +233,12 @@ def override(hparams: dict[str, Any], given: dict[str, Any], algorithm: str, dat
     Raises:
         UserError: a name is unknown to every method, is the run's to set, or its value is out of range.
     """
-    specs, of_any_method = hparams_of(algorithm, dataset), every_hparam(dataset)
+    specs = hparams_of(algorithm, dataset)
+    of_any_method = every_hparam(dataset) | specs
     for name, value in given.items():
         if name not in of_any_method:
+            if name in _of_any_host(dataset):
+                continue
             raise UserError(unknown_name([n for n, spec in specs.items() if not spec.set_by_run], name, "hparam"))
         spec = of_any_method[name]
         if spec.set_by_run:

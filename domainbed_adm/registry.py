@@ -1,5 +1,7 @@
 """The names there are, with those that other installed packages add: entry points of ``domainbed_adm.extensions``.
 
+DomainBed's own algorithms are among them once a checkout is named, by ``--domainbed`` or ``DOMAINBED_DIR``.
+
 An entry point's target is a function without arguments that calls ``domainbed_adm.extensions``. It is called once, when
 the first name is looked up; importing the package calls nothing. Loads no torch.
 """
@@ -8,11 +10,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from domainbed_adm.errors import UserError, lookup
 from domainbed_adm.method.grid import METHODS, Method
+from domainbed_adm.upstream.host import VARIABLE, find
+from domainbed_adm.upstream.methods import PREFIX, HostMethod, host_methods
 
 GROUP = "domainbed_adm.extensions"
 #: Names of the entry points that have been called, and ``GROUP`` once all have been found.
@@ -41,9 +47,39 @@ def load_extensions() -> None:
         _called.add(point.name)
 
 
-def get_method(name: str) -> Method:
-    """The method of this algorithm name; ``UserError`` with the nearest match where there is none."""
+def load_checkout(path: str | None = None) -> Path | None:
+    """Add DomainBed's own algorithms, of the checkout at ``path``, else at ``DOMAINBED_DIR``, in place of another's.
+
+    Returns:
+        The folder of the checkout; None where none is named, and nothing is added.
+
+    Raises:
+        UserError: there is no DomainBed, or it has no list of algorithms.
+    """
+    if not (path or os.environ.get(VARIABLE)):
+        return None
     load_extensions()
+    root = find(path)
+    there = [method for method in METHODS.values() if isinstance(method, HostMethod)]
+    if not there or there[0].root != root:
+        new = list(host_methods(root, METHODS.keys() - {method.name for method in there}))
+        for method in there:
+            del METHODS[method.name]
+        METHODS.update({method.name: method for method in new})
+    return root
+
+
+def get_method(name: str) -> Method:
+    """The method of this algorithm name, of DomainBed's checkout too where ``DOMAINBED_DIR`` names one.
+
+    Raises:
+        UserError: there is none; the message has the nearest match.
+    """
+    load_extensions()
+    if name not in METHODS:
+        load_checkout()
+    if name not in METHODS and name.removeprefix(PREFIX) in DOMAINBED_ALGORITHMS:
+        raise UserError(f"{name} is DomainBed's own: name a checkout of it by --domainbed DIR, or {VARIABLE}")
     return lookup(METHODS, name, "algorithm")
 
 

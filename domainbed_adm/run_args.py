@@ -62,6 +62,10 @@ _ABOUT_AUGMENT_ON = (
     "of its free memory. On a CPU it is slower: 5.6 ms against 3.0 an image of 227 px, one thread. Digits are not "
     "augmented"
 )
+_ABOUT_DOMAINBED = (
+    "folder of a DomainBed checkout, whose own algorithms (CORAL, GroupDRO, Mixup, ...) are then known too, with its "
+    "hparams (default: DOMAINBED_DIR); its ERM is DomainBed_ERM. list algorithms --domainbed DIR names all"
+)
 _ABOUT_TENSORBOARD = "write scalars, and histograms of the traced difficulties, to output_dir/tensorboard"
 _ABOUT_FROM = "a file of list_top_hparams --out: take the hparams chosen there; --hparams overrides them"
 _ABOUT_DEVICES = (
@@ -166,6 +170,7 @@ class RunArgs:
     trace_difficulty: int | Literal[True] | None = _how(
         None, _ABOUT_TRACE, recorded=False, type=int, metavar="IMAGES", nargs="?", const=True
     )
+    domainbed: str | None = _how(None, _ABOUT_DOMAINBED, recorded=False, type=os.path.expanduser, metavar="DIR")
     tensorboard: bool = _how(False, _ABOUT_TENSORBOARD, recorded=False, **_SWITCH)
 
     def __post_init__(self) -> None:

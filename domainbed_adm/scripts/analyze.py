@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 from domainbed_adm.analysis.runs import HessianSettings, LandscapeSettings, Settings, find_runs
 from domainbed_adm.cli import run
 from domainbed_adm.errors import UserError
+from domainbed_adm.registry import load_checkout
+from domainbed_adm.run_args import add_flags
 from domainbed_adm.system.console import Parser
 
 Kind = TypeVar("Kind", Settings, HessianSettings, LandscapeSettings)
@@ -62,6 +64,7 @@ def _add_model_flags(parser: Parser) -> None:
         threads="CPU threads; more pay off for large networks on idle cores, and lose on busy ones",
     )
     add("--double", action="store_true", help="compute in float64")
+    add_flags(parser, ("domainbed",))
 
 
 def _add_numbers(parser: Parser, kind: type, **helps: str) -> None:
@@ -152,6 +155,8 @@ def main(argv: Sequence[str]) -> int:
         UserError: a number is out of its range, or what the analysis raises.
     """
     args = build_parser().parse_args(argv)
+    if getattr(args, "domainbed", None):
+        load_checkout(args.domainbed)
     for name, value in vars(args).items():
         if name in _LEAST and value is not None and value < _LEAST[name]:
             raise UserError(f"--{name} must be at least {_LEAST[name]}, not {value}")

@@ -16,6 +16,8 @@ from domainbed_adm.analysis.evaluation_files import Attack, EnvironmentFigures, 
 from domainbed_adm.analysis.runs import find_runs, labels, with_checkpoint
 from domainbed_adm.cli import run
 from domainbed_adm.errors import UserError
+from domainbed_adm.registry import load_checkout
+from domainbed_adm.run_args import add_flags
 from domainbed_adm.system.console import Parser, show
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ def build_parser() -> Parser:
     add("--threads", type=int, default=1, metavar="N", help="CPU threads of one pass (default 1)")
     add("--again", action="store_true", help="measure also what is there already")
     add("--json", action="store_true", help="print what the files hold as a JSON list, with the means over corruptions")
+    add_flags(parser, ("domainbed",))
     return parser
 
 
@@ -69,6 +72,8 @@ def main(argv: Sequence[str]) -> int:
         UserError: a flag is out of its range, or lacks another, or what ``evaluate_runs`` raises.
     """
     args = build_parser().parse_args(argv)
+    if args.domainbed:
+        load_checkout(args.domainbed)
     if args.threads < 1:
         raise UserError(f"--threads must be at least 1, not {args.threads}")
     attack = _attack(args)

@@ -12,15 +12,19 @@ from domainbed_adm.cli import run
 from domainbed_adm.datasets.cards import CARDS, MNIST, DatasetCard
 from domainbed_adm.hparams_registry import every_hparam, hparams_of
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, WEIGHTINGS, Card
-from domainbed_adm.method.grid import METHODS, OwnMethod, unnamed_methods
+from domainbed_adm.method.grid import METHODS, Method, OwnMethod, unnamed_methods
+from domainbed_adm.registry import load_checkout
+from domainbed_adm.run_args import add_flags
 from domainbed_adm.sweeping import plan
 from domainbed_adm.sweeping.flags import default_datasets
 from domainbed_adm.sweeping.jobs import Sweep
 from domainbed_adm.system.console import Parser, show
+from domainbed_adm.upstream.methods import HostMethod
 
 EXAMPLES = """\
   domainbed-adm list algorithms
   domainbed-adm list hparams --algorithm SAM_SSPL_ADM --dataset PACS
+  domainbed-adm list algorithms --domainbed DomainBed
   domainbed-adm list sweeps --json"""
 
 _PROSE = ("about", "meaning", "paper", "environments", "default", "valid", "read by", "needs")
@@ -34,13 +38,17 @@ def _algorithms(every: bool) -> _Rows:
     return [
         {
             "algorithm": method.name,
-            **{f"cost {weighting}": f"{method.passes(weighting)}F" for weighting in WEIGHTINGS},
+            **{f"cost {weighting}": _cost(method, weighting) for weighting in WEIGHTINGS},
             "about": method.summary,
             "paper": method.papers,
         }
         for method in METHODS.values()
-        if every or not method.only_by_name
+        if every or not method.only_by_name or isinstance(method, HostMethod)
     ]
+
+
+def _cost(method: Method, weighting: str) -> str:
+    return "-" if isinstance(method, HostMethod) else f"{method.passes(weighting)}F"
 
 
 def _datasets() -> _Rows:
@@ -76,6 +84,8 @@ def _some(environments: tuple[str, ...]) -> str:
 def _hparams(algorithm: str | None, dataset: str | None) -> _Rows:
     kinds = [dataset, dataset] if dataset else _KINDS
     small, large = (hparams_of(algorithm, kind) if algorithm else every_hparam(kind) for kind in kinds)
+    host = METHODS.get(algorithm or "")
+    drawn = set(host.default_hparams(_KINDS[0])) if isinstance(host, HostMethod) else set()
     rows = []
     for name, hparam in small.items():
         default, other = json.dumps(hparam.default), json.dumps(large[name].default)
@@ -86,8 +96,12 @@ def _hparams(algorithm: str | None, dataset: str | None) -> _Rows:
                 "hparam": name,
                 "default": "by the run" if hparam.set_by_run else differing,
                 "valid": "-" if hparam.valid is None else str(hparam.valid),
-                "searched": ("yes" if searched else "no") if searched == also else "not 28 px",
-                "read by": _readers(name),
+                "searched": "by DomainBed"
+                if name in drawn
+                else ("yes" if searched else "no")
+                if searched == also
+                else "not 28 px",
+                "read by": host.name if host and name in drawn else _readers(name),
                 "meaning": hparam.help,
             }
         )
@@ -105,7 +119,8 @@ def _readers(name: str) -> str:
 def _cards() -> list[Card]:
     """The cards of all parts, and of algorithms that are no method of the grid."""
     parts = [card for table in (FLATNESS, CURRICULA, DIFFICULTIES) for card in table.values()]
-    return [*parts, *(method.card for method in METHODS.values() if isinstance(method, OwnMethod))]
+    own = [method for method in METHODS.values() if isinstance(method, OwnMethod)]
+    return [*parts, *(method.card for method in own if not isinstance(method, HostMethod))]
 
 
 def _sweeps() -> _Rows:
@@ -127,7 +142,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--dataset", help="hparams with the defaults of this dataset only")
     parser.add_argument("--all", action="store_true", help="algorithms: those too that run only where they are named")
     parser.add_argument("--json", action="store_true", help="a JSON list")
+    add_flags(parser, ("domainbed",))
     args = parser.parse_args(argv)
+    if args.what in ("algorithms", "hparams"):
+        load_checkout(args.domainbed)
     if (args.algorithm or args.dataset) and args.what != "hparams":
         parser.error("--algorithm and --dataset go with hparams")
     if args.all and args.what != "algorithms":

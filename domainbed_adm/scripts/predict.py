@@ -12,6 +12,8 @@ from typing import Any
 
 from domainbed_adm.cli import run
 from domainbed_adm.errors import NonFiniteError, UserError
+from domainbed_adm.registry import load_checkout
+from domainbed_adm.run_args import add_flags
 from domainbed_adm.system.console import Parser, ProgressBar
 from domainbed_adm.system.disk import replacing
 
@@ -32,12 +34,15 @@ def build_parser() -> Parser:
     parser.add_argument("--model", required=True, type=Path, help="model.pkl of a finished run")
     parser.add_argument("--images", required=True, type=Path, help="folder of images, searched through")
     parser.add_argument("--output", type=Path, help="CSV file or pipe to write (default: the standard output)")
+    add_flags(parser, ("domainbed",))
     return parser
 
 
 def main(argv: Sequence[str]) -> int:
     """Run with these flags; returns the exit code."""
     args = build_parser().parse_args(argv)
+    if args.domainbed:
+        load_checkout(args.domainbed)
     from domainbed_adm.training.model_file import load_model, restore_algorithm
 
     contents = load_model(args.model)

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,7 @@ from typing import NoReturn
 
 from domainbed_adm.datasets.layout import expanded
 from domainbed_adm.errors import UserError
+from domainbed_adm.registry import load_checkout
 from domainbed_adm.run_files import PLAN, ExitCode
 from domainbed_adm.sweeping import limits
 from domainbed_adm.sweeping.flags import (
@@ -127,9 +129,14 @@ def _jobs(args: argparse.Namespace, folder: Path, described: bool) -> list[Job]:
     if not described:
         if not planned:
             raise UserError(f"{folder} has no {PLAN}: write it by sweep launch --plan_only, or give the launch's flags")
+        jobs = planned_jobs(folder)
+        if args.domainbed:
+            jobs = [replace(job, flags={**job.flags, "domainbed": args.domainbed}) for job in jobs]
+        for checkout in {job.flags["domainbed"] for job in jobs if "domainbed" in job.flags}:
+            load_checkout(checkout)
         for sweep in planned:
             check_sweep(sweep, needs_data=True)  # else every job would fail, one by one
-        return planned_jobs(folder)
+        return jobs
     sweep = described_sweep(args, needs_data=True)
     if planned and sweep not in planned:
         raise UserError(

@@ -110,7 +110,7 @@ def _steps(
                 position.since_record.setdefault(name, []).append(float(value))
             position.next_step = step + 1
             progress.bar.advance()
-            progress.after_silence(f"step {step:>5}/{run.n_steps - 1}  loss {figures['loss']:.4f}")
+            progress.after_silence(f"step {step:>5}/{run.n_steps - 1}  {_main(figures)}")
             if schedule.is_checkpoint(step):
                 record = _record(run, schedule, batches, held, position, progress)
                 now = time.monotonic()
@@ -234,9 +234,16 @@ def _step(run: Setup, batches: Iterator[Batch], held: torch.Tensor | None) -> di
         if run.algorithm.step.state.update_count == steps:
             raise UserError(not_scaled(run.algorithm))
         figures = _of_scaled(figures)
-    if not math.isfinite(figures.get("loss", 0.0)):  # not every algorithm checks it itself
-        raise NonFiniteError(f"not finite: loss {figures['loss']}")
+    for name in ["loss"] if "loss" in figures else figures:  # not every algorithm checks it itself
+        if not math.isfinite(figures[name]):
+            raise NonFiniteError(f"not finite: {name} {figures[name]}")
     return {**figures, "step_time": time.perf_counter() - start}
+
+
+def _main(figures: Mapping[str, Any]) -> str:
+    """The loss, or what an algorithm of DomainBed's calls by another name: its first figure that has loss in it."""
+    names = [name for name in figures if name == "loss"] or [name for name in figures if "loss" in name]
+    return f"{names[0]} {figures[names[0]]:.4f}" if names else ""
 
 
 def _of_scaled(figures: Mapping[str, float]) -> dict[str, float]:

@@ -19,8 +19,11 @@ from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.datasets.cards import IMAGENET
 from domainbed_adm.errors import UserError, one_line
 from domainbed_adm.hparams_registry import every_hparam
+from domainbed_adm.registry import get_method
 from domainbed_adm.system.disk import replacing
 from domainbed_adm.system.process import ENDING, held_back
+from domainbed_adm.upstream.hosted import checkout_of, without_pretrained
+from domainbed_adm.upstream.methods import HostMethod
 
 _KEYS = ("args", "model_input_shape", "model_num_classes", "model_num_domains", "model_hparams", "model_dict")
 #: What random hparams of DomainBed are made of: NumPy's numbers, which ``weights_only`` refuses without these.
@@ -92,19 +95,21 @@ def _can_be_mapped(path: Path) -> bool:
 
 def _as_ours(contents: dict[str, Any]) -> dict[str, Any]:
     hparams, shape = contents["model_hparams"], tuple(contents["model_input_shape"])
+    theirs = isinstance(get_method(contents["args"]["algorithm"]), HostMethod)
     others = [name for name in ("vit", "dinov2") if hparams.get(name)]
-    if others:
+    if others and not theirs:
         raise UserError(
             f"this model has a network of DomainBed's that domainbed-adm does not have (hparam {others[0]}): only "
             "DomainBed's own code can use it"
         )
+    weights = contents["model_dict"]
     # DomainBed normalises each dataset of image files by ImageNet's mean and deviation, and no other.
     from_files = shape == (3, 224, 224) and not contents["args"].get("dataset", "").startswith("Debug")
     return {
         **contents,
         "classes": None,
         "normalization": [list(IMAGENET.mean), list(IMAGENET.std)] if from_files else None,
-        "model_dict": _renamed(contents["model_dict"], {28: _CNN, 32: _WIDE_RESNET}.get(shape[1], {})),
+        "model_dict": weights if theirs else _renamed(weights, {28: _CNN, 32: _WIDE_RESNET}.get(shape[1], {})),
     }
 
 
@@ -129,8 +134,27 @@ def restore_algorithm(contents: dict[str, Any]) -> Any:
     hparams = contents["model_hparams"] | {"pretrained": False}
     sizes = [contents[f"model_{key}"] for key in ("input_shape", "num_classes", "num_domains")]
     try:
-        algorithm = get_algorithm_class(name)(*sizes, hparams)
-        algorithm.load_state_dict(contents["model_dict"])
+        make = get_algorithm_class(name)
+        with without_pretrained(make):
+            algorithm = make(*sizes, hparams)
+        weights = contents["model_dict"]
+        if checkout_of(make):
+            weights = _fitting(algorithm, weights)
+        algorithm.load_state_dict(weights)
     except (UserError, RuntimeError, MemoryError) as error:
         raise UserError(f"{path}: cannot make {name} with these weights: {one_line(error)}") from error
-    return algorithm.eval()
+    algorithm.eval()  # which of DomainBed's algorithms does not always return it
+    return algorithm
+
+
+def _fitting(algorithm: torch.nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Of an algorithm of DomainBed's, what a new one can load of one that has trained.
+
+    Its buffers grow (GroupDRO's weights of domains), and a step may leave modules that the next one makes anew (Fish).
+    """
+    for name, buffer in list(algorithm.named_buffers()):
+        if name in weights and weights[name].shape != buffer.shape:
+            module, _, last = name.rpartition(".")
+            setattr(algorithm.get_submodule(module), last, torch.empty_like(weights[name]))
+    parts = {name.partition(".")[0] for name in algorithm.state_dict()}
+    return {name: value for name, value in weights.items() if name.partition(".")[0] in parts}

@@ -2,7 +2,8 @@
 
 ``checkpoint.pkl`` is all that a run is between two steps: the algorithm's state dict (network, F-SAM's mean, remembered
 scores, step count), its optimizers and loss scaler, averaged weights, the figures since the last record, and the
-states of every random generator. The data of a step are a function of the step, so no loader's state is needed.
+states of every random generator. Of an algorithm of DomainBed's it is all that the object holds (``object_state``).
+The data of a step are a function of the step, so no loader's state is needed.
 """
 
 from __future__ import annotations
@@ -24,10 +25,12 @@ from domainbed_adm import hparams_registry, records
 from domainbed_adm.errors import UserError, one_line
 from domainbed_adm.run_args import differences, identity
 from domainbed_adm.run_files import CHECKPOINT, DONE, MODEL, RESULTS, TENSORBOARD, files_of_run
-from domainbed_adm.system.console import printable, printable_values
+from domainbed_adm.system.console import printable, printable_values, warn
 from domainbed_adm.training.devices import depends_on_devices
 from domainbed_adm.training.model_file import load_tensors, save_model
+from domainbed_adm.training.object_state import capture, not_kept, restore
 from domainbed_adm.training.setup import Setup
+from domainbed_adm.upstream.hosted import checkout_of
 
 _ADVICE = "--restart redoes the run"
 _KEYS = ("identity", "position", "algorithm", "optimizers", "random")
@@ -132,13 +135,24 @@ def _check_same(run: Setup, theirs: Mapping[str, Any], otherwise: str) -> None:
 
 
 def save_position(path: Path, run: Setup, position: Position) -> None:
-    """Write the checkpoint, over an older one once it is whole and on the disk."""
+    """Write the checkpoint, over an older one once it is whole and on the disk.
+
+    None is written where an algorithm of DomainBed's holds what cannot be kept, which is said once.
+    """
+    state: Any = None
+    if run.kinds is not None:
+        state, kinds, lost = capture(run.algorithm, run.kinds)
+        if lost:
+            if not set(lost) <= run.told:
+                warn(not_kept(run.args["algorithm"], lost))
+            run.told.update(lost)
+            return
     kind, keys, *rest = np.random.get_state(legacy=True)
     contents = {
         "identity": identity(run.args, run.hparams) | _data(run),
         "position": asdict(position),
-        "algorithm": run.algorithm.state_dict(),
-        "optimizers": {name: optimizer.state_dict() for name, optimizer in run.optimizers.items()},
+        "algorithm": run.algorithm.state_dict() if state is None else state,
+        "optimizers": {name: one.state_dict() for name, one in run.optimizers.items()} if state is None else {},
         "averaging": run.average.state_dict() if run.average else None,
         "scaler": run.scaler.state_dict() if run.scaler else None,
         "random": {
@@ -156,9 +170,12 @@ def _load_position(path: Path, run: Setup) -> Position:
     contents = load_tensors(path, _KEYS, _ADVICE)
     _check_same(run, contents["identity"], f"{path} is a checkpoint of another run")
     try:
-        run.algorithm.load_state_dict(contents["algorithm"])
-        for name, optimizer in run.optimizers.items():
-            optimizer.load_state_dict(contents["optimizers"][name])
+        if run.kinds is None:
+            run.algorithm.load_state_dict(contents["algorithm"])
+            for name, optimizer in run.optimizers.items():
+                optimizer.load_state_dict(contents["optimizers"][name])
+        else:
+            restore(contents["algorithm"], run.algorithm, run.device)
         if run.average:
             run.average.load_state_dict(contents["averaging"])
         if run.scaler:
@@ -172,7 +189,7 @@ def _load_position(path: Path, run: Setup) -> Position:
             torch.cuda.set_rng_state(cuda, run.device)
         random.setstate(states["python"])
         np.random.set_state(states["numpy"])
-    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, StopIteration) as error:
         kind = "" if isinstance(error, (RuntimeError, ValueError)) else f"{type(error).__name__} "
         raise UserError(f"{path} does not fit this run: {kind}{one_line(error)}; {_ADVICE}") from error
     return position
@@ -195,6 +212,7 @@ def provenance(run: Setup) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "seed": run.args["seed"],
         "n_steps": run.n_steps,
+        **({"domainbed_commit": _git_commit(checkout)} if (checkout := checkout_of(run.algorithm)) else {}),
         **_environments(run),
     }
 

@@ -7,7 +7,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from domainbed_adm.datasets.cards import DatasetCard
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.averaging import EMA, SWAD
 from domainbed_adm.method.ranks import ALONE, Ranks
-from domainbed_adm.registry import matched_steps
+from domainbed_adm.registry import get_method, load_checkout, matched_steps
 from domainbed_adm.run_args import RunArgs
 from domainbed_adm.system.console import warn
 from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count
@@ -32,8 +32,12 @@ from domainbed_adm.training.batches import Schedule, Splits, split_environments
 from domainbed_adm.training.compilation import check_compiles, compile_network, not_compiled
 from domainbed_adm.training.devices import check_shares, device_of, share_out
 from domainbed_adm.training.learning_rate import LearningRate
+from domainbed_adm.training.object_state import capture, not_kept
 from domainbed_adm.training.precision import autocast, check_precision, scale_losses
 from domainbed_adm.training.sampling import steps_per_epoch
+from domainbed_adm.upstream.host import failed_inside
+from domainbed_adm.upstream.hosted import checkout_of
+from domainbed_adm.upstream.methods import HostMethod
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
@@ -47,6 +51,8 @@ class Setup:
     for events, with histograms of the trace, which it turns on; ``start_time`` is of ``time.monotonic``, and
     ``start_up`` has the seconds that each part of the start took. ``average`` is what hparam ``averaging`` asks for,
     ``ranks`` are the processes that train the run.
+    ``kinds`` has what an algorithm of DomainBed's held when it was new (``object_state``), None of our
+    own; ``told`` what of it is said to be in no checkpoint.
     """
 
     args: dict[str, Any]
@@ -64,6 +70,8 @@ class Setup:
     start_up: dict[str, float]
     average: EMA | SWAD | None = None
     ranks: Ranks = ALONE
+    kinds: dict[str, str] | None = None
+    told: set[str] = field(default_factory=set)
 
     @property
     def leads(self) -> bool:
@@ -115,12 +123,11 @@ def torch_errors_explained(what: str) -> Iterator[None]:
     Raises:
         UserError: it said so; the message says which hparam to change.
         MemoryError: never; it becomes a UserError.
-        RuntimeError: as raised, where it is another.
-        ValueError: as raised, where it is another.
+        Exception: as raised, where it is another; one of DomainBed's code becomes a UserError.
     """
     try:
         yield
-    except (MemoryError, RuntimeError, ValueError) as error:
+    except Exception as error:
         no_memory = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
         if no_memory or any(sign in str(error) for sign in _NO_MEMORY):
             told = f"out of memory: {what}: lower the hparam batch_size (or image_size), or take a smaller network"
@@ -131,6 +138,8 @@ def torch_errors_explained(what: str) -> Iterator[None]:
             told += "or set freeze_bn to true"
         elif not_compiled_told := not_compiled(error):
             told = not_compiled_told
+        elif in_checkout := failed_inside(error):
+            told = f"{what}: {in_checkout}"
         else:
             raise
         raise UserError(told) from error
@@ -145,7 +154,11 @@ def set_up(args: RunArgs, ranks: Ranks = ALONE) -> Setup:
     start_time, start_up = time.monotonic(), {"imports": time.process_time()}
     torch.set_num_threads(args.threads)
     device = device_of(ranks)
+    if args.domainbed:
+        load_checkout(args.domainbed)
     check_precision(args.precision, device)
+    if isinstance(get_method(args.algorithm), HostMethod):
+        _check_flags_of_host(args)
     if args.compile:
         check_compiles(device)
     hparams = _hparams(args)
@@ -185,6 +198,11 @@ def set_up(args: RunArgs, ranks: Ranks = ALONE) -> Setup:
     with torch_errors_explained(run.in_words()):
         run.algorithm = make(dataset.input_shape, dataset.num_classes, len(run.sources), hparams).to(run.device)
         run.average = make_average(run.algorithm, hparams, splits, run.sources)
+    if checkout_of(run.algorithm):
+        _, run.kinds, lost = capture(run.algorithm)
+        if lost:
+            warn(not_kept(args.algorithm, lost))
+        run.told.update(lost)
     run.learning_rate.set(0)
     start_up["network"] = time.monotonic() - start_time - start_up["data"]
     if ranks.count > 1:
@@ -198,6 +216,17 @@ def set_up(args: RunArgs, ranks: Ranks = ALONE) -> Setup:
     if args.augment_on == "device":
         dataset.augment_on_device()
     return run
+
+
+def _check_flags_of_host(args: RunArgs) -> None:
+    """Refuse what DomainBed's code does not know of: autocast, loss scaling and compilation.
+
+    Raises:
+        UserError: it is asked for.
+    """
+    for flag, asked in ((f"precision {args.precision}", args.precision != "fp32"), ("compile", args.compile)):
+        if asked:
+            raise UserError(f"--{flag} is for our own methods: {args.algorithm} is DomainBed's, which knows fp32 alone")
 
 
 def _split(args: RunArgs, dataset: MultipleDomainDataset) -> list[Splits]:

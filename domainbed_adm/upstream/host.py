@@ -1,4 +1,4 @@
-"""Finds a DomainBed checkout and checks that it has what we use of it."""
+"""Finds a DomainBed checkout and checks that it has what we use of it. Loads no torch until a part is imported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from domainbed_adm.errors import UserError
+from domainbed_adm.errors import UserError, one_line
 
 VARIABLE = "DOMAINBED_DIR"
 _INSTALL = "pip install '.[upstream]' in the folder of domainbed_adm"
@@ -82,16 +82,35 @@ def open_host(root: Path) -> Host:
     Raises:
         UserError: something that we use is not there, or something that DomainBed imports is not installed.
     """
-    modules = {}
-    for module, names in _USED.items():
-        try:
-            modules[module] = importlib.import_module(f"domainbed.{module}")
-        except ImportError as error:
-            raise UserError(missing_import(root, error)) from error
-        for name in names:
-            if not hasattr(modules[module], name):
-                raise UserError(lacks(root, f"domainbed.{module}.{name}"))
-    return Host(root, **modules)
+    return Host(root, **{module: import_part(root, module) for module in _USED})
+
+
+def import_part(root: Path, module: str) -> ModuleType:
+    """Import one of the modules that we use.
+
+    Raises:
+        UserError: something that we use of it is not there, or something that it imports is not installed.
+    """
+    try:
+        found = importlib.import_module(f"domainbed.{module}")
+    except ImportError as error:
+        raise UserError(missing_import(root, error)) from error
+    for name in _USED[module]:
+        if not hasattr(found, name):
+            raise UserError(lacks(root, f"domainbed.{module}.{name}"))
+    return found
+
+
+def failed_inside(error: BaseException) -> str | None:
+    """What to say of an error that comes out of an imported DomainBed's code; None where it does not."""
+    imported = sys.modules.get("domainbed")
+    place, trace = None, error.__traceback__
+    while imported and trace:
+        path = Path(trace.tb_frame.f_code.co_filename)
+        if path.is_relative_to(next(iter(imported.__path__))):
+            place = f"{path}, line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return place and f"DomainBed's code failed: {type(error).__name__}: {one_line(error)} ({place})"
 
 
 def lacks(root: Path, name: str) -> str:

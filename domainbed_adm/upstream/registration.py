@@ -22,6 +22,7 @@ from domainbed_adm.registry import load_extensions
 from domainbed_adm.sweeping.launchers import LAUNCHERS
 from domainbed_adm.upstream.host import Host, find, lacks, open_host
 from domainbed_adm.upstream.launchers import host_launcher
+from domainbed_adm.upstream.methods import HostMethod
 from domainbed_adm.upstream.run import Hparams, Run
 
 #: The attribute of `domainbed.algorithms` that keeps its :class:`Registration`.
@@ -69,7 +70,9 @@ class Registration:
         Raises:
             UserError: DomainBed has an algorithm of one of our names; nothing has been added.
         """
-        algorithms, new = self.host.algorithms, [n for n in METHODS if n != "ERM" and n not in self.methods]
+        algorithms = self.host.algorithms
+        ours = [name for name, method in METHODS.items() if not isinstance(method, HostMethod)]
+        new = [name for name in ours if name != "ERM" and name not in self.methods]
         for name in new:
             if hasattr(algorithms, name) or name in algorithms.ALGORITHMS:
                 raise UserError(f"the DomainBed at {self.host.root} already has a {name} in domainbed.algorithms")
