@@ -1,6 +1,7 @@
 # make quickstart     environment, install, a leave-one-domain-out sweep on real data, the leaderboard
 # make test           environment, then every check: format, lint, types, tests
-# make test-upstream  with DOMAINBED_DIR=...: our methods in that DomainBed checkout, its own unit tests over them too
+# make test-upstream  with DOMAINBED_DIR=...: our methods in that DomainBed checkout, its own unit tests over them too,
+#                     and its algorithms in our engine
 # make torture        kills, full disks and launchers side by side, at a size that takes ten minutes
 # make benchmark      cost of the methods as ratios, and whole runs (against DomainBed's with DOMAINBED_DIR=...), stored
 #                     under benchmarks/results

@@ -26,7 +26,7 @@ The flow, which is also the layout::
 ``sweeping``                  many runs: jobs, command launchers, named sweeps, status
 ``analysis``                  models -> Hessian, sharpness, landscape; traces -> separability
 ``report``                    a sweep as one HTML page; ``section_*`` make its parts
-``upstream``                  the same methods in a DomainBed checkout
+``upstream``                  the same methods in a DomainBed checkout, and its algorithms here
 ``extensions``                parts of other packages; ``testing`` checks them
 ``scripts``, ``cli``          the command line
 ``system``                    the terminal, the disk, locks, signals, the machine, seeds

@@ -48,7 +48,9 @@ def load_extensions() -> None:
 
 
 def load_checkout(path: str | None = None) -> Path | None:
-    """Add DomainBed's own algorithms, of the checkout at ``path``, else at ``DOMAINBED_DIR``, in place of another's.
+    """Add DomainBed's own algorithms, of the checkout at ``path``, else of one named before, else at ``DOMAINBED_DIR``.
+
+    They take the place of another checkout's.
 
     Returns:
         The folder of the checkout; None where none is named, and nothing is added.
@@ -56,11 +58,11 @@ def load_checkout(path: str | None = None) -> Path | None:
     Raises:
         UserError: there is no DomainBed, or it has no list of algorithms.
     """
-    if not (path or os.environ.get(VARIABLE)):
-        return None
     load_extensions()
-    root = find(path)
     there = [method for method in METHODS.values() if isinstance(method, HostMethod)]
+    if not path and (there or not os.environ.get(VARIABLE)):
+        return there[0].root if there else None
+    root = find(path)
     if not there or there[0].root != root:
         new = list(host_methods(root, METHODS.keys() - {method.name for method in there}))
         for method in there:

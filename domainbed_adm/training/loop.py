@@ -31,7 +31,7 @@ from domainbed_adm.training.loading_processes import open_stream
 from domainbed_adm.training.model_file import save_model
 from domainbed_adm.training.observers import check_observers, observing, teed, warn_of_trace
 from domainbed_adm.training.precision import not_scaled
-from domainbed_adm.training.progress import Progress, print_setup, summary
+from domainbed_adm.training.progress import Progress, loss_of, print_setup, summary
 from domainbed_adm.training.resume import (
     Position,
     claim,
@@ -110,7 +110,7 @@ def _steps(
                 position.since_record.setdefault(name, []).append(float(value))
             position.next_step = step + 1
             progress.bar.advance()
-            progress.after_silence(f"step {step:>5}/{run.n_steps - 1}  {_main(figures)}")
+            progress.after_silence(f"step {step:>5}/{run.n_steps - 1}  {loss_of(figures)}")
             if schedule.is_checkpoint(step):
                 record = _record(run, schedule, batches, held, position, progress)
                 now = time.monotonic()
@@ -238,12 +238,6 @@ def _step(run: Setup, batches: Iterator[Batch], held: torch.Tensor | None) -> di
         if not math.isfinite(figures[name]):
             raise NonFiniteError(f"not finite: {name} {figures[name]}")
     return {**figures, "step_time": time.perf_counter() - start}
-
-
-def _main(figures: Mapping[str, Any]) -> str:
-    """The loss, or what an algorithm of DomainBed's calls by another name: its first figure that has loss in it."""
-    names = [name for name in figures if name == "loss"] or [name for name in figures if "loss" in name]
-    return f"{names[0]} {figures[names[0]]:.4f}" if names else ""
 
 
 def _of_scaled(figures: Mapping[str, float]) -> dict[str, float]:

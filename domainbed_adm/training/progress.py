@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +34,12 @@ class Progress:
             self.line(text)
 
 
+def loss_of(figures: Mapping[str, Any]) -> str:
+    """The loss in words, or what an algorithm of DomainBed's has in its place: its first figure with loss in its name."""
+    names = [name for name in ("loss", *figures) if name in figures and "loss" in name]
+    return f"{names[0]} {figures[names[0]]:.4f}" if names else ""
+
+
 def summary(run: Setup, schedule: Schedule, record: records.Record, evaluation_time: float) -> str:
     """One line for people: where the run is, mean accuracies, and when it may end, evaluations included."""
     step, step_time, sources, test_envs = record["step"], record["step_time"], run.sources, run.args["test_envs"]
@@ -43,7 +51,7 @@ def summary(run: Setup, schedule: Schedule, record: records.Record, evaluation_t
     evaluations = sum(schedule.is_checkpoint(later) for later in range(step + 1, run.n_steps))
     left = (run.n_steps - 1 - step) * step_time + evaluations * evaluation_time
     return (
-        f"step {step:>5}/{run.n_steps - 1}  loss {record['loss']:.4f}  source in {mean(sources, 'in')} "
+        f"step {step:>5}/{run.n_steps - 1}  {loss_of(record)}  source in {mean(sources, 'in')} "
         f"out {mean(sources, 'out')}  test in {mean(test_envs, 'in')}  {step_time:.3f} s/step"
         + ("" if step == 0 and run.n_steps > 1 else f"  {left:.0f} s left")  # the time of a first step tells little
     )
