@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,15 +85,25 @@ def get_method(name: str) -> Method:
     return lookup(METHODS, name, "algorithm")
 
 
+def checkout_flag(algorithms: Iterable[str]) -> dict[str, str]:
+    """The flag that tells a job, in whatever folder and environment, the checkout that these algorithms need."""
+    methods = [METHODS.get(name) for name in algorithms]
+    roots = [str(method.root) for method in methods if isinstance(method, HostMethod)]
+    return {"domainbed": roots[0]} if roots else {}
+
+
 def matched_steps(steps: int, algorithm: str, other: str, hparams: Mapping[str, Any]) -> int:
     """How many steps give ``algorithm`` the passes that ``other`` spends in ``steps``, rounded up.
 
     steps x passes of other / passes of algorithm, each with these ``hparams``, of which ``Method.passes`` knows some.
 
     Raises:
-        UserError: one of the two is unknown, or an hparam is out of its range.
+        UserError: one of the two is unknown, or its passes are, or an hparam is out of its range.
     """
     own, theirs = (get_method(name).passes(**hparams) for name in (algorithm, other))
+    for name, passes in ((algorithm, own), (other, theirs)):
+        if math.isnan(passes):
+            raise UserError(f"how many passes {name} spends is not known: DomainBed's algorithms do not say")
     return math.ceil(steps * theirs / own - 1e-9)
 
 

@@ -105,7 +105,8 @@ def _passes(name: str, board: Board) -> str:
     """Of a step, in forward passes; several where hparams differ."""
     try:
         runs = (run for run in board.runs if run.algorithm == name)
-        return " or ".join(dict.fromkeys(f"{get_method(run.method).passes(**run.hparams):g}" for run in runs))
+        told = " or ".join(dict.fromkeys(f"{get_method(run.method).passes(**run.hparams):g}" for run in runs))
+        return "-" if told == "nan" else told
     except ValueError:  # of a package that is not installed
         return "-"
 

@@ -52,7 +52,7 @@ def against_passes(result: Result) -> Callable[[Axes], None]:
     def draw(axes: Axes) -> None:
         for arm, spent in passes_spent(result).items():
             accuracy = mean_accuracy(result.accuracies[arm])
-            if accuracy is not None:
+            if accuracy is not None and spent is not None:
                 colour = COLOURS[3] if arm == result.plan.primary.arm else COLOURS[0]
                 axes.plot(spent, accuracy, "o", color=colour, ms=5)
                 axes.annotate(

@@ -13,7 +13,7 @@ import yaml
 from domainbed_adm.datasets.cards import get_card
 from domainbed_adm.errors import UserError, unknown_name
 from domainbed_adm.model_selection import SELECTION_METHODS, SelectionMethod
-from domainbed_adm.registry import get_method
+from domainbed_adm.registry import checkout_flag, get_method
 from domainbed_adm.run_args import Precision
 from domainbed_adm.sweeping.jobs import Job, Sweep, check_sweep
 from domainbed_adm.system.disk import replacing, run_lock
@@ -81,7 +81,8 @@ class StudyPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def job_flags(self) -> dict[str, Any]:
         """Flags of ``train`` that say how each job is run."""
-        return {} if self.trace_difficulty is None else {"trace_difficulty": self.trace_difficulty}
+        traced = {} if self.trace_difficulty is None else {"trace_difficulty": self.trace_difficulty}
+        return traced | checkout_flag(one.algorithm for one in self.arms.values())
 
     def sweep(self, arm: str, data_dir: str | None = None, n_trials: int | None = None) -> Sweep:
         """The runs of one arm; of the first ``n_trials`` trials."""

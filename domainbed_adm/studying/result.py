@@ -192,12 +192,14 @@ def flatness_table(result: Result) -> Table | None:
     )
 
 
-def passes_spent(result: Result) -> dict[str, float]:
-    """Of each arm: passes of a run's whole training, in 1000 F, the mean over datasets."""
-    plan, spent = result.plan, {}
+def passes_spent(result: Result) -> dict[str, float | None]:
+    """Of each arm: passes of a run, in 1000 F, the mean over datasets; None of DomainBed's algorithms."""
+    plan = result.plan
+    spent: dict[str, float | None] = {}
     for arm, own in result.jobs.items():
         steps = {job.train_args["dataset"]: job.n_steps for job in own}
-        spent[arm] = plan.passes(arm) * mean(steps.values()) / 1000
+        passes = plan.passes(arm) * mean(steps.values()) / 1000
+        spent[arm] = None if math.isnan(passes) else passes
     return spent
 
 

@@ -6,6 +6,7 @@ one 3, SAM 6), an evaluation 1 F of every image of the dataset.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -139,7 +140,13 @@ def show_cost(jobs: Sequence[Job], rates: Rates | None) -> None:
     todo = [job for job, state in with_states(jobs) if state != DONE]
     if not todo:
         return
-    costs = [(job, job_cost(job, rates.sizes if rates else {})) for job in todo]
+    every = [(job, job_cost(job, rates.sizes if rates else {})) for job in todo]
+    costs = [(job, cost) for job, cost in every if not math.isnan(cost.passes)]
+    todo = [job for job, _ in costs]
+    if unknown := dict.fromkeys(job.train_args["algorithm"] for job, cost in every if math.isnan(cost.passes)):
+        print(f"Without {', '.join(unknown)}: DomainBed's algorithms do not say how many passes they spend")
+    if not todo:
+        return
     seconds = [_seconds(job, cost, rates) for job, cost in costs]
     lengths = Counter(name for name, _ in {(job.train_args["algorithm"], job.train_args.get("epochs")) for job in todo})
     groups: dict[str, list[int]] = {}

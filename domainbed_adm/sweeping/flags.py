@@ -8,14 +8,13 @@ from typing import Any
 
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.errors import UserError, lookup
-from domainbed_adm.method.grid import METHODS, unnamed_methods
-from domainbed_adm.registry import load_checkout
+from domainbed_adm.method.grid import unnamed_methods
+from domainbed_adm.registry import checkout_flag, load_checkout
 from domainbed_adm.run_args import EVERY_JOB, FLAGS, add_flags, check_flags
 from domainbed_adm.sweeping.jobs import Sweep, check_sweep
 from domainbed_adm.sweeping.launchers import LAUNCHERS, LauncherFlag, Start
 from domainbed_adm.sweeping.plan import named_sweeps, read_named_sweep
 from domainbed_adm.system.console import Parser
-from domainbed_adm.upstream.methods import HostMethod
 
 _ABOUT_DOUBLE_EPOCHS = (
     "of --algorithms, those that run with twice the epochs as well, a row of their own in tables: a rival at the price "
@@ -128,9 +127,7 @@ def is_described(argv: Sequence[str]) -> bool:
 def job_flags(args: argparse.Namespace) -> dict[str, Any]:
     """The flags of ``train`` that say how to run each job of a described sweep, where they are not the default."""
     flags = {name: getattr(args, name) for name in EVERY_JOB if name not in _FIELDS}
-    named = [METHODS.get(name) for name in args.algorithms]
-    if roots := [method.root for method in named if isinstance(method, HostMethod)]:
-        flags["domainbed"] = str(roots[0])  # whatever folder, and whatever environment, a job runs in
+    flags |= checkout_flag(args.algorithms)
     return {name: value for name, value in flags.items() if value != FLAGS[name].default}
 
 

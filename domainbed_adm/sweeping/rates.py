@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from domainbed_adm.errors import UserError, one_line
 from domainbed_adm.recipes import architecture
+from domainbed_adm.recorded_run import Run
 from domainbed_adm.records import load_runs
 from domainbed_adm.registry import get_method
 from domainbed_adm.system.console import printable
@@ -98,12 +100,22 @@ def _of_runs(path: Path) -> Rates:
         if seconds and run.hparams.get("batch_size"):
             network = f"{architecture(run.dataset, run.hparams)}, {run.args.get('precision', 'fp32')}"
             sources = max(1, run.n_envs - len(run.test_envs))
-            work = get_method(run.method).passes(**run.hparams) * run.hparams["batch_size"] * sources
-            rates.add(network, run.method, seconds / work)
+            work = _passes(run) * run.hparams["batch_size"] * sources
+            if work:
+                rates.add(network, run.method, seconds / work)
         samples = run.provenance.get("samples")
         if isinstance(samples, list):
             rates.sizes[run.dataset] = tuple(samples)
     return rates
+
+
+def _passes(run: Run) -> float:
+    """Of a step; 0 where they are not known, as of DomainBed's own algorithms."""
+    try:
+        passes = get_method(run.method).passes(**run.hparams)
+    except UserError:  # of a package, or a checkout, that is not here
+        return 0.0
+    return 0.0 if math.isnan(passes) else passes
 
 
 def _of_step_cost(name_of_file: str, text: str) -> Rates:

@@ -35,7 +35,7 @@ class Progress:
 
 
 def loss_of(figures: Mapping[str, Any]) -> str:
-    """The loss in words, or what an algorithm of DomainBed's has in its place: its first figure with loss in its name."""
+    """The loss in words, or what DomainBed's algorithms have in its place: the first figure with loss in its name."""
     names = [name for name in ("loss", *figures) if name in figures and "loss" in name]
     return f"{names[0]} {figures[names[0]]:.4f}" if names else ""
 

@@ -1,6 +1,7 @@
 """Algorithms of the small host in our engine: they train, go on exactly, and are refused what they cannot do."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from domainbed_adm.cli import main
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.grid import METHODS
 from domainbed_adm.registry import get_method, load_checkout
+from domainbed_adm.studying.plan import read_plan
 from domainbed_adm.sweeping.plan import planned_jobs
 from domainbed_adm.training.model_file import load_model, restore_algorithm
 from domainbed_adm.upstream.methods import HostMethod
@@ -375,3 +377,21 @@ def test_a_sweep_of_unknown_hparams_starts_nothing(checkout, tmp_path, capsys):
     flags = [*SWEEP, "--hparams", '{"smothing": 1}']
     assert "unknown hparam 'smothing'" in fails(capsys, lambda: main(["sweep", "launch", str(tmp_path / "s"), *flags]))
     assert not (tmp_path / "s").exists()
+
+
+def test_the_cost_of_a_sweep_leaves_them_out(checkout, tmp_path, capsys):
+    assert main(["sweep", "launch", str(tmp_path / "s"), *SWEEP, "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert "Without Smoothed: DomainBed's algorithms do not say how many passes they spend" in out
+    assert "nan" not in out
+    assert not (tmp_path / "s").exists()
+
+
+def test_the_jobs_of_a_study_know_the_checkout(checkout, tmp_path):
+    plan = {"datasets": ["Debug28"], "smallest_difference": 1.0, "arms": {"erm": {"algorithm": "ERM"}}}
+    plan["arms"]["theirs"] = {"algorithm": "Smoothed"}
+    plan["primary"] = {"arm": "theirs", "baseline": "erm"}
+    (tmp_path / "plan.yaml").write_text(json.dumps(plan))
+    read = read_plan(tmp_path / "plan.yaml")
+    assert math.isnan(read.passes("theirs"))
+    assert all(job.flags["domainbed"] == str(checkout) for job in read.jobs(tmp_path)["theirs"])
