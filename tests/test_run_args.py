@@ -69,6 +69,7 @@ OTHERS: dict[str, Any] = {
     "restart": True,
     "trace_difficulty": 64,
     "tensorboard": True,
+    "domainbed": "a checkout",
 }
 IDENTIFY = {
     "dataset",
