@@ -45,6 +45,7 @@ setup(
         "backbones": ["timm>=1.0"],
         "figures": ["matplotlib>=3.8"],
         "pandas": ["pandas>=2.0"],
+        "ray": ["ray>=2.40"],
         "search": ["optuna>=4.2"],
         "tensorboard": ["tensorboard>=2.16"],
         # What DomainBed b93c22a imports beyond the above; its own pins of 2022 do not install on today's Python.
@@ -71,6 +72,8 @@ setup(
             "selenium>=4.20",
             "pandas>=2.0",
             "optuna>=4.2",
+            # without Ray, which has no build for a newer Python, its tests are skipped
+            "ray>=2.40; python_version < '3.15'",
         ],
     },
     entry_points={"console_scripts": ["domainbed-adm = domainbed_adm.cli:main"]},

@@ -65,7 +65,8 @@ def add_shared_flags(parser: Parser, launchers: Sequence[str]) -> None:
     add("--single_test_envs", action=switch, default=False, help="hold out single environments only, no pairs")
     add("--test_envs", type=int, nargs="+", metavar="I", help="hold out these alone, of each dataset")
     add("--command_launcher", default="local", metavar="NAME", help=f"{', '.join(launchers)} (default local)")
-    add("--jobs", default=1, help="processes at a time here, or workers elsewhere (default 1)", **number)
+    about = "processes at a time here, or workers elsewhere (default 1"
+    add("--jobs", help=about + ("; on Ray as many as fit)" if "ray" in launchers else ")"), **number)
     for flag, takers in launcher_flags(launchers).items():
         metavar = {int: "N", float: "X"}.get(flag.kind, "TEXT")
         how: dict[str, Any] = {"action": switch} if flag.kind is bool else {"type": flag.kind, "metavar": metavar}
@@ -97,6 +98,7 @@ def parsed(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
         parser.error("the following arguments are required: --output_dir")
     check_flags(vars(args))
     card, minima = lookup(LAUNCHERS, args.command_launcher, "command launcher"), {"jobs": 1.0, "retries": 0.0}
+    args.jobs = card.jobs if args.jobs is None else args.jobs
     takers = {flag: names for flag, names in launcher_flags(LAUNCHERS).items() if hasattr(args, flag.name)}
     minima |= {flag.name: flag.least for flag in takers if flag.least is not None}
     for name, least in minima.items():

@@ -32,7 +32,7 @@ def host_launcher(card: LauncherCard) -> Callable[[Sequence[str]], None]:
 
 def _flags(card: LauncherCard) -> dict[str, object]:
     parser = argparse.ArgumentParser(VARIABLE, add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=card.jobs)
     for flag in card.flags:
         if flag.kind is bool:
             parser.add_argument(f"--{flag.name}", action=argparse.BooleanOptionalAction, default=flag.default)

@@ -34,11 +34,14 @@ An interrupted launcher (KeyboardInterrupt) ends its commands by SIGTERM, and ra
 
 from __future__ import annotations
 
+import sys
+
 from domainbed_adm.sweeping.launchers.cards import LauncherCard, LauncherFlag, Start
 
 __all__ = ["LAUNCHERS", "LauncherCard", "LauncherFlag", "Start"]
 
 _HERE = "domainbed_adm.sweeping.launchers.local:"
+_RAY = "domainbed_adm.sweeping.launchers.ray:"
 _REUSE = LauncherFlag(
     "reuse_processes",
     "import torch once for each process at a time, and run every job in a fork of it: same results, sooner",
@@ -62,6 +65,15 @@ _SLURM = (
     ),
     LauncherFlag("wait", "follow the jobs to their end, as local does", default=False, kind=bool),
 )
+_ON_RAY = (
+    LauncherFlag("ray_address", "HOST:PORT or ray://HOST:PORT (default auto: RAY_ADDRESS, or this machine's)", "auto"),
+    LauncherFlag(
+        "gpus_per_job",
+        "GPUs of each job, 0.25 to have four jobs on each (default: 1 where the nodes have any, else 0)",
+        kind=float,
+        least=0,
+    ),
+)
 
 #: Launchers by name.
 LAUNCHERS = {
@@ -82,6 +94,14 @@ LAUNCHERS = {
             takes="workers",
             flags=(_REUSE, *_SLURM),
             check="domainbed_adm.sweeping.launchers.slurm:check",
+        ),
+        LauncherCard(
+            "ray",
+            "a Ray cluster, each job a task on one CPU and a share of the GPUs, run again where its node is lost",
+            _RAY + "launch",
+            flags=_ON_RAY,
+            check=_RAY + "check",
+            jobs=sys.maxsize,
         ),
         LauncherCard("dummy", "prints the commands", _HERE + "dummy"),
     )

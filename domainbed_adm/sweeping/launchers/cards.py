@@ -43,6 +43,7 @@ class LauncherCard:
         takes: what its commands are: ``jobs``, each trains one job, or ``workers``, each is ``sweep work``.
         flags: what it takes beside.
         check: ``module:function`` of those flags, called before anything is made; a UserError says what is wrong.
+        jobs: how many commands at a time, where ``--jobs`` does not say it.
     """
 
     name: str
@@ -51,6 +52,7 @@ class LauncherCard:
     takes: Literal["jobs", "workers"] = "jobs"
     flags: tuple[LauncherFlag, ...] = ()
     check: str = ""
+    jobs: int = 1
 
     def start(self, given: Mapping[str, Any] | None = None) -> Start:
         """Its function with these flags, checked; it is told by keyword what it has parameters for, and nothing else.

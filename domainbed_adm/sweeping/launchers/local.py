@@ -1,7 +1,7 @@
 """Launchers that run commands on this machine: ``local``, ``multi_gpu``; and ``dummy``, which prints them.
 
 With ``reuse_processes`` training commands run in one process of each slot, one after another, each in a fork of it (see
-``worker``). ``tell_skipped`` says whether what is skipped has a progress line.
+``worker``). How they show progress is in ``progress``.
 """
 
 from __future__ import annotations
@@ -12,16 +12,10 @@ import subprocess
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from rich.console import Console
-
 from domainbed_adm.errors import UserError
-from domainbed_adm.run_files import ExitCode
-from domainbed_adm.sweeping.pool import SKIPPED, Outcome, Pool
-from domainbed_adm.system.console import ProgressBar
+from domainbed_adm.sweeping.launchers.progress import progress
+from domainbed_adm.sweeping.pool import Pool
 from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count
-
-#: What an exit code is called in progress lines; any other is a failure.
-_WORDS = {0: "done  ", ExitCode.LOCKED: "runs elsewhere:"}
 
 
 def local(commands: Sequence[str], jobs: int = 1, **options: Any) -> list[int]:
@@ -64,26 +58,12 @@ def gpus() -> list[str]:
 def _run(
     slots: list[dict[str, str]],
     commands: Sequence[str],
-    labels: Sequence[str] = (),
     skip: Callable[[int], bool] = lambda index: False,
-    on_end: Callable[[int, Outcome], str | None] = lambda index, outcome: None,
     reuse_processes: bool = False,
-    tell_skipped: bool = True,
+    **shown: Any,
 ) -> list[int]:
     """Run in these slots, each with its share of the CPUs for loading processes; show progress."""
     if WORKERS_VARIABLE not in os.environ:
         slots = [{**slot, WORKERS_VARIABLE: str(cpu_count() // len(slots))} for slot in slots]
-    on_terminal, width, done = Console(stderr=True).is_terminal, len(str(len(commands))), 0
-    with ProgressBar("jobs", len(commands)) as bar:
-
-        def report(index: int, outcome: Outcome) -> None:
-            nonlocal done
-            done += 1
-            why, label = on_end(index, outcome), (labels or commands)[index]
-            line = f"{_WORDS.get(outcome.code, 'failed')} {label} ({outcome.seconds:.1f} s)"
-            line += f": {why}" if why else ""
-            bar.advance(1, line)
-            if not on_terminal and (tell_skipped or outcome != SKIPPED):
-                print(f"[{done:{width}}/{len(commands)}] {line}", flush=True)
-
+    with progress(commands, **shown) as report:
         return [outcome.code for outcome in Pool(slots, reuse_processes).run(commands, report, skip)]
