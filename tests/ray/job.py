@@ -15,6 +15,8 @@ def main(folder: Path, steps: int) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         sys.exit(75)
+    if (folder / "done").exists():
+        return
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(130))
     checkpoint = folder / "checkpoint"
     step = int(checkpoint.read_text()) if checkpoint.exists() else 0

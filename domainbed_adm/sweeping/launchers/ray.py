@@ -30,7 +30,7 @@ from domainbed_adm.sweeping.pool import GRACE, NOT_STARTED, SKIPPED, Outcome, Sl
 from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count, terminate_as_interrupt
 
 #: How often Ray runs a job again whose node or worker it has lost, before the job counts as failed.
-LOST_RETRIES = 3
+LOST_RETRIES = 10
 #: Seconds: to wait for Ray's address to answer; between looks at the nodes; between a task's looks at its command.
 _ANSWER, _LOOK, _POLL = 5.0, 5.0, 0.1
 #: Variables of this process that commands get on their nodes. Of all others they have the node's.
@@ -73,7 +73,8 @@ def launch(
     """Run each command as a task with one CPU and ``gpus_per_job`` GPUs: as many at a time as fit, at most ``jobs``."""
     ray = _connected(ray_address)
     gpus = _gpus(ray, gpus_per_job)
-    run = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=LOST_RETRIES)(run_command)
+    # max_calls: what holds the GPU is the command, so that its worker may serve again; by default Ray starts another
+    run = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=LOST_RETRIES, max_calls=0)(run_command)
     sent = {name: os.environ[name] for name in _SENT if name in os.environ}
     here = str(Path.cwd())
     outcomes, flying, indices = [NOT_STARTED] * len(commands), dict[Any, int](), iter(range(len(commands)))
