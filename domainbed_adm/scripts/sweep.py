@@ -40,12 +40,18 @@ EXAMPLES = """\
   domainbed-adm sweep work results/paper --time_limit 3h
   domainbed-adm sweep launch --sweep paper_dg --data_dir data --output_dir results/paper \\
       --command_launcher slurm --workers 8 --slurm partition=gpu,time=4:00:00,gres=gpu:1,cpus-per-task=4
+  domainbed-adm sweep launch --sweep paper_dg --data_dir data --output_dir results/paper \\
+      --command_launcher ray --ray_address 10.0.0.1:6379 --gpus_per_job 0.25
   domainbed-adm sweep status results/smoke
 
 --command_launcher slurm submits one array of --workers N tasks (or --jobs N; a run then loads data with as many
 processes as fit its task's CPUs). Each takes jobs until none is left. Preempted, or near its time limit, it ends its
 run at the last checkpoint and goes back into the queue; after sweep cancel, or scancel, it does not. While the array
-lives the same launch submits nothing; after its end it submits what is left. What they say is in FOLDER/slurm."""
+lives the same launch submits nothing; after its end it submits what is left. What they say is in FOLDER/slurm.
+
+--command_launcher ray runs each job as a task with one CPU of a Ray cluster, whose nodes share the disk and have this
+environment at the same path. A job whose node is lost goes on elsewhere; Ctrl-C ends jobs at their last checkpoint. Of
+this process's variables jobs get PYTHONPATH, OMP_NUM_THREADS and DOMAINBED_ADM_WORKERS."""
 
 
 _ABOUT_RATE = "with --dry_run: images that plain training passes in a second, for the sweep's cost in GPU hours"

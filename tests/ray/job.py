@@ -1,4 +1,7 @@
-"""Stands in for ``train``: ``job.py FOLDER STEPS`` has its lock, its exit codes, a checkpoint each step, and a log."""
+"""Stands in for ``train``: ``job.py FOLDER STEPS`` has its lock and its exit codes, and goes on where it ended.
+
+It writes a line for each step, so that one that is lost or made twice shows, and a log of how it began and ended.
+"""
 
 import fcntl
 import os
@@ -18,15 +21,14 @@ def main(folder: Path, steps: int) -> None:
     if (folder / "done").exists():
         return
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(130))
-    checkpoint = folder / "checkpoint"
-    step = int(checkpoint.read_text()) if checkpoint.exists() else 0
+    checkpoint = os.open(folder / "steps", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    step = len((folder / "steps").read_text().split())
     with (folder / "log").open("a", buffering=1) as log:
         print("start", step, os.getpid(), os.getppid(), os.environ.get("CUDA_VISIBLE_DEVICES"), file=log)
         try:
             for done in range(step + 1, steps + 1):
                 time.sleep(0.05)
-                (folder / "unfinished").write_text(str(done))
-                (folder / "unfinished").replace(checkpoint)
+                os.write(checkpoint, f"{done}\n".encode())
         except SystemExit:
             print("told", file=log)
             raise

@@ -88,11 +88,11 @@ class LocalRay:
         """Another second node."""
         self._tell("add")
 
-    def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    def start(self, command: Sequence[str], quiet: bool = False, **options: Any) -> subprocess.Popen[str]:
         """Start a command beside the cluster, which it finds by RAY_ADDRESS."""
         enter = ["nsenter", f"--net=/proc/{self._process.pid}/ns/net", "--", *command]
         environment = {**self._environment, "RAY_ADDRESS": self.address}
-        pipe = subprocess.PIPE
+        pipe = subprocess.DEVNULL if quiet else subprocess.PIPE
         return subprocess.Popen(enter, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
 
     def processes(self) -> Iterator[int]:
@@ -141,7 +141,9 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": CPUS, "num_gpus": GPUS, "object_store_memory": 80 * 2**20}
-    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    sooner = {"health_check_initial_delay_ms": 1000, "health_check_period_ms": 500}  # that a node is gone
+    head = {**node, "include_dashboard": False, "_system_config": sooner}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.add_node(**node)
 
     def answer(**what: str) -> None:

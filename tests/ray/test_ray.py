@@ -45,13 +45,17 @@ def ray() -> Iterator[LocalRay]:
         yield running
 
 
-def launch(ray: LocalRay, folder: Path, steps: int, *flags: str) -> subprocess.Popen[str]:
+def launch(ray: LocalRay, folder: Path, steps: int, *flags: str, quiet: bool = False) -> subprocess.Popen[str]:
     words = [str(folder), *SWEEP, "--gpus_per_job", "0.5", *flags]
-    return ray.start([sys.executable, "-m", "tests.ray.launching", str(steps), *words])
+    return ray.start([sys.executable, "-m", "tests.ray.launching", str(steps), *words], quiet)
 
 
 def logs(folder: Path) -> list[list[str]]:
     return [path.read_text().splitlines() for path in folder.glob("*/log")]
+
+
+def steps(folder: Path) -> list[list[int]]:
+    return [[int(line) for line in path.read_text().split()] for path in folder.glob("*/steps")]
 
 
 def wait_for(true: Callable[[], bool], launching: subprocess.Popen[str]) -> None:
@@ -86,7 +90,7 @@ def test_it_conforms_and_refuses_more_gpus_than_there_are(ray: LocalRay, tmp_pat
 @pytest.mark.xdist_group("ray")
 def test_a_launch_that_is_interrupted_ends_its_jobs_gently_and_goes_on(ray: LocalRay, tmp_path: Path) -> None:
     launching = launch(ray, tmp_path, 10_000, "--n_trials", "6", "--jobs", "3")
-    wait_for(lambda: sum(step != "0" for step in steps_of(tmp_path)) == 3, launching)
+    wait_for(lambda: sum(map(bool, steps(tmp_path))) == 3, launching)
     jobs = running(tmp_path)
     assert {gpu for *_, gpu in jobs} <= {"0", "1"}
     launching.send_signal(signal.SIGINT)
@@ -104,20 +108,16 @@ def test_a_launch_that_is_interrupted_ends_its_jobs_gently_and_goes_on(ray: Loca
     assert sum(log[-2].startswith("start 0 ") for log in logs(tmp_path)) == 3
 
 
-def steps_of(folder: Path) -> list[str]:
-    return [path.read_text() for path in folder.glob("*/checkpoint")]
-
-
 @pytest.mark.xdist_group("ray")
 def test_a_worker_and_a_node_lost_lose_no_job(ray: LocalRay, tmp_path: Path) -> None:
     launching = launch(ray, tmp_path, 20, "--n_trials", "20")
-    wait_for(lambda: len(running(tmp_path)) == 4, launching)
+    wait_for(lambda: len(running(tmp_path)) == 4 and all(steps(tmp_path)), launching)
     os.kill(int(running(tmp_path)[0][2]), signal.SIGKILL)
     wait_for(lambda: sum(log[-1] == "done" for log in logs(tmp_path) if log) >= 3, launching)
     ray.remove_node()
     out, err = launching.communicate(timeout=100)
     assert launching.returncode == 0, out + err
-    assert len(logs(tmp_path)) == 20
+    assert steps(tmp_path) == [list(range(1, 21))] * 20
     assert all(log[-1] == "done" and log.count("done") == 1 for log in logs(tmp_path))
     assert any(log.count("told") for log in logs(tmp_path))  # the killed worker's
     assert sum(line.startswith("start") for log in logs(tmp_path) for line in log) <= 20 + 1 + 2
