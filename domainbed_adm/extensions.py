@@ -97,6 +97,7 @@ _AnyCard = Card | DatasetCard | LauncherCard
 #: Flags of ``sweep`` beside those of ``train``, and what a launcher is told.
 _SWEEPS = {"command", "folder", "sweep", "output_dir", "datasets", "algorithms", "n_hparams_from", "n_hparams"}
 _SWEEPS |= {"n_trials", "single_test_envs", "command_launcher", "jobs", "retries", "dry_run", "plan_only", "help"}
+_SWEEPS |= {"double_epochs", "images_per_second", "rate_from"}
 _SWEEPS |= {
     "skip_confirmation",
     "time_limit",
