@@ -26,6 +26,7 @@ from domainbed_adm.training.averaging import evaluate_average, schedule_of, weig
 from domainbed_adm.training.batches import EVALUATION_BATCH, Batch, Schedule, TaskDataset, evaluation_tasks
 from domainbed_adm.training.devices import check_alike
 from domainbed_adm.training.evaluation import evaluate
+from domainbed_adm.training.explained import torch_errors_explained
 from domainbed_adm.training.held import hold
 from domainbed_adm.training.loading_processes import open_stream
 from domainbed_adm.training.model_file import save_model
@@ -41,7 +42,7 @@ from domainbed_adm.training.resume import (
     provenance,
     save_position,
 )
-from domainbed_adm.training.setup import Setup, torch_errors_explained
+from domainbed_adm.training.setup import Setup
 
 
 def train(run: Setup, output_dir: Path, restart: bool = False) -> None:

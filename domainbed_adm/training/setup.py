@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -29,17 +29,15 @@ from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count
 from domainbed_adm.system.seeding import seed_hash
 from domainbed_adm.training.averaging import make_average
 from domainbed_adm.training.batches import Schedule, Splits, split_environments
-from domainbed_adm.training.compilation import check_compiles, compile_network, not_compiled
+from domainbed_adm.training.compilation import check_compiles, compile_network
 from domainbed_adm.training.devices import check_shares, device_of, share_out
+from domainbed_adm.training.explained import torch_errors_explained
 from domainbed_adm.training.learning_rate import LearningRate
 from domainbed_adm.training.object_state import capture, not_kept
 from domainbed_adm.training.precision import autocast, check_precision, scale_losses
 from domainbed_adm.training.sampling import steps_per_epoch
-from domainbed_adm.upstream.host import failed_inside
 from domainbed_adm.upstream.hosted import checkout_of
 from domainbed_adm.upstream.methods import HostMethod
-
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 @dataclass
@@ -114,35 +112,6 @@ class Setup:
         """The steps that are recorded before ``next_step``."""
         schedule = Schedule(self.n_steps, self.checkpoint_freq, ())
         return [step for step in range(next_step) if schedule.is_checkpoint(step)]
-
-
-@contextmanager
-def torch_errors_explained(what: str) -> Iterator[None]:
-    """Within the block, what torch says is one line: too little memory, BatchNorm's too small batch, no compiled code.
-
-    Raises:
-        UserError: it said so; the message says which hparam to change.
-        MemoryError: never; it becomes a UserError.
-        Exception: as raised, where it is another; one of DomainBed's code becomes a UserError.
-    """
-    try:
-        yield
-    except Exception as error:
-        no_memory = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
-        if no_memory or any(sign in str(error) for sign in _NO_MEMORY):
-            told = f"out of memory: {what}: lower the hparam batch_size (or image_size), or take a smaller network"
-        elif "Expected more than 1 value per channel when training" in str(error):
-            told = (
-                f"{what}: BatchNorm needs more than one value of each channel in a batch: raise the hparam batch_size, "
-            )
-            told += "or set freeze_bn to true"
-        elif not_compiled_told := not_compiled(error):
-            told = not_compiled_told
-        elif in_checkout := failed_inside(error):
-            told = f"{what}: {in_checkout}"
-        else:
-            raise
-        raise UserError(told) from error
 
 
 def set_up(args: RunArgs, ranks: Ranks = ALONE) -> Setup:

@@ -7,6 +7,7 @@ import pytest
 
 from domainbed_adm import upstream
 from tests.extending import registries_put_back
+from tests.upstream.hosting import MORE
 
 collect_ignore = ["host"]
 HOST = Path(__file__).parent / "host"
@@ -43,3 +44,12 @@ def copy_of_host(tmp_path):
 
     shutil.copytree(HOST, tmp_path / "host", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path / "host"
+
+
+@pytest.fixture
+def checkout(monkeypatch, copy_of_host):
+    """The small host with more algorithms, named by the variable."""
+    file = copy_of_host / "domainbed/algorithms.py"
+    file.write_text(file.read_text() + MORE)
+    monkeypatch.setenv(upstream.VARIABLE, str(copy_of_host))
+    return copy_of_host
