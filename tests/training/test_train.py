@@ -55,6 +55,7 @@ def test_every_method_trains_and_leaves_domainbeds_files(tmp_path, algorithm):
             "device",
             "threads",
             "seed",
+            "n_steps",
             "environments",
             "samples",
             "fingerprints",
