@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -141,6 +143,22 @@ def test_an_address_where_nothing_answers_is_one_line(tmp_path: Path, capsys: py
     for wrong in ("local", "host", "host:x"):
         told = refused(capsys, tmp_path / "out", "--ray_address", wrong)
         assert "--ray_address must be auto, HOST:PORT or ray://HOST:PORT, not" in told
+
+
+class Quiet(BaseHTTPRequestHandler):
+    def log_message(self, *what: object) -> None:
+        pass
+
+
+def test_what_is_no_ray_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray")
+    with HTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            told = refused(capsys, tmp_path / "out", "--ray_address", f"127.0.0.1:{server.server_port}")
+        finally:
+            server.shutdown()
+    assert "is no Ray: its port is 6379" in told
 
 
 def test_without_ray_it_says_what_to_install(

@@ -33,6 +33,8 @@ from domainbed_adm.system.process import WORKERS_VARIABLE, cpu_count, terminate_
 LOST_RETRIES = 10
 #: Seconds: to wait for Ray's address to answer; between looks at the nodes; between a task's looks at its command.
 _ANSWER, _LOOK, _POLL = 5.0, 5.0, 0.1
+#: What begins a connection of HTTP/2 (RFC 9113, 3.4), with empty settings, and the type of the frame that answers.
+_HELLO, _SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0", b"\4"
 #: Variables of this process that commands get on their nodes. Of all others they have the node's.
 _SENT = ("PYTHONPATH", "OMP_NUM_THREADS", WORKERS_VARIABLE)
 #: What runs a command: it hears SIGTERM when the worker that has started it dies, and begins in the launch's folder.
@@ -200,18 +202,24 @@ def _connected(address: str) -> Any:
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself would try for long, and might abort the process.
+    """Ray itself would try for minutes, and might abort the process.
 
     Raises:
-        UserError: nothing listens there.
+        UserError: nothing listens there, or it does not speak HTTP/2, as Ray's gRPC does.
     """
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         raise UserError(f"--ray_address must be auto, HOST:PORT or ray://HOST:PORT, not {address!r}")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), _ANSWER).close()
+        with socket.create_connection((host.strip("[]"), int(port)), _ANSWER) as connection:
+            connection.sendall(_HELLO)
+            answer = connection.recv(4)
     except (OSError, OverflowError) as error:
         raise UserError(f"no Ray answers at {address}: {one_line(error)}") from error
+    if answer[3:] != _SETTINGS and os.environ.get("RAY_USE_TLS", "0") == "0":
+        raise UserError(
+            f"what answers at {address} is no Ray: its port is 6379, or 10001 of ray://, unless told otherwise"
+        )
 
 
 def _nodes(ray: Any) -> list[dict[str, Any]]:
