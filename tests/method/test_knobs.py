@@ -198,7 +198,7 @@ def test_what_cannot_be_says_so(options, message):
 
 
 def test_batch_mean_and_micro_batches_do_not_go_together():
-    with pytest.raises(UserError, match="does not go with micro_batch"):
+    with pytest.raises(UserError, match="goes neither with micro_batch"):
         step_of(None, SSPL(), ADM(delta="batch_mean"), micro_batch=4)(*batch())
     with pytest.raises(UserError, match='ADM\'s delta must be a number in .0, inf., or one of "batch_mean"'):
         ADM(delta="mean")

@@ -192,9 +192,10 @@ def test_an_interruption_ends_jobs_gently_then_not(run_code: Any, tmp_path: Path
 import signal, sys
 from domainbed_adm.sweeping import pool
 from domainbed_adm.sweeping.launchers.local import local
-pool.GRACE = 1.0
-local(sys.argv[1:], reuse_processes=True)
+pool.GRACE = float(sys.argv[1])
+local(sys.argv[2:], reuse_processes=True)
 """
+    grace = "1" if stubborn else "30"
     folder = tmp_path / "job"
     folder.mkdir()
     code = "import os, signal, time\n" + ("signal.signal(15, signal.SIG_IGN)\n" if stubborn else "")
@@ -203,7 +204,8 @@ local(sys.argv[1:], reuse_processes=True)
     code += f"finally: open({str(tmp_path / 'gentle')!r}, 'w')\n"
     (folder / "code").write_text(code)
     command = shlex.join([sys.executable, "-m", "domainbed_adm.scripts.train", "--output_dir", str(folder)])
-    with subprocess.Popen([sys.executable, "-c", script, command], stderr=subprocess.PIPE, text=True) as launcher:
+    words = [sys.executable, "-c", script, grace, command]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as launcher:
         end = time.monotonic() + 60
         while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < end:
             time.sleep(0.02)

@@ -139,7 +139,7 @@ def test_every_number_in_its_range_trains_or_is_said_to_diverge(tmp_path, capsys
     """Also where single precision has no such number."""
     owners = [method for method in METHODS if name in hparams_registry.default_hparams(method, "Debug28")]
     for i, value in enumerate(extremes(NUMBERS[name])):
-        weighting = "memory" if i % 2 or name == "adm_refresh" else "both"
+        weighting = "memory" if i % 2 or name in ("adm_refresh", "difficulty_smoothing") else "both"
         given = {"spl_mode": "threshold", "weighting": weighting, name: value}
         code = train(tmp_path / str(i), "--algorithm", owners[-1], "--steps", "2", "--skip_model_save", **given)
         assert code in (0, 3), (name, value)
@@ -161,9 +161,9 @@ def test_any_numbers_together_train_or_are_said_to_diverge(tmp_path_factory, giv
     folder = tmp_path_factory.mktemp("run")
     for algorithm in ("FSAM_SPL_ADM", "SAGM_SSPL_ADM"):
         code = train(folder, "--algorithm", algorithm, "--steps", "2", "--skip_model_save", "--restart", **given)
-        if given.get("adm_refresh", 1) != 1 and (
-            given.get("weighting") != "memory" or given.get("adm_estimator") == "linear"
-        ):
+        refreshed, smoothed = given.get("adm_refresh", 1) != 1, given.get("difficulty_smoothing", 0) != 0
+        forgets = given.get("weighting") != "memory"
+        if (forgets and (refreshed or smoothed)) or (refreshed and given.get("adm_estimator") == "linear"):
             assert code == 2
             continue
         assert code == (3 if (folder / "diverged.json").exists() else 0)
