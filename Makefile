@@ -2,7 +2,7 @@
 # make test           environment, then every check: format, lint, types, tests
 # make test-upstream  with DOMAINBED_DIR=...: our methods in that DomainBed checkout, its own unit tests over them too,
 #                     and its algorithms in our engine
-# make torture        kills, full disks and launchers side by side, at a size that takes ten minutes
+# make torture        the slow tests, then kills, full disks and launchers side by side, at a size that takes ten minutes
 # make benchmark      cost of the methods as ratios, and whole runs (against DomainBed's with DOMAINBED_DIR=...), stored
 #                     under benchmarks/results
 # make clean          removes the environment and the quickstart's results
@@ -79,6 +79,7 @@ format: $(VENV)/ready-dev
 	$(BIN)/ruff check --fix .
 
 torture: $(VENV)/ready-dev slurm
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
 
 benchmark: $(if $(DOMAINBED_DIR),$(VENV)/ready-upstream,$(VENV)/ready)

@@ -20,6 +20,7 @@ def test_without_a_gpu_it_says_so(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_parts_add_to_one_table(tmp_path):
     common = ["--small", "--data_dir", str(tmp_path / "data"), "--output_dir", str(tmp_path / "out")]
     assert main([*common, "--part", "steps-resnet18", "evaluation"]) == 0
@@ -40,6 +41,7 @@ def test_parts_add_to_one_table(tmp_path):
     assert not list((tmp_path / "data").glob("run*"))
 
 
+@pytest.mark.slow
 def test_compiled_networks_are_measured_too(tmp_path, monkeypatch):
     monkeypatch.setattr(compilation, "_BACKEND", "eager")
     rows = list(Benchmark(replace(SMALL, compiled=(True,)), tmp_path, tmp_path).steps("resnet18"))

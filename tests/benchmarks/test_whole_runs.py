@@ -51,6 +51,7 @@ def test_rows_are_medians_of_ratios_within_a_round():
     assert (alone["times_domainbed"], alone["met"]) == ("", "")
 
 
+@pytest.mark.slow
 def test_the_small_size_is_measured_and_stored(tmp_path, monkeypatch):
     monkeypatch.delenv("DOMAINBED_DIR", raising=False)
     assert main(["--small", "--workers", "1", "--rows", "bf16, cache", "--output_dir", str(tmp_path)]) == 0

@@ -16,6 +16,9 @@ from tests.toys import batch, network
 
 COUNT = 2
 
+#: What all tests here read is made once.
+pytestmark = pytest.mark.xdist_group("ranks")
+
 
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory):

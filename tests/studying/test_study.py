@@ -10,6 +10,9 @@ import yaml
 from domainbed_adm.cli import main
 from domainbed_adm.sweeping.plan import planned_jobs
 
+#: What all tests here read is made once.
+pytestmark = pytest.mark.xdist_group("study")
+
 PLAN = {
     "about": "a small one",
     "datasets": ["Debug28"],

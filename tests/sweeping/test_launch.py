@@ -177,7 +177,7 @@ def test_two_launchers_run_each_job_once() -> None:
 
 
 @needs_proc
-@pytest.mark.parametrize("reuse", [False, True])
+@pytest.mark.parametrize("reuse", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_launcher_killed_with_its_jobs_goes_on(reuse: bool) -> None:
     what = ("launcher", "workers", "jobs") if reuse else ("launcher", "jobs")
     assert torture.killed(3, what, reuse, random.Random(0)) == (3, [])
@@ -227,6 +227,7 @@ def test_jobs_of_others_are_asked_less_and_less_often(tmp_path: Path, monkeypatc
     assert looks == [1] * 8
 
 
+@pytest.mark.slow
 def test_records_are_the_same_for_every_number_of_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums of floats depend on the number of threads, which must not depend on how many jobs share the machine."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

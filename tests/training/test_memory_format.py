@@ -57,7 +57,9 @@ def test_channels_last_and_first_agree() -> None:
     assert inputs.abs().max() > 1e-5
 
 
-@pytest.mark.parametrize(("name", "weighting"), CASES)
+@pytest.mark.parametrize(
+    ("name", "weighting"), [pytest.param(*case, marks=pytest.mark.slow) for case in CASES[:-1]] + CASES[-1:]
+)
 def test_resumes_exactly(
     tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, weighting: str
 ) -> None:
