@@ -14,7 +14,7 @@ from torch import Tensor
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.curriculum import Curriculum, hardest_first, within_domains
 from domainbed_adm.method.difficulty import Difficulty, Probe
-from domainbed_adm.method.graded import MEMORY_FLOOR, FirstPass, Scores, graded, scored_then_graded
+from domainbed_adm.method.graded import MEMORY_FLOOR, FirstPass, Score, Scores, graded, scored_then_graded
 from domainbed_adm.method.passes import MicroBatch, Passes
 from domainbed_adm.method.side_effects import frozen_statistics, has_moving_batch_norm
 from domainbed_adm.method.state import RememberedScores
@@ -126,6 +126,23 @@ class Weighting:
             first.scores = passes.gather(first.scores)
             first.weights = weigh(first.scores, domain_sizes)
             return first
+        return self._by_memory(passes, weigh, score, domain_sizes, index, step, with_exact)
+
+    def _by_memory(
+        self,
+        passes: Passes,
+        weigh: Callable[[Tensor, Sequence[int] | None], Tensor],
+        score: Score,
+        domain_sizes: Sequence[int] | None,
+        index: Tensor | None,
+        step: int,
+        with_exact: bool,
+    ) -> FirstPass:
+        """Weighted by the scores of when samples were last seen.
+
+        Raises:
+            UserError: ``index`` is not given, or does not fit the batch.
+        """
         if index is None:
             raise UserError('weighting "memory" needs index, the identity of each sample; this loop does not give it')
         here = sum(len(part.y) for part in passes.parts)

@@ -23,19 +23,18 @@ from domainbed_adm.method.curriculum import Curriculum
 from domainbed_adm.method.difficulty import Difficulty
 from domainbed_adm.method.first_pass import Weighting
 from domainbed_adm.method.flatness import Flatness, Plain, Point
-from domainbed_adm.method.graded import graded
+from domainbed_adm.method.graded import FirstPass, graded
 from domainbed_adm.method.gradients import joint_norm, present
 from domainbed_adm.method.on_device import skips_on_device, step_unless
 from domainbed_adm.method.passes import LossFunction, Passes, cross_entropy
 from domainbed_adm.method.ranks import ALONE, Ranks
 from domainbed_adm.method.state import RememberedScores, StepState
+from domainbed_adm.method.step_checks import check_length, check_trainable
 
 #: An estimated difficulty is compared with the exact one every so many steps.
 CORRELATION_EVERY = 50
 #: Figures that may be NaN; every other one must be finite.
 MAY_BE_NAN = ("adm_rank_correlation",)
-#: Wrappers that average gradients by hooks on ``backward``, which a step does not run.
-DISTRIBUTED = {"DistributedDataParallel", "DDP", "FullyShardedDataParallel", "FSDPModule"}
 
 
 @dataclass
@@ -142,16 +141,8 @@ class TrainingStep:
             raise UserError(f"warmup and smoothing must be in [0, 1), not {warmup:g} and {smoothing:g}")
         if (curriculum is None) != (difficulty is None):
             raise UserError("a curriculum and a difficulty go together: give both or neither")
-        if curriculum is not None and (total_steps is None or total_steps < 1):
-            raise UserError(f"a curriculum needs total_steps >= 1 to know its progress, not {total_steps}")
-        if not 0 <= flatness_start < 1 or (flatness_start and not total_steps):
-            raise UserError(f"flatness_start must be in [0, 1) and needs total_steps, not {flatness_start:g}")
-        if micro_batch is not None and micro_batch < 1:
-            raise UserError(f"micro_batch must be >= 1, not {micro_batch}")
-        if isinstance(optimizer, torch.optim.LBFGS):
-            raise UserError("LBFGS asks for losses itself and cannot be the base optimizer: use Adam or SGD")
-        if DISTRIBUTED & {base.__name__ for module in model.modules() for base in type(module).__mro__}:
-            raise UserError("the model is wrapped for several processes: give the step the model inside, and its ranks")
+        check_length(total_steps, curriculum is not None, flatness_start, micro_batch)
+        check_trainable(model, optimizer)
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.flatness, self.difficulty = flatness or Plain(), difficulty
         self.total_steps, self.micro_batch = total_steps, micro_batch
@@ -236,15 +227,8 @@ class TrainingStep:
             needs_input_gradient=self.difficulty is not None and self.difficulty.needs_input_gradient,
             scaler=self.scaler,
         )
-        plain, weighting = self.state.update_count < self._plain_steps, self._weighting
-        if weighting is None:
-            first = graded(passes, None)
-        else:
-            if plain and weighting.mode == "descent":
-                weighting = replace(weighting, mode="both")  # there is no second pass to weight
-            count = self.state.update_count
-            with_exact = count % CORRELATION_EVERY == 0
-            first = weighting.first_pass(passes, self.progress, domain_sizes, index, count, with_exact)
+        plain = self.state.update_count < self._plain_steps
+        first = self._first_pass(passes, plain, domain_sizes, index)
         figures = first.figures()
         # Where the first gradient overflows, the whole step counts as overflowed, whatever the second pass gives.
         spoilt = None if self.scaler is None else 0.0 * joint_norm(present(first.gradient))
@@ -264,6 +248,17 @@ class TrainingStep:
         scored_at = None if first.rows is None else self.state.update_count
         self._computed = _Computed(figures, rule_state, first.losses.mean(), first.index, first.scores, scored_at)
         return figures
+
+    def _first_pass(
+        self, passes: Passes, plain: bool, domain_sizes: Sequence[int] | None, index: Tensor | None
+    ) -> FirstPass:
+        weighting, count = self._weighting, self.state.update_count
+        if weighting is None:
+            return graded(passes, None)
+        if plain and weighting.mode == "descent":
+            weighting = replace(weighting, mode="both")  # there is no second pass to weight
+        with_exact = count % CORRELATION_EVERY == 0
+        return weighting.first_pass(passes, self.progress, domain_sizes, index, count, with_exact)
 
     def apply(self) -> dict[str, float]:
         """Step the base optimizer with what stands in ``.grad``, and move progress.

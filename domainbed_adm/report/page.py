@@ -7,10 +7,8 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from domainbed_adm.leaderboard import Board, domainbed_sheets, paper_sheets
@@ -24,11 +22,10 @@ from domainbed_adm.report.section_analyses import difficulty, flatness, landscap
 from domainbed_adm.report.section_evaluations import evaluations
 from domainbed_adm.report.sweep_folder import PRUNED, SweepFolder, kept_warnings
 from domainbed_adm.report.tables import of_sheet
+from domainbed_adm.report.templates import FOLDER, template
 from domainbed_adm.sweeping.failures import failure_lines
 from domainbed_adm.sweeping.jobs import DONE, FAILED
 from domainbed_adm.sweeping.plan import planned_runs
-
-_HERE = Path(__file__).parent
 
 
 def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, command: str, now: datetime) -> str:
@@ -44,15 +41,12 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
         blocks["evaluations"] = evaluations(board)
         found = eigenvalues(board)
         searched = section_search.search(sweep.root)
-    css, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    css, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     failed = [(run.label, run.folder) for run in sweep.runs if run.state == FAILED]
     unfinished = [run for run in sweep.runs if run.state not in {FAILED, DONE, PRUNED}]
     comparisons, absent = section_tables.comparison_tables(board, main, found)
-    environment = Environment(
-        loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2").render(
         title=title,
         command=command,
         now=now,

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from domainbed_adm import report
 from domainbed_adm.leaderboard.board import versions
+from domainbed_adm.report.templates import FOLDER, template
 from domainbed_adm.studying.plan import statement
 from domainbed_adm.studying.result import Result, mean_accuracy, passes_spent
 from domainbed_adm.system.figures import COLOURS, inline, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_PAGE = Path(report.__file__).parent
 
 
 def forest(result: Result) -> Callable[[Axes], None]:
@@ -76,14 +72,11 @@ def _figure(panel: Callable[[Axes], None], height: float) -> Markup:
 
 def page(result: Result, title: str, command: str, now: datetime) -> str:
     """The study as one HTML page that asks nothing of a network."""
-    environment = Environment(
-        loader=FileSystemLoader(_PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("study.html.j2").render(
+    return template("study.html.j2").render(
         title=title,
         command=command,
         now=now,
-        css=Markup((_PAGE / "report.css").read_text(encoding="utf-8")),
+        css=Markup((FOLDER / "report.css").read_text(encoding="utf-8")),
         result=result,
         plan=result.plan,
         statement=statement(result.plan, result.jobs),

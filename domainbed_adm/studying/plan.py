@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from domainbed_adm.datasets.cards import get_card
 from domainbed_adm.errors import UserError, unknown_name
@@ -16,6 +15,7 @@ from domainbed_adm.model_selection import SELECTION_METHODS, SelectionMethod
 from domainbed_adm.registry import checkout_flag, get_method
 from domainbed_adm.run_args import Precision
 from domainbed_adm.sweeping.jobs import Job, Sweep, check_sweep
+from domainbed_adm.sweeping.plan import read_yaml
 from domainbed_adm.system.disk import replacing, run_lock
 
 #: The plan as it was when the study began, in the study's folder.
@@ -122,10 +122,7 @@ def read_plan(path: Path) -> StudyPlan:
     """
     if not path.is_file():
         raise UserError(f"no file {path}: study takes a plan in YAML; study --help shows one")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path, str(path))
     try:
         plan = msgspec.convert(content, StudyPlan)
     except msgspec.ValidationError as error:

@@ -196,14 +196,23 @@ def read_named_sweep(name: str) -> dict[str, Any]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else lookup(known, name, "sweep")
     if not path.is_file():
         raise UserError(f"no file {name}: --sweep takes a YAML file or one of {', '.join(known)}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"sweep {name} is not YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path, f"sweep {name}")
     if not isinstance(content, dict):
         raise UserError(f"sweep {name} must map flags of sweep to values, as in sweeps/smoke.yaml")
     about = str(content.pop("about", ""))
     return {flag: _value(name, flag, value) for flag, value in content.items()} | {"about": about}
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """The content of a file that people write, ``what`` in messages.
+
+    Raises:
+        UserError: it is not YAML, or names a type that is not plain data.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def _value(sweep: str, flag: Any, value: Any) -> Any:
