@@ -88,13 +88,15 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("give the study's folder: --output_dir results/study")
     figures.check_available()
     for arm in plan.arms:
-        check_sweep(plan.sweep(arm, args.data_dir), needs_data=not args.plan_only)
+        for sweep in plan.sweeps(arm, args.data_dir):
+            check_sweep(sweep, needs_data=not args.plan_only)
     if args.pilot:
         return _pilot(plan, folder, args.data_dir, args.jobs, args.retries)
     if begin(folder, plan):
         print(f"The plan is fixed: {folder}")
     for arm in plan.arms:
-        add_to_plan(folder, plan.sweep(arm, args.data_dir), plan.job_flags)
+        for sweep in plan.sweeps(arm, args.data_dir):
+            add_to_plan(folder, sweep, plan.job_flags)
     if args.plan_only:
         print(f"Workers: {shlex.join(['domainbed-adm', 'sweep', 'work', *words({'output_dir': folder})])}")
         return 0
@@ -127,7 +129,8 @@ def _pilot(plan: StudyPlan, folder: Path, data_dir: str | None, slots: int, retr
     if fixed_plan(folder) is not None:
         raise UserError(f"the study in {folder} has begun: its number of trials is fixed")
     pair = (plan.primary.arm, plan.primary.baseline)
-    jobs = {arm: plan.sweep(arm, data_dir, plan.pilot_trials).jobs(folder, plan.job_flags) for arm in pair}
+    planned = plan.jobs(folder, data_dir, plan.pilot_trials)
+    jobs = {arm: planned[arm] for arm in pair}
     code = _run([job for own in jobs.values() for job in own], slots, retries)
     arm, baseline = (source_accuracies(finished_runs(jobs[name])) for name in pair)
     found = pilot(arm, baseline)

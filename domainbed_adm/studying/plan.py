@@ -34,6 +34,13 @@ class Arm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     control_of: str | None = None
 
 
+class ForDataset(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What differs on one dataset, for every arm."""
+
+    steps: int | None = None
+    hparams: dict[str, Any] = {}
+
+
 class Primary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The comparison that the study is for: ``arm`` against ``baseline``."""
 
@@ -52,7 +59,8 @@ class StudyPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         n_trials: of each arm and test environment, with splits of their own.
         pilot_trials: the first so many are the pilot's, 2 or more.
         selection: key of the model selection method.
-        hparams: of every arm; an arm's own come on top.
+        hparams: of every arm; those of a dataset come on top, and on them an arm's own.
+        by_dataset: where one length, learning rate or batch size does not fit all.
         trace_difficulty: score so many training images at each evaluation; None for no trace.
         about: one line for people.
     """
@@ -70,6 +78,7 @@ class StudyPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     holdout_fraction: float = 0.2
     precision: Precision = "fp32"
     hparams: dict[str, Any] = {}
+    by_dataset: dict[str, ForDataset] = {}
     trace_difficulty: int | None = None
     about: str = ""
 
@@ -84,29 +93,40 @@ class StudyPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         traced = {} if self.trace_difficulty is None else {"trace_difficulty": self.trace_difficulty}
         return traced | checkout_flag(one.algorithm for one in self.arms.values())
 
-    def sweep(self, arm: str, data_dir: str | None = None, n_trials: int | None = None) -> Sweep:
-        """The runs of one arm; of the first ``n_trials`` trials."""
+    def sweeps(self, arm: str, data_dir: str | None = None, n_trials: int | None = None) -> list[Sweep]:
+        """The runs of one arm, or of its first ``n_trials`` trials: a sweep for each length and choice of hparams."""
         one = self.arms[arm]
-        hparams = self.hparams | one.hparams
-        return Sweep(
-            datasets=self.datasets,
-            algorithms=[one.algorithm],
-            n_hparams=1,
-            n_trials=n_trials or self.n_trials,
-            steps=self.steps,
-            epochs=self.epochs,
-            hparams=json.dumps(hparams, sort_keys=True) if hparams else None,
-            holdout_fraction=self.holdout_fraction,
-            single_test_envs=True,
-            data_dir=data_dir,
-            checkpoint_freq=self.checkpoint_freq,
-            precision=self.precision,
-            match_passes=one.match_passes,
-        )
+        together: dict[tuple[int | None, str | None], list[str]] = {}
+        for dataset in self.datasets:
+            own = self.by_dataset.get(dataset, ForDataset())
+            hparams = self.hparams | own.hparams | one.hparams
+            key = own.steps or self.steps, json.dumps(hparams, sort_keys=True) if hparams else None
+            together.setdefault(key, []).append(dataset)
+        return [
+            Sweep(
+                datasets=datasets,
+                algorithms=[one.algorithm],
+                n_hparams=1,
+                n_trials=n_trials or self.n_trials,
+                steps=steps,
+                epochs=self.epochs,
+                hparams=hparams,
+                holdout_fraction=self.holdout_fraction,
+                single_test_envs=True,
+                data_dir=data_dir,
+                checkpoint_freq=self.checkpoint_freq,
+                precision=self.precision,
+                match_passes=one.match_passes,
+            )
+            for (steps, hparams), datasets in together.items()
+        ]
 
-    def jobs(self, folder: Path, data_dir: str | None = None) -> dict[str, list[Job]]:
+    def jobs(self, folder: Path, data_dir: str | None = None, n_trials: int | None = None) -> dict[str, list[Job]]:
         """The jobs of each arm, in the study's folder."""
-        return {arm: self.sweep(arm, data_dir).jobs(folder, self.job_flags) for arm in self.arms}
+        return {
+            arm: [job for sweep in self.sweeps(arm, data_dir, n_trials) for job in sweep.jobs(folder, self.job_flags)]
+            for arm in self.arms
+        }
 
     def passes(self, arm: str) -> float:
         """What a step of this arm costs in F, forward passes of the batch."""
@@ -142,6 +162,9 @@ def _in_words(error: str) -> str:
 
 
 def _check(plan: StudyPlan) -> None:
+    for name in plan.by_dataset:
+        if name not in plan.datasets:
+            raise UserError(f"by_dataset: {unknown_name(plan.datasets, name, 'dataset of this study')}")
     if len(plan.arms) < 2:
         raise UserError("a study compares two arms or more")
     for role, name in (("arm", plan.primary.arm), ("baseline", plan.primary.baseline)):
@@ -152,9 +175,10 @@ def _check(plan: StudyPlan) -> None:
             raise UserError(f"{name}: control_of: {unknown_name(list(plan.arms), arm.control_of, 'other arm')}")
     trained: dict[str, str] = {}
     for name in plan.arms:
-        sweep = plan.sweep(name)
-        check_sweep(sweep, needs_data=False)
-        same = trained.setdefault(repr(sweep), name)
+        sweeps = plan.sweeps(name)
+        for sweep in sweeps:
+            check_sweep(sweep, needs_data=False)
+        same = trained.setdefault(repr(sweeps), name)
         if same != name:
             raise UserError(f"{same} and {name} train the same: a method is compared with itself")
     if plan.primary.arm == plan.primary.baseline:

@@ -53,9 +53,26 @@ def test_its_arms_are_sweeps_of_single_test_environments(tmp_path):
     assert "Primary comparison: ADM against SAM" in told
 
 
+def test_a_dataset_has_a_length_and_hparams_of_its_own(tmp_path):
+    own = {"Letters": {"steps": 20, "hparams": {"cnn_width": 16, "lr": 0.01}}}
+    plan = read_plan(write(tmp_path, by_dataset=own))
+    jobs = plan.jobs(tmp_path)
+    for arm in ("SAM", "hard first"):
+        for job in jobs[arm]:
+            letters = job.train_args["dataset"] == "Letters"
+            changed = {"cnn_width": 16, "lr": 0.01} if letters else {"cnn_width": 8}
+            assert json.loads(job.train_args["hparams"]) == changed | plan.arms[arm].hparams
+            assert job.n_steps == (20 if letters else 10)
+        assert len(jobs[arm]) == 2 * (6 + 5)
+    assert begin(tmp_path / "study", plan)
+    assert fixed_plan(tmp_path / "study") == plan
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
+        ({"by_dataset": {"Leters": {"steps": 20}}}, "by_dataset: unknown dataset of this study 'Leters'. Did you mean"),
+        ({"by_dataset": {"Letters": {"hparams": {"roh": 1}}}}, "unknown hparam 'roh'"),
         ({"arms": {**PLAN["arms"], "ADM": {"algorithm": "SAM_SSPL_ADN"}}}, "Did you mean SAM_SSPL_ADM"),
         ({"primary": None}, "it names no primary comparison: add primary:"),
         ({"primary": {"arm": "ADM", "baseline": "ADM"}}, "primary compares ADM with itself"),
