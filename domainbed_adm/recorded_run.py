@@ -129,6 +129,13 @@ class Run:
         return self.columns.n_envs
 
     @property
+    def environments(self) -> list[str]:
+        """The names of its dataset's environments: the card's, else those recorded; none where neither has them."""
+        card = CARDS.get(self.dataset)
+        names = (card.environments if card else None) or self.provenance.get("environments")
+        return list(map(str, names)) if isinstance(names, list | tuple) else []
+
+    @property
     def steps(self) -> Column:
         """The step of each checkpoint, counted from 0."""
         return self.column("step")

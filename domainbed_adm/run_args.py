@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from domainbed_adm.datasets.cards import get_card
+from domainbed_adm.datasets.environment_names import number_or_name, numbers_of
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.hparams import STEPS, Number
 
@@ -45,7 +46,7 @@ _ABOUT_PRECISION = (
     "of all passes, training's and evaluation's (default fp32). Parameters, losses, scores and the optimizer are in "
     "fp32 always, and so are predict and analyze. fp16 scales losses, and skips a step whose gradient overflows"
 )
-_ABOUT_TEST_ENVS = "environments held out, by number (default 0; of a set for classification all but train)"
+_ABOUT_TEST_ENVS = "environments held out, by number or name (default 0; of a set for classification all but train)"
 _ABOUT_MATCH_PASSES = (
     "train until as many forward and backward passes are spent as METHOD spends in the steps or epochs given: ERM with "
     "SAM takes twice the steps"
@@ -116,7 +117,8 @@ class RunArgs:
     """The flags of one run, DomainBed's and ours.
 
     Raises:
-        UserError: a number is out of its range; the message has the flag, its value and the range.
+        UserError: a number is out of its range; the message has the flag, its value and the range. Or ``test_envs``
+            has a name, in place of a number, that is no environment's.
     """
 
     data_dir: str | None = _flag(None, "folder that holds the datasets; not needed for digits", identifies=False)
@@ -139,7 +141,7 @@ class RunArgs:
         None, "evaluate every so many steps; default: the dataset's", STEPS, every_job=True, **_COUNT
     )
     match_passes: str | None = _flag(None, _ABOUT_MATCH_PASSES, metavar="METHOD")
-    test_envs: tuple[int, ...] = _flag((), _ABOUT_TEST_ENVS, type=int, nargs="+")
+    test_envs: tuple[int, ...] = _flag((), _ABOUT_TEST_ENVS, type=number_or_name, nargs="+", metavar="ENV")
     precision: Precision = _flag("fp32", _ABOUT_PRECISION, every_job=True, choices=get_args(Precision))
     compile: bool = _flag(False, _ABOUT_COMPILE, every_job=True, **_SWITCH)
     augment_on: AugmentOn = _flag("cpu", _ABOUT_AUGMENT_ON, every_job=True, choices=get_args(AugmentOn))
@@ -177,8 +179,8 @@ class RunArgs:
         check_flags(vars(self))
         if self.steps and self.epochs:
             raise UserError("--steps and --epochs both say how long to train: give one")
-        if not self.test_envs:
-            object.__setattr__(self, "test_envs", get_card(self.dataset).test_envs or (0,))
+        chosen = tuple(numbers_of(self.test_envs, self.dataset, self.data_dir))  # names may be given
+        object.__setattr__(self, "test_envs", chosen or get_card(self.dataset).test_envs or (0,))
 
     def recorded(self) -> dict[str, Any]:
         """The ``args`` of a record."""

@@ -130,10 +130,11 @@ def _unlike(contents: Mapping[str, Any], dataset: MultipleDomainDataset) -> str:
 def _environments(run: Run, dataset: MultipleDomainDataset, asked: Sequence[str] | None) -> list[int]:
     names = dataset.environments
     if asked is not None:
-        unknown = [name for name in asked if name not in names]
+        by_word = {str(i): i for i in range(len(names))} | {name: i for i, name in enumerate(names)}
+        unknown = [name for name in asked if name not in by_word]
         if unknown:
             raise UserError(unknown_name(names, unknown[0], f"environment of {dataset.card.name}"))
-        return [names.index(name) for name in dict.fromkeys(asked)]
+        return list(dict.fromkeys(by_word[name] for name in asked))
     if printable(dataset.card.name) == run.dataset:
         return sorted(run.test_envs)
     return list(dataset.card.test_envs or range(len(names)))

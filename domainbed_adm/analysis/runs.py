@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from domainbed_adm.datasets.environment_names import named, numbers_of
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.grid import METHODS
 from domainbed_adm.recorded_run import Run
@@ -70,7 +71,7 @@ def find_runs(paths: Iterable[Path], filters: argparse.Namespace | None = None) 
         UserError: a folder holds no run, or no run is as the filters ask.
     """
     runs = list({run.folder.resolve(): run for path in paths for run in _runs_of(path)}.values())
-    kept = [run for run in runs if _is_asked_for(run.args, filters)]
+    kept = [run for run in runs if _is_asked_for(run, filters)]
     if not kept:
         raise UserError(f"none of the {len(runs)} runs is as the flags ask; they have {_choices(runs)}")
     return kept
@@ -119,18 +120,35 @@ def place(algorithm: str) -> tuple[int, str]:
     return (list(METHODS).index(algorithm) if algorithm in METHODS else len(METHODS), algorithm)
 
 
-def _is_asked_for(args: Mapping[str, Any], filters: argparse.Namespace | None) -> bool:
+def _is_asked_for(run: Run, filters: argparse.Namespace | None) -> bool:
     asked = {flag: value for flag in _FILTERS if (value := getattr(filters, flag, None)) is not None}
-    own = {flag: args[_FILTERS[flag]] for flag in asked}
+    own = {flag: run.args[_FILTERS[flag]] for flag in asked}
+    if "test_envs" in asked:
+        try:
+            asked["test_envs"] = run_numbers(asked["test_envs"], run)
+        except UserError:
+            return False  # a name of another dataset's, or of none: what there is is listed where no run is left
     return all(own[flag] in value if flag == "algorithms" else own[flag] == value for flag, value in asked.items())
+
+
+def run_numbers(given: Sequence[int | str], run: Run) -> list[int]:
+    """The numbers of these environments of a run's dataset; a UserError where a name is none of them."""
+    return numbers_of(given, run.dataset, run.args.get("data_dir"), run.environments)
 
 
 def _choices(runs: Sequence[Run]) -> str:
     values = {
-        flag: dict.fromkeys(str(run.args[name]).strip("[]").replace(",", "") for run in runs)
+        flag: dict.fromkeys(_held_out(run) if flag == "test_envs" else str(run.args[name]) for run in runs)
         for flag, name in _FILTERS.items()
     }
     return "; ".join(f"--{flag} {', '.join(names)}" for flag, names in values.items())
+
+
+def _held_out(run: Run) -> str:
+    """The environments it holds out, with their names where these are known: "0 2 (A, P)"."""
+    known = max(run.test_envs) < len(run.environments)
+    names = f" ({named(run.test_envs, run.environments)})" if known else ""
+    return " ".join(map(str, run.test_envs)) + names
 
 
 def _label(args: Mapping[str, Any], with_dataset: bool) -> str:

@@ -50,7 +50,7 @@ def dataset_root(card: DatasetCard, data_dir: str | Path | None) -> Path:
     if card.other_directory and not root.is_dir() and (folder / card.other_directory).is_dir():
         return folder / card.other_directory
     if not root.is_dir():
-        present = _subfolders(folder)
+        present = subfolders(folder)
         more = f" and {len(present) - _SHOWN} more" if len(present) > _SHOWN else ""
         listed = f"the folders {', '.join(present[:_SHOWN])}{more}" if present else "no folders"
         raise UserError(f"dataset {card.name}: no folder {root}; {folder} holds {listed}.{_hint(card, present)}")
@@ -92,7 +92,7 @@ def environments(card: DatasetCard, root: Path) -> list[str]:
     Raises:
         UserError: there are fewer than two folders or not as many as the card has, or ``root`` cannot be read.
     """
-    folders = _subfolders(root)
+    folders = subfolders(root)
     if len(folders) < 2:
         raise UserError(
             f"dataset folder {root} needs at least two domains (<domain>/<class>/<image>), has {folders or 'none'}"
@@ -105,7 +105,12 @@ def environments(card: DatasetCard, root: Path) -> list[str]:
     return list(card.environments or folders)
 
 
-def _subfolders(folder: Path) -> list[str]:
+def subfolders(folder: Path) -> list[str]:
+    """The names of the folders in ``folder`` that are not hidden, sorted.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     except OSError as error:

@@ -147,9 +147,8 @@ def _environment_names(dataset: str, runs: Iterable[Run]) -> dict[int, str]:
         return {env: card.environments[env] for env in card.test_envs or range(len(card.environments))}
     own = [run for run in runs if run.dataset == dataset]
     count = max(run.n_envs for run in own)
-    recorded = (run.provenance.get("environments") for run in own)
-    named = (names for names in recorded if isinstance(names, list) and len(names) == count)
-    return dict(enumerate(map(str, next(named, range(count)))))
+    named = (run.environments for run in own if len(run.environments) == count)
+    return dict(enumerate(next(named, map(str, range(count)))))
 
 
 def versions(runs: Iterable[Run]) -> str:

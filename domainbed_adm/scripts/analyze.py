@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from domainbed_adm.analysis.runs import HessianSettings, LandscapeSettings, Settings, find_runs
 from domainbed_adm.cli import run
+from domainbed_adm.datasets.environment_names import number_or_name
 from domainbed_adm.errors import UserError
 from domainbed_adm.registry import load_checkout
 from domainbed_adm.run_args import add_flags
@@ -41,7 +42,8 @@ def build_parser() -> Parser:
         add("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a run, or of a sweep")
         add("--algorithms", nargs="+", metavar="NAME", help="only runs of these")
         add("--dataset", metavar="NAME", help="only runs on this one")
-        add("--test_envs", type=int, nargs="+", metavar="N", help="only runs that held out just these")
+        about = "only runs that held out just these, by number or name"
+        add("--test_envs", type=number_or_name, nargs="+", metavar="ENV", help=about)
         add("--trial_seed", type=int, metavar="N", help="only runs of this trial")
     return parser
 

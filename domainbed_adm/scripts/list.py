@@ -10,6 +10,7 @@ from typing import Any
 
 from domainbed_adm.cli import run
 from domainbed_adm.datasets.cards import CARDS, MNIST, DatasetCard
+from domainbed_adm.datasets.environment_names import numbered
 from domainbed_adm.hparams_registry import every_hparam, hparams_of
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS, WEIGHTINGS, Card
 from domainbed_adm.method.grid import METHODS, Method, OwnMethod, unnamed_methods
@@ -75,10 +76,11 @@ def _needs(card: DatasetCard) -> str:
 
 
 def _some(environments: tuple[str, ...]) -> str:
-    """All names, or of many the first two and the last."""
+    """Each number and name, as ``--test_envs`` takes either; or of many the first two and the last."""
     if len(environments) <= 12:
-        return ", ".join(environments)
-    return f"{environments[0]}, {environments[1]} ... {environments[-1]} ({len(environments)})"
+        return numbered(environments)
+    last = len(environments) - 1
+    return f"{numbered(environments[:2])} ... {last} {environments[last]}"
 
 
 def _hparams(algorithm: str | None, dataset: str | None) -> _Rows:
@@ -178,7 +180,7 @@ def main(argv: Sequence[str]) -> int:
                     f"{card.refresh.name} r, with weighting memory, makes {forwards}F of {card.name} {forwards} x r F."
                 )
     else:
-        _print(rows)
+        _print(rows, width=160)
     return 0
 
 

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from domainbed_adm.analysis.runs import run_numbers
 from domainbed_adm.cli import run
+from domainbed_adm.datasets.environment_names import number_or_name
 from domainbed_adm.errors import UserError
 from domainbed_adm.leaderboard.top_hparams import Ranking, rankings
 from domainbed_adm.model_selection import SELECTION_METHODS
@@ -35,7 +37,8 @@ def build_parser() -> Parser:
     add("--input_dir", required=True, type=Path, help="output_dir of a sweep, DomainBed's or ours, or of a search")
     add("--dataset", metavar="NAME", help="only this; default all")
     add("--algorithm", metavar="NAME", help="only this; default all")
-    add("--test_env", type=int, metavar="I", help="only runs that hold out this environment; default all")
+    about = "only runs that hold out this environment, a number or a name; default all"
+    add("--test_env", type=number_or_name, metavar="ENV", help=about)
     add("--trial_seed", type=int, metavar="N", help="only this; default all")
     add("--selection", choices=SELECTION_METHODS, help="only this model selection method; default all")
     add("--n_top", type=int, default=3, metavar="N", help="how many of each ranking (default 3)")
@@ -69,7 +72,8 @@ def main(argv: Sequence[str]) -> int:
     keys = [args.selection] if args.selection else list(SELECTION_METHODS)
     made = {key: rankings(runs, SELECTION_METHODS[key], together) for key in keys}
     if args.test_env is not None:
-        made = {key: [one for one in own if args.test_env in one.test_envs] for key, own in made.items()}
+        wanted = {run.dataset: run_numbers([args.test_env], run)[0] for run in runs}
+        made = {key: [one for one in own if wanted[one.dataset] in one.test_envs] for key, own in made.items()}
     if not any(made.values()):
         raise UserError(
             f"nothing to rank in {args.input_dir}: no run has what {' or '.join(keys)} needs of its records"

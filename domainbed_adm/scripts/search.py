@@ -11,6 +11,7 @@ from typing import Any
 from domainbed_adm import hparams_registry
 from domainbed_adm.cli import run
 from domainbed_adm.datasets.cards import get_card
+from domainbed_adm.datasets.environment_names import number_or_name, numbers_of
 from domainbed_adm.datasets.layout import expanded
 from domainbed_adm.errors import UserError
 from domainbed_adm.run_args import EVERY_JOB, FLAGS, add_flags, check_flags, words
@@ -92,7 +93,7 @@ def build_parser() -> Parser:
     add("--search", nargs="+", default=[], metavar="HPARAM", help="what to search; default: all with a range")
     add("--search_space", metavar="JSON", help=_ABOUT_SPACE)
     add("--hparams", metavar="JSON", help="fix these; others that are not searched keep their defaults")
-    add("--test_envs", type=int, nargs="+", metavar="I", help=_ABOUT_ENVS)
+    add("--test_envs", type=number_or_name, nargs="+", metavar="ENV", help=_ABOUT_ENVS)
     add("--n_trial_seeds", default=1, help="train each trial with trial seeds below this (default 1)", **number)  # type: ignore[arg-type]
     add("--prune", action="store_true", help=_ABOUT_PRUNE)
     add("--jobs", default=1, help="trials at a time (default 1)", **number)  # type: ignore[arg-type]
@@ -153,7 +154,8 @@ def _search(args: dict[str, Any]) -> Search:
     """
     algorithm, dataset = args["algorithm"], args["dataset"]
     official = get_card(dataset).test_envs
-    if official and args["test_envs"] and sorted(args["test_envs"]) != list(official):
+    given_envs = numbers_of(args["test_envs"] or (), dataset, args["data_dir"])
+    if official and given_envs and sorted(given_envs) != list(official):
         raise UserError(f"{dataset}: its official test sets are held out together: leave out --test_envs")
     if args["holdout_fraction"] == 0:
         raise UserError("a search needs out-splits to validate on: --holdout_fraction must be above 0")
@@ -164,7 +166,7 @@ def _search(args: dict[str, Any]) -> Search:
         n_trials=args["n_trial_seeds"],
         hparams=args["hparams"],
         single_test_envs=True,
-        test_envs=None if official else args["test_envs"] or [0],
+        test_envs=None if official else given_envs or [0],
         **{name: args[name] for name in _SHARED},
     )
     check_sweep(sweep, needs_data=not args["dry_run"])

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from domainbed_adm.datasets.cards import CARDS
+from domainbed_adm.datasets.environment_names import number_or_name, numbers_of
 from domainbed_adm.errors import UserError, lookup
 from domainbed_adm.method.grid import unnamed_methods
 from domainbed_adm.registry import checkout_flag, load_checkout
@@ -63,7 +64,8 @@ def add_shared_flags(parser: Parser, launchers: Sequence[str]) -> None:
     add("--seed", type=int, default=0, help="accepted as in DomainBed, where it changes nothing either")
     switch = argparse.BooleanOptionalAction
     add("--single_test_envs", action=switch, default=False, help="hold out single environments only, no pairs")
-    add("--test_envs", type=int, nargs="+", metavar="I", help="hold out these alone, of each dataset")
+    about = "hold out each of these alone, by number or name, of each dataset"
+    add("--test_envs", type=number_or_name, nargs="+", metavar="ENV", help=about)
     add("--command_launcher", default="local", metavar="NAME", help=f"{', '.join(launchers)} (default local)")
     about = "processes at a time here, or workers elsewhere (default 1"
     add("--jobs", help=about + ("; on Ray as many as fit)" if "ray" in launchers else ")"), **number)
@@ -115,9 +117,27 @@ def described_sweep(args: argparse.Namespace, needs_data: bool) -> Sweep:
     if args.domainbed:
         load_checkout(args.domainbed)
     lists = {name: list(dict.fromkeys(getattr(args, name))) for name in ("datasets", "algorithms", "double_epochs")}
-    sweep = Sweep(**{name: getattr(args, name) for name in _FIELDS} | lists)
+    held_out = numbers_in_each(args.test_envs, lists["datasets"], args.data_dir)
+    sweep = Sweep(**{name: getattr(args, name) for name in _FIELDS} | lists | {"test_envs": held_out})
     check_sweep(sweep, needs_data)
     return sweep
+
+
+def numbers_in_each(
+    given: Sequence[int | str] | None, datasets: Iterable[str], data_dir: str | None
+) -> list[int] | None:
+    """The numbers of these environments, which are the same in each dataset; None where none is given.
+
+    Raises:
+        UserError: a name is no environment's, or has another number in another dataset.
+    """
+    if given is None:
+        return None
+    found = {dataset: numbers_of(given, dataset, data_dir) for dataset in datasets}
+    if len({tuple(numbers) for numbers in found.values()}) > 1:
+        told = "; ".join(f"{dataset} {' '.join(map(str, numbers))}" for dataset, numbers in found.items())
+        raise UserError(f"--test_envs names other environments of each dataset ({told}): launch them one by one")
+    return next(iter(found.values()), None)
 
 
 def is_described(argv: Sequence[str]) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from domainbed_adm import hparams_registry, records
+from domainbed_adm.datasets.environment_names import named
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.training.batches import Schedule
 from domainbed_adm.training.setup import Setup
@@ -52,7 +53,8 @@ def summary(run: Setup, schedule: Schedule, record: records.Record, evaluation_t
     left = (run.n_steps - 1 - step) * step_time + evaluations * evaluation_time
     return (
         f"step {step:>5}/{run.n_steps - 1}  {loss_of(record)}  source in {mean(sources, 'in')} "
-        f"out {mean(sources, 'out')}  test in {mean(test_envs, 'in')}  {step_time:.3f} s/step"
+        f"out {mean(sources, 'out')}  test ({named(test_envs, run.dataset.environments)}) in {mean(test_envs, 'in')}  "
+        f"{step_time:.3f} s/step"
         + ("" if step == 0 and run.n_steps > 1 else f"  {left:.0f} s left")  # the time of a first step tells little
     )
 

@@ -19,6 +19,7 @@ from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.datasets.base import MultipleDomainDataset
 from domainbed_adm.datasets.cards import DatasetCard
+from domainbed_adm.datasets.environment_names import numbered
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.averaging import EMA, SWAD
 from domainbed_adm.method.ranks import ALONE, Ranks
@@ -230,7 +231,7 @@ def check_test_envs(test_envs: Sequence[int], environments: list[str], card: Dat
     Raises:
         UserError: they do not.
     """
-    named = ", ".join(f"{i} {name}" for i, name in enumerate(environments))
+    named = numbered(environments)
     if len(environments) < 2:
         raise UserError(f"domain generalization needs at least two domains, the dataset has {named or 'none'}")
     wrong = [env for env in test_envs if not 0 <= env < len(environments)]

@@ -40,6 +40,7 @@ def test_runs_keep_the_order_given_and_count_once(sweep):
     [
         ({"algorithms": ["ERM"]}, "dcb"),
         ({"algorithms": ["SAM", "ERM"], "test_envs": [0], "trial_seed": 0}, "da"),
+        ({"test_envs": ["c"]}, "b"),
         ({"trial_seed": 1}, "c"),
         ({"dataset": "PACS"}, "dcba"),
         ({"dataset": None, "algorithms": None}, "dcba"),
@@ -53,8 +54,8 @@ def test_filters_that_leave_nothing_say_what_there_is(sweep):
     with pytest.raises(UserError) as told:
         find_runs([sweep], argparse.Namespace(algorithms=["SMA"]))
     assert str(told.value) == (
-        "none of the 4 runs is as the flags ask; they have --algorithms ERM, SAM; --dataset PACS; --test_envs 0, 1; "
-        "--trial_seed 0, 1"
+        "none of the 4 runs is as the flags ask; they have --algorithms ERM, SAM; --dataset PACS; "
+        "--test_envs 0 (A), 1 (C); --trial_seed 0, 1"
     )
 
 

@@ -182,7 +182,7 @@ def test_a_run_says_what_it_does_before_it_takes_long(tmp_path, monkeypatch, cap
     assert lines[place + 2] == "evaluating 48 images of 3 environments"
     assert lines[place + 3] == "evaluated 13 of 48 images"
     assert lines[place + 8] == "evaluated 48 of 48 images"
-    assert "  test in " in lines[place + 9]
+    assert "  test (1) in " in lines[place + 9]
     assert len([line for line in lines if line.startswith("evaluating")]) == 1
 
 
