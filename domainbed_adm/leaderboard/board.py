@@ -94,9 +94,14 @@ class Board:
         return (
             f"Trial seeds {spoken(seeds(self.runs, 'trial_seed'))}; "
             f"hparams seeds {spoken(seeds(self.runs, 'hparams_seed'))}; holdout_fraction {', '.join(holdouts)}. "
-            f"Versions: {versions(self.runs)}.{_differences(self.runs)}"
-            + "".join(f" {line}" for line in search_lines(self.runs))
+            f"Versions: {versions(self.runs)}."
+            + "".join(f" {line}" for line in (*self.differences, *search_lines(self.runs)))
         )
+
+    @cached_property
+    def differences(self) -> list[str]:
+        """A sentence on the devices, and one on the numbers of threads, where runs differ in them: sums do then too."""
+        return _differences(self.runs)
 
     def trials(self, selection: SelectionMethod, dataset: str, algorithm: str, env: int) -> dict[int, float]:
         """Accuracy, a fraction, of each trial on one environment."""
@@ -176,11 +181,11 @@ def spoken(numbers: list[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def _differences(runs: list[Run]) -> str:
+def _differences(runs: list[Run]) -> list[str]:
     sentences = []
     for name, named in (("device", "devices"), ("threads", "numbers of threads")):
         count = Counter(str(made_by[name]) for run in runs for made_by in run.provenances if name in made_by)
         if len(count) > 1:
             values = ", ".join(f"{value} ({n})" for value, n in count.most_common())
-            sentences.append(f" Runs differ in {named}: {values}.")
-    return "".join(sentences)
+            sentences.append(f"Runs differ in {named}: {values}.")
+    return sentences

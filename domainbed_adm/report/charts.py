@@ -16,7 +16,7 @@ from markupsafe import Markup
 from domainbed_adm.leaderboard.paper import OPTIMIZERS
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES
 from domainbed_adm.method.grid import METHODS, OwnMethod
-from domainbed_adm.system.figures import COLOURS, inline, style
+from domainbed_adm.system.figures import COLOURS, inline, page_colour, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,6 +53,11 @@ class LineStyle(NamedTuple):
     colour: str
     dashes: tuple[float, ...] = ()
     width: float = 1.5
+
+    @property
+    def on_page(self) -> str:
+        """The colour as the page writes it."""
+        return page_colour(self.colour)
 
     @property
     def dasharray(self) -> str:

@@ -17,9 +17,10 @@ from domainbed_adm.leaderboard.last_models import last_model_sheets
 from domainbed_adm.leaderboard.notes import missing_line, missing_runs, trouble_lines
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.recorded_run import is_official
-from domainbed_adm.report import section_learning, section_search, section_tables
+from domainbed_adm.report import section_learning, section_search, section_tables, section_verdict
 from domainbed_adm.report.section_analyses import difficulty, flatness, landscape, of_checkpoints
 from domainbed_adm.report.section_evaluations import evaluations
+from domainbed_adm.report.section_warnings import warned
 from domainbed_adm.report.sweep_folder import PRUNED, SweepFolder, kept_warnings
 from domainbed_adm.report.tables import of_sheet
 from domainbed_adm.report.templates import FOLDER, template
@@ -45,6 +46,7 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     failed = [(run.label, run.folder) for run in sweep.runs if run.state == FAILED]
     unfinished = [run for run in sweep.runs if run.state not in {FAILED, DONE, PRUNED}]
+    curves, untrusted = section_learning.section(board, main), trouble_lines(runs)
     comparisons, absent = section_tables.comparison_tables(board, main, found)
     return template("report.html.j2").render(
         title=title,
@@ -61,9 +63,12 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
         hessian=of_sheet(hessian_sheet(board, found)) if found.trials else None,
         domains=[_domains(board, selection) for selection in selections if board.scores[selection.key]],
         trials=len({run.trial_seed for run in runs}),
-        curves=section_learning.section(board, main),
+        curves=curves,
+        verdicts=section_verdict.verdicts(board, main),
+        passes=section_verdict.against_passes(board, main),
+        warned=warned(sweep, board, untrusted, curves.note, blocks["difficulty"]),
         costs=section_tables.cost_tables(board),
-        baselines=section_tables.BASELINES,
+        baselines=section_verdict.BASELINES,
         **blocks,
         search=searched,
         checkpoints=of_checkpoints(sweep.root),
@@ -73,7 +78,7 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
         failed=[line.replace(f"{sweep.root}/", "") for line in failure_lines(failed)],
         unfinished=[f"{run.label}: {run.state} ({run.folder.name})" for run in unfinished],
         missing=_missing(sweep, selections),
-        untrusted=trouble_lines(runs),
+        untrusted=untrusted,
         origin=section_tables.origin(runs),
         shared={kind: section_tables.shared_settings(runs, kind) for kind in ("args", "hparams")},
         differing=section_tables.differing_settings(runs),

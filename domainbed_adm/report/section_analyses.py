@@ -60,6 +60,7 @@ class AnalysisBlock:
     charts: list[Chart]
     table: Table | None = None
     more: Sequence[Table] = ()
+    warnings: Sequence[str] = ()  # sentences for the top of the page
 
 
 def flatness(root: Path, algorithms: Sequence[str]) -> list[AnalysisBlock]:
@@ -127,9 +128,11 @@ def _traced(dataset: str, methods: list[Any]) -> AnalysisBlock:
         for row in last
     ]
     columns = [heading for heading, _ in _TRACED.values()]
-    table = Table(f"{dataset}, last checkpoint", ["Difficulty", "Method"], columns, lines, " ".join(backwards(last)))
+    wrong = backwards(last)
+    table = Table(f"{dataset}, last checkpoint", ["Difficulty", "Method"], columns, lines, " ".join(wrong))
     shown = _pair(methods)
-    return AnalysisBlock(dataset, _drawn(shown), charts(dataset, partial(difficulty_panels, shown)), table)
+    figures = charts(dataset, partial(difficulty_panels, shown))
+    return AnalysisBlock(dataset, _drawn(shown), figures, table, warnings=[f"{dataset}: {line}" for line in wrong])
 
 
 def _place(result: Landscape) -> str:

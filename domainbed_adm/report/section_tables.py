@@ -17,10 +17,9 @@ from domainbed_adm.leaderboard.last_models import epoch_time, step_time
 from domainbed_adm.leaderboard.published import published_hessian, published_sheets
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.recorded_run import Run, is_official
+from domainbed_adm.report.section_verdict import BASELINES
 from domainbed_adm.report.tables import Row, Table, number, of_sheet, text
 
-#: What the page compares methods with: SAM, which the curricula were made for, else ERM.
-BASELINES = ("SAM", "ERM")
 #: Flags that tell runs apart, or say where one lies.
 _OF_ONE_RUN = {"dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed", "seed", "output_dir"}
 #: A setting with more values is told by their number and, where they are numbers, the lowest and highest.

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 #: What draws one panel into the axes that it is given.
 Panel: TypeAlias = "Callable[[Axes], None]"
 
-#: Okabe and Ito's colours, told apart by colour-blind readers and on light and dark ground.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C6D31", "#7F7F7F")
+#: Okabe and Ito's hues, told apart by colour-blind readers, dark enough for a contrast of 3:1 on white (WCAG 1.4.11).
+COLOURS = ("#0072B2", "#C47F00", "#00906A", "#D14900", "#B8508A", "#2F95D0", "#6B4A1E", "#7F7F7F")
 FORMATS = ("svg", "png", "pdf")
 #: Ratio of the ends of an axis beyond which labels at 2 and 5 would run into each other.
 _FAR = 60
@@ -132,11 +132,18 @@ def _format(path: Path) -> str:
     return kind
 
 
+def page_colour(colour: str) -> str:
+    """One of ``COLOURS`` as a page writes it: ``--colour<index>``, which its style sheet may set for a dark ground."""
+    return f"var(--colour{COLOURS.index(colour)}, {colour})"
+
+
 def inline(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element for a page: no ground of its own, the page's text colour, no ids to clash."""
+    """The figure as an ``<svg>`` element for a page: no ground of its own, the page's colours, no ids to clash."""
     text = io.StringIO()
     with style():
         figure.savefig(text, format="svg", transparent=True, metadata=_NO_METADATA)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
-    return re.sub(r' id="[\w.]+_\d+"', "", svg).replace(_INK, "currentColor")
+    svg = re.sub(r' id="[\w.]+_\d+"', "", svg).replace(_INK, "currentColor")
+    named = {colour.lower(): page_colour(colour) for colour in COLOURS}
+    return re.sub("|".join(named), lambda found: named[found[0]], svg)
