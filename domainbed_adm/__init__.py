@@ -29,6 +29,8 @@ The flow, which is also the layout::
 ``upstream``                  the same methods in a DomainBed checkout, and its algorithms here
 ``extensions``                parts of other packages; ``testing`` checks them
 ``scripts``, ``cli``          the command line
+``running``                   the same from Python: ``train``, ``sweep``
+``trained_network``           ``load_model``: a run's network, to classify and embed images with
 ``system``                    the terminal, the disk, locks, signals, the machine, seeds
 ============================  ================================================================
 
@@ -60,8 +62,12 @@ _PUBLIC = {
     "get_algorithm_class": "algorithms",
     "default_hparams": "hparams_registry",
     "random_hparams": "hparams_registry",
+    "train": "running",
+    "sweep": "running",
     "load_runs": "records",
+    "load_model": "trained_network",
     "UserError": "errors",
+    "NonFiniteError": "errors",
 }
 
 __all__ = ["__version__", *_PUBLIC]  # noqa: PLE0604

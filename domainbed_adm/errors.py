@@ -26,6 +26,10 @@ class LostRankError(LoadingError):
     """Another process that trains the same model is gone: what ended it is the error to tell."""
 
 
+class FailedJobsError(RuntimeError):
+    """Jobs of a sweep failed, of one that was launched from Python."""
+
+
 def lookup(table: Mapping[str, T], name: str, kind: str) -> T:
     """Return ``table[name]``; ``kind`` is what the table holds, in the singular, for the message ("algorithm").
 

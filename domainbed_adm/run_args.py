@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from domainbed_adm.datasets.cards import get_card
 from domainbed_adm.datasets.environment_names import number_or_name, numbers_of
-from domainbed_adm.errors import UserError
+from domainbed_adm.errors import UserError, unknown_name
 from domainbed_adm.method.hparams import STEPS, Number
 
 _SHARE, _SEED = Number(0, 1, open_high=True), Number(0, 2**63 - 1, integer=True)
@@ -230,6 +231,30 @@ def words(values: Mapping[str, Any]) -> list[str]:
             # as one word where the value would be read as a flag itself
             command += [f"--{name}={value}"] if str(value).startswith("-") else [f"--{name}", str(value)]
     return command
+
+
+def words_of(values: Mapping[str, Any], known: Iterable[str], where: str = "") -> list[str]:
+    """Flags with values of Python or YAML as words of a command line: ``hparams`` may be a dict, paths ``Path``.
+
+    Args:
+        values: by name; None leaves a flag at its default, and False does not give a switch.
+        known: the names that there are.
+        where: the values come from, for messages: "run.yaml: ".
+
+    Raises:
+        UserError: a name is unknown, or hparams are not made of JSON's types.
+    """
+    known = list(known)
+    for name in values:
+        if name not in known:
+            raise UserError(where + unknown_name(known, str(name), "flag"))
+    given = dict(values)
+    if isinstance(given.get("hparams"), Mapping):
+        try:
+            given["hparams"] = json.dumps(dict(given["hparams"]))
+        except TypeError as error:
+            raise UserError(f"{where}hparams must be made of JSON's types: {error}") from None
+    return words(given)
 
 
 def identity(args: Mapping[str, Any], hparams: Mapping[str, Any]) -> dict[str, Any]:

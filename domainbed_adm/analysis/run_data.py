@@ -11,19 +11,19 @@ from domainbed_adm.errors import UserError
 from domainbed_adm.recorded_run import IDENTITY, Run
 from domainbed_adm.run_files import MODEL
 from domainbed_adm.system.console import printable_values
-from domainbed_adm.training.model_file import load_model
+from domainbed_adm.training.model_file import read_model
 
 #: Hparams that decide what the images of our datasets are, beside augmentation, which no analysis sees.
 _READ = ("image_size", "image_channels", "image_crop", "resize_to")
 
 
 def load_run_model(run: Run, checkpoint: str = MODEL) -> dict[str, Any]:
-    """What :func:`load_model` reads of this file of the run; tensors stay on the disk until they are used.
+    """What :func:`read_model` reads of this file of the run; tensors stay on the disk until they are used.
 
     Raises:
         UserError: it is not there, damaged, or another run's.
     """
-    contents = load_model(run.folder / checkpoint, mapped=True)
+    contents = read_model(run.folder / checkpoint, mapped=True)
     own = printable_values(contents["args"])  # as records have them
     unlike = [name for name in IDENTITY if own.get(name) != run.args.get(name)]
     if unlike:

@@ -43,17 +43,26 @@ def load_image(path: str | Path, channels: int = 3) -> Image.Image:
         UserError: the file cannot be decoded or is too large for Pillow's limit of pixels (the message names it), or
             there is no image of so many channels.
     """
-    if channels not in _MODES:
-        raise UserError(f"images are read with 1 channel (grey) or 3 (colour), not {channels}")
     try:
         with Image.open(path) as image:
             if image.format == "EPS":  # Pillow hands such a file to an outside program, Ghostscript
                 raise UserError("EPS is a program, not an image: convert the file to PNG")
             image.load()
-            rgb = to_rgb(_upright(image))
+            return as_read(image, channels)
     except Exception as error:  # each of PIL's formats raises what its parser happens to raise
         raise UserError(f"cannot decode image {path}: {_reason(error)}") from error
-    return rgb.convert(_MODES[channels])
+
+
+def as_read(image: Image.Image, channels: int = 3) -> Image.Image:
+    """A decoded image of any of Pillow's modes, upright, as grey (1 channel) or RGB (3 channels).
+
+    Raises:
+        UserError: there is no image of so many channels.
+        ValueError: Pillow cannot convert it, or it holds values that are not finite.
+    """
+    if channels not in _MODES:
+        raise UserError(f"images are read with 1 channel (grey) or 3 (colour), not {channels}")
+    return to_rgb(_upright(image)).convert(_MODES[channels])
 
 
 def short_side(path: str | Path) -> int:

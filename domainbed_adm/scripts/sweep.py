@@ -81,9 +81,11 @@ def build_parser() -> Parser:
     return parser
 
 
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The flags given, over those of the named sweep, over the defaults."""
-    return parsed(build_parser(), argv)
+def parse(argv: Sequence[str], raising: bool = False) -> argparse.Namespace:
+    """The flags given, over those of the named sweep, over the defaults; ``raising``: a mistake is a UserError."""
+    parser = build_parser()
+    parser.raising = raising
+    return parsed(parser, argv)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -105,7 +107,7 @@ def main(argv: Sequence[str]) -> int:
         slurm.cancel(folder)
         return ExitCode.DONE
     if args.command == "launch":
-        return _launch(args, folder)
+        return launch(args, folder)
     described = is_described(argv)
     jobs = [] if described else planned_jobs(folder)
     if args.folder and not described and not jobs:
@@ -127,7 +129,13 @@ def main(argv: Sequence[str]) -> int:
     return ExitCode.DONE
 
 
-def _launch(args: argparse.Namespace, folder: Path) -> int:
+def launch(args: argparse.Namespace, folder: Path) -> int:
+    """Launch the sweep that these flags describe in ``folder``; returns the exit code, 1 where a job failed.
+
+    Raises:
+        UserError: a flag is wrong; nothing has been created.
+        KeyboardInterrupt: interrupted; its text says how to go on.
+    """
     if (args.images_per_second is not None or args.rate_from) and not args.dry_run:
         raise UserError("--images_per_second and --rate_from are for --dry_run, which tells what a sweep costs")
     dummy, runs = args.command_launcher == "dummy", not (args.dry_run or args.plan_only)
@@ -165,10 +173,10 @@ def _launch(args: argparse.Namespace, folder: Path) -> int:
                 code = start_workers(launcher, folder, jobs, count, args.retries, args.reuse_processes)
         else:
             add_to_plan(folder, sweep, flags)
-            launch = Launch(jobs, launcher, args.jobs, args.retries)
-            code = launch.run()
+            own = Launch(jobs, launcher, args.jobs, args.retries)
+            code = own.run()
             if any(flag.name == "jobs_per_gpu" for flag in card.flags):
-                print(launch.taken())
+                print(own.taken())
     except KeyboardInterrupt as told:
         raise KeyboardInterrupt(*told.args or ("the same launch goes on, each job from its last checkpoint",)) from None
     print(f"Results: {folder}")

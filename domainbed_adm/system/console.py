@@ -16,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from domainbed_adm.errors import UserError
+
 #: What a terminal obeys instead of showing it, and the halves of characters that no encoding can write.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -25,14 +27,25 @@ _SILENCE = 30.0
 
 
 class Parser(argparse.ArgumentParser):
-    """An ``ArgumentParser`` whose help ends in examples and whose errors are one line with exit code 2."""
+    """An ``ArgumentParser`` whose help ends in examples and whose errors are one line with exit code 2.
+
+    Where ``raising`` is set, as for a caller in Python, they are a UserError instead.
+    """
+
+    raising = False
 
     def __init__(self, prog: str | None = None, *, examples: str = "", **kwargs: Any) -> None:
         epilog, layout = f"examples:\n{examples}" if examples else None, argparse.RawDescriptionHelpFormatter
         super().__init__(prog, epilog=epilog, formatter_class=layout, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Print one line and exit with code 2."""
+        """Print one line and exit with code 2.
+
+        Raises:
+            UserError: in place of that, where ``raising`` is set.
+        """
+        if self.raising:
+            raise UserError(printable(message))
         self.exit(2, f"{self.prog}: error: {printable(message)} (see {self.prog} --help)\n")
 
 

@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from domainbed_adm.errors import UserError
 from domainbed_adm.method.batch_norm import synchronise
-from domainbed_adm.method.ranks import Ranks
+from domainbed_adm.method.ranks import ALONE, Ranks
 from domainbed_adm.method.side_effects import has_moving_batch_norm
 from domainbed_adm.method.step import TrainingStep
 
@@ -35,6 +35,24 @@ def device_of(ranks: Ranks) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", ranks.rank) if ranks.count > 1 else torch.device("cuda")
+
+
+def named_device(name: str | None) -> torch.device:
+    """The device of this name, "cpu", "cuda" or "cuda:1"; None: a GPU where there is one.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name is None:
+        return device_of(ALONE)
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch says that it was built without
+        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        there = f"cpu{', cuda' if gpus else ''}{f', cuda:0 to cuda:{gpus - 1}' if gpus > 1 else ''}"
+        raise UserError(f"no device {name} here; there are: {there}") from error
+    return device
 
 
 def backend(device: torch.device) -> str:

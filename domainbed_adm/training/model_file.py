@@ -45,7 +45,7 @@ def save_model(path: Path, contents: dict[str, Any]) -> None:
         torch.save(contents, file)
 
 
-def load_model(path: Path | str, mapped: bool = False) -> dict[str, Any]:
+def read_model(path: Path | str, mapped: bool = False) -> dict[str, Any]:
     """Read a ``model.pkl``, ours or DomainBed's, tensors to the CPU, executing nothing from the file.
 
     With ``mapped``, tensors stay on the disk until they are used, where the file's form lets them. The dict has
@@ -124,7 +124,7 @@ def _renamed(weights: Mapping[str, Tensor], layers: Mapping[str, str]) -> dict[s
 
 
 def restore_algorithm(contents: dict[str, Any]) -> Any:
-    """Rebuild the trained algorithm of :func:`load_model`'s contents, in evaluation mode.
+    """Rebuild the trained algorithm of :func:`read_model`'s contents, in evaluation mode.
 
     Raises:
         UserError: its algorithm is unknown, cannot be made, or has tensors of other names or shapes than the file; the

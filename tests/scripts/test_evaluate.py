@@ -15,7 +15,7 @@ from domainbed_adm.cli import main
 from domainbed_adm.datasets import get_dataset_class
 from domainbed_adm.run_files import files_of_run
 from domainbed_adm.training.batches import EVALUATION_BATCH
-from domainbed_adm.training.model_file import load_model, restore_algorithm
+from domainbed_adm.training.model_file import read_model, restore_algorithm
 from tests.runs import read_records
 
 HPARAMS = '{"cnn_width": 8, "batch_size": 16}'
@@ -43,7 +43,7 @@ def evaluated(capsys, *flags):
 
 def by_plain_torch(run, dataset, i):
     """Accuracy and NLL of all images at once, in float64."""
-    algorithm = restore_algorithm(load_model(run / "model.pkl")).double()
+    algorithm = restore_algorithm(read_model(run / "model.pkl")).double()
     environment = get_dataset_class(dataset)(None, [1], {}).datasets[i]
     x, y = torch.stack([environment[k][0] for k in range(len(environment))]), torch.from_numpy(environment.targets)
     with torch.no_grad():

@@ -26,7 +26,7 @@ from domainbed_adm.method.cards import WEIGHTINGS
 from domainbed_adm.method.grid import METHODS
 from domainbed_adm.run_args import words
 from domainbed_adm.training import loop
-from domainbed_adm.training.model_file import load_model
+from domainbed_adm.training.model_file import read_model
 from tests.runs import read_records
 
 
@@ -141,7 +141,7 @@ def outcome(folder: Path) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor]
     """What a run ended in: records without noise, weights."""
     found = read_records(folder)
     kept = [{name: value for name, value in record.items() if name not in NOISE} for record in found]
-    return kept, load_model(folder / "model.pkl")["model_dict"]
+    return kept, read_model(folder / "model.pkl")["model_dict"]
 
 
 def same(a: Path, b: Path) -> bool:

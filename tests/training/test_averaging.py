@@ -11,7 +11,7 @@ from domainbed_adm.training import averaging, loop
 from domainbed_adm.training.batches import TaskDataset, evaluation_tasks
 from domainbed_adm.training.evaluation import evaluate
 from domainbed_adm.training.loading_processes import open_stream
-from domainbed_adm.training.model_file import load_model, restore_algorithm
+from domainbed_adm.training.model_file import read_model, restore_algorithm
 from domainbed_adm.training.setup import set_up
 from tests.runs import read_records
 from tests.training.test_resume import assert_same, train_killed
@@ -50,7 +50,7 @@ def test_training_is_the_same_and_the_records_have_both_weights(tmp_path, kind):
         else:
             assert plain(other) == plain(one)
     assert [record["averaged_weights"] for record in after] == ([1] * 7 if kind == "ema" else [0] * 6 + [1])
-    model, none = load_model(tmp_path / kind / "model.pkl"), load_model(tmp_path / "none" / "model.pkl")
+    model, none = read_model(tmp_path / kind / "model.pkl"), read_model(tmp_path / "none" / "model.pkl")
     assert model["model_weights"] == kind
     assert all(torch.equal(model["last_model_dict"][key], value) for key, value in none["model_dict"].items())
     assert any(not torch.equal(model["model_dict"][key], value) for key, value in none["model_dict"].items())
@@ -63,7 +63,7 @@ def test_the_model_file_is_what_the_last_record_evaluated(tmp_path, kind):
     given = RunArgs(dataset="Debug28", algorithm="SAM", test_envs=(1,), hparams=json.dumps({"cnn_width": 8}))
     run = set_up(given)
     tasks = TaskDataset(run.dataset.datasets, run.splits, [1], 0, run.hparams)
-    algorithm = restore_algorithm(load_model(tmp_path / "run" / "model.pkl"))
+    algorithm = restore_algorithm(read_model(tmp_path / "run" / "model.pkl"))
     found = evaluate(algorithm, open_stream(tasks, evaluation_tasks(run.splits), 0, False), run.device)
     recorded = read_records(tmp_path / "run")[-1]
     assert found == {name: recorded[name] for name in found}
@@ -77,7 +77,7 @@ def test_it_resumes_exactly(tmp_path, monkeypatch, kind, step):
     train_killed(monkeypatch, step, tmp_path / "broken", "SAM", "--checkpoint_every", "1", **options)
     assert train_five(tmp_path / "broken", "SAM", "--checkpoint_every", "1", **options) == 0
     assert_same(tmp_path / "whole", tmp_path / "broken")
-    models = [load_model(tmp_path / name / "model.pkl")["last_model_dict"] for name in ("whole", "broken")]
+    models = [read_model(tmp_path / name / "model.pkl")["last_model_dict"] for name in ("whole", "broken")]
     assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
 
 
@@ -105,7 +105,7 @@ def test_swad_estimates_statistics_that_move(tmp_path, monkeypatch, frozen):
     options = SWAD | {"backbone": "cifar_resnet18", "freeze_bn": frozen}
     assert train(tmp_path / "run", "--steps", "1", **options) == 0
     assert calls == ([] if frozen else [1])  # at most as many batches as the run has steps
-    model = load_model(tmp_path / "run" / "model.pkl")
+    model = read_model(tmp_path / "run" / "model.pkl")
     means = [key for key in model["model_dict"] if key.endswith("running_mean")]
     assert means
     same = all(torch.equal(model["model_dict"][key], model["last_model_dict"][key]) for key in means)
@@ -123,5 +123,5 @@ def test_swad_without_a_validation_loss_is_refused(tmp_path, capsys):
 def test_a_model_in_the_middle_of_swad_has_the_last_weights(tmp_path):
     flags = ["--steps", "5", "--checkpoint_freq", "2", "--save_model_every_checkpoint"]
     assert train(tmp_path / "run", *flags, **SWAD) == 0
-    assert load_model(tmp_path / "run" / "model_step2.pkl")["model_weights"] == "last"
-    assert load_model(tmp_path / "run" / "model_step4.pkl")["model_weights"] == "swad"
+    assert read_model(tmp_path / "run" / "model_step2.pkl")["model_weights"] == "last"
+    assert read_model(tmp_path / "run" / "model_step4.pkl")["model_weights"] == "swad"

@@ -16,7 +16,7 @@ from PIL import Image
 from domainbed_adm.cli import main
 from domainbed_adm.errors import UserError
 from domainbed_adm.training import loop
-from domainbed_adm.training.model_file import load_model, load_tensors, restore_algorithm, save_model
+from domainbed_adm.training.model_file import load_tensors, read_model, restore_algorithm, save_model
 
 
 def command(folder):
@@ -185,4 +185,4 @@ def test_hparams_that_a_file_lacks_have_their_defaults(run, tmp_path):
 
 
 def test_a_path_may_be_text(run):
-    assert not restore_algorithm(load_model(str(run / "model.pkl"))).training
+    assert not restore_algorithm(read_model(str(run / "model.pkl"))).training

@@ -20,7 +20,7 @@ from domainbed_adm.method.ranks import Ranks
 from domainbed_adm.run_args import RunArgs
 from domainbed_adm.training import devices
 from domainbed_adm.training.batches import TaskDataset, TrainTask
-from domainbed_adm.training.model_file import load_model
+from domainbed_adm.training.model_file import read_model
 from domainbed_adm.training.resume import saved_step
 from domainbed_adm.training.setup import set_up
 from tests.runs import read_records
@@ -87,7 +87,7 @@ def test_killed_and_interrupted_runs_go_on_with_another_number_of_devices(tmp_pa
     accuracies = [name for name in theirs[0] if name.endswith("_acc")]
     assert {name: ours[0][name] for name in accuracies} == {name: theirs[0][name] for name in accuracies}
     assert ours[-1]["loss"] == pytest.approx(theirs[-1]["loss"], rel=1e-2)
-    models = [load_model(path / "model.pkl")["model_dict"] for path in (folder, tmp_path / "one")]
+    models = [read_model(path / "model.pkl")["model_dict"] for path in (folder, tmp_path / "one")]
     for name, tensor in models[0].items():
         torch.testing.assert_close(tensor, models[1][name], rtol=0, atol=2e-2)
 

@@ -63,10 +63,10 @@ def test_a_trace_scores_distinct_training_images_of_every_source_in_equal_shares
 
 def test_scores_are_those_of_the_model_at_the_checkpoint(traced):
     from domainbed_adm.datasets import get_dataset_class
-    from domainbed_adm.training.model_file import load_model, restore_algorithm
+    from domainbed_adm.training.model_file import read_model, restore_algorithm
 
     trace = load_trace(traced / "difficulty.npz")
-    contents = load_model(traced / "model_step2.pkl")
+    contents = read_model(traced / "model_step2.pkl")
     algorithm = restore_algorithm(contents).double()
     dataset = get_dataset_class("RotatedDigits")(None, [1], contents["model_hparams"])
     for place in range(0, 40, 7):

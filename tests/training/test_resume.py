@@ -11,7 +11,7 @@ from domainbed_adm.algorithms import get_algorithm_class
 from domainbed_adm.cli import main
 from domainbed_adm.method.cards import WEIGHTINGS
 from domainbed_adm.training import loop
-from domainbed_adm.training.model_file import load_model
+from domainbed_adm.training.model_file import read_model
 from tests.cases import TRAINED
 
 STEPS = 5
@@ -50,7 +50,7 @@ def train_killed(monkeypatch, step, folder, algorithm, *flags, where="step", **h
 def outcome(folder):
     lines = (folder / "results.jsonl").read_text().splitlines()
     records = [{k: v for k, v in json.loads(line).items() if k not in NOISE} for line in lines]
-    return records, load_model(folder / "model.pkl")["model_dict"]
+    return records, read_model(folder / "model.pkl")["model_dict"]
 
 
 def assert_same(a, b):
@@ -243,7 +243,7 @@ def test_a_checkpoint_from_before_an_hparam_that_the_run_sets_goes_on(tmp_path, 
             del record["hparams"][lacked]
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     assert train(tmp_path / "broken", "SAM") == 0
-    assert load_model(tmp_path / "broken" / "model.pkl")["model_dict"].keys() == outcome(tmp_path / "whole")[1].keys()
+    assert read_model(tmp_path / "broken" / "model.pkl")["model_dict"].keys() == outcome(tmp_path / "whole")[1].keys()
     assert all(
         torch.equal(a, b)
         for a, b in zip(*(outcome(tmp_path / n)[1].values() for n in ("whole", "broken")), strict=True)

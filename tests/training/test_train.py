@@ -13,7 +13,7 @@ import torch
 import domainbed_adm
 from domainbed_adm.cli import main
 from domainbed_adm.method.grid import METHODS
-from domainbed_adm.training.model_file import load_model
+from domainbed_adm.training.model_file import read_model
 from domainbed_adm.training.setup import worker_budget
 from tests.cases import TRAINED
 from tests.runs import read_records
@@ -75,7 +75,7 @@ def test_every_weighting_trains_in_the_engine(tmp_path, weighting):
 
 
 def weights(path):
-    return load_model(path / "model.pkl")["model_dict"]
+    return read_model(path / "model.pkl")["model_dict"]
 
 
 def test_the_same_command_gives_the_same_bits(tmp_path):

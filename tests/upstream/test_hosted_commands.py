@@ -15,7 +15,7 @@ from domainbed_adm.method.grid import METHODS
 from domainbed_adm.registry import get_method, load_checkout
 from domainbed_adm.studying.plan import read_plan
 from domainbed_adm.sweeping.plan import planned_jobs
-from domainbed_adm.training.model_file import load_model, restore_algorithm
+from domainbed_adm.training.model_file import read_model, restore_algorithm
 from domainbed_adm.upstream.methods import HostMethod
 from tests.extending import environment
 from tests.runs import read_records
@@ -39,7 +39,7 @@ def test_a_list_that_cannot_be_read(checkout):
 def test_a_model_is_loaded_where_the_checkout_is_named(checkout, tmp_path, monkeypatch, capsys):
     assert train(tmp_path / "run", "Hoarder") == 0
     path = tmp_path / "run/model.pkl"
-    algorithm = restore_algorithm(load_model(path))
+    algorithm = restore_algorithm(read_model(path))
     assert not algorithm.training
     own = algorithm.state_dict()
     assert own.keys() == {name for name in weights(tmp_path / "run") if not name.startswith("inner.")}
@@ -60,7 +60,7 @@ def test_models_that_the_host_saved_are_loaded(checkout, tmp_path):
     for name in ("classes", "normalization", "model_weights"):
         del contents[name]
     torch.save(contents, tmp_path / "theirs.pkl")
-    algorithm = restore_algorithm(load_model(tmp_path / "theirs.pkl"))
+    algorithm = restore_algorithm(read_model(tmp_path / "theirs.pkl"))
     assert all(torch.equal(value, weights(tmp_path)[name]) for name, value in algorithm.state_dict().items())
 
 

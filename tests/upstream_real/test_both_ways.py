@@ -90,7 +90,7 @@ def test_the_best_hparams_of_a_sweep(host, domainbeds_sweep, capsys):
 def test_our_networks_give_the_logits_of_a_model_that_the_host_saved(host, domainbeds_sweep):
     import torch
 
-    from domainbed_adm.training.model_file import load_model, restore_algorithm
+    from domainbed_adm.training.model_file import read_model, restore_algorithm
 
     for path in sorted(domainbeds_sweep.glob("*/model.pkl")):
         saved = torch.load(path, weights_only=True)
@@ -98,7 +98,7 @@ def test_our_networks_give_the_logits_of_a_model_that_the_host_saved(host, domai
             saved["model_input_shape"], saved["model_num_classes"], saved["model_num_domains"], saved["model_hparams"]
         )
         theirs.load_state_dict(saved["model_dict"])
-        ours = restore_algorithm(load_model(path))
+        ours = restore_algorithm(read_model(path))
         x = torch.rand(4, *saved["model_input_shape"], generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             torch.testing.assert_close(ours.eval().predict(x), theirs.eval().predict(x), rtol=0, atol=1e-6)

@@ -13,7 +13,7 @@ from torch import nn
 from domainbed_adm import hparams_registry, upstream
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.registry import DOMAINBED_ALGORITHMS, load_checkout
-from domainbed_adm.training.model_file import load_model, restore_algorithm
+from domainbed_adm.training.model_file import read_model, restore_algorithm
 from domainbed_adm.upstream.host import import_part
 from domainbed_adm.upstream.methods import PREFIX
 from tests.runs import read_records
@@ -87,7 +87,7 @@ def test_each_trains_and_goes_on_exactly(small, tmp_path, monkeypatch, capsys, n
         assert train(tmp_path / f"parts{saves}", name, hparams=HPARAMS) == 0
         assert "resumed at step" in capsys.readouterr().out
         assert_same_run(tmp_path / "whole", tmp_path / f"parts{saves}")
-    algorithm, saved = restore_algorithm(load_model(tmp_path / "whole/model.pkl")), weights(tmp_path / "whole")
+    algorithm, saved = restore_algorithm(read_model(tmp_path / "whole/model.pkl")), weights(tmp_path / "whole")
     assert all(torch.equal(value, saved[key]) for key, value in algorithm.state_dict().items())
     assert algorithm.predict(torch.rand(8, 3, 28, 28)).shape == (8, 2)
 
@@ -129,6 +129,6 @@ def test_a_model_of_images_is_loaded_without_fetching_weights(host, tmp_path, mo
         assert train(tmp_path, "CORAL", "--dataset", "Debug224", steps=1) == 0
     assert all(fetched)
     fetched.clear()
-    restore_algorithm(load_model(tmp_path / "model.pkl"))
+    restore_algorithm(read_model(tmp_path / "model.pkl"))
     assert fetched
     assert not any(fetched)

@@ -18,7 +18,7 @@ from domainbed_adm.analysis.run_data import RunDatasets
 from domainbed_adm.cli import main as cli
 from domainbed_adm.datasets.cards import get_card
 from domainbed_adm.training import held
-from domainbed_adm.training.model_file import load_model, restore_algorithm
+from domainbed_adm.training.model_file import read_model, restore_algorithm
 from tests.datasets.classification import test_fine_grained
 from tests.runs import read_records
 from tests.training import test_resume
@@ -162,4 +162,4 @@ def test_large_images_train_and_are_evaluated(
     (record,) = read_records(tmp_path / "run")
     assert np.isfinite([record["loss"], record["env1_in_nll"]]).all()
     x = torch.zeros(2, 3, size, size)
-    assert restore_algorithm(load_model(tmp_path / "run/model.pkl")).predict(x).shape == (2, 3)
+    assert restore_algorithm(read_model(tmp_path / "run/model.pkl")).predict(x).shape == (2, 3)
