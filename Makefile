@@ -1,5 +1,6 @@
 # make quickstart     environment, install, a leave-one-domain-out sweep on real data, the leaderboard
 # make test           environment, then every check: format, lint, types, tests
+# make docs           the documentation, into site/ (python3 -m http.server -d site shows it)
 # make test-upstream  with DOMAINBED_DIR=...: our methods in that DomainBed checkout, its own unit tests over them too,
 #                     and its algorithms in our engine
 # make torture        the slow tests, then kills, full disks and launchers side by side, at a size that takes ten minutes
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 RESULTS ?= results/quickstart
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
-.PHONY: help quickstart browser slurm test test-upstream checkout-named format torture benchmark clean
+.PHONY: help quickstart browser slurm test docs test-upstream checkout-named format torture benchmark clean
 .DEFAULT_GOAL := help
 
 help:
@@ -64,6 +65,14 @@ test: $(VENV)/ready-dev browser slurm
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
+$(VENV)/ready-docs: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/ready-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "documentation: site/index.html, with search: $(PYTHON) -m http.server -d site"
+
 $(VENV)/ready-upstream: $(VENV)/ready-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[upstream]'
 	@touch $@
@@ -78,7 +87,7 @@ format: $(VENV)/ready-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-torture: $(VENV)/ready-dev slurm
+torture: $(VENV)/ready-dev $(VENV)/ready-docs browser slurm
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m slow
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.torture
 

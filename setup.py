@@ -43,6 +43,7 @@ setup(
     ],
     extras_require={
         "backbones": ["timm>=1.0"],
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
         "figures": ["matplotlib>=3.8"],
         "pandas": ["pandas>=2.0"],
         "ray": ["ray>=2.40"],
