@@ -107,7 +107,7 @@ class SSPL:
         if len(scores) == 1:
             return torch.ones_like(scores)
         slope = self.eta * (1 - 2 * progress)
-        return 1 + slope - 2 * slope * mean_ranks(scores) / (len(scores) - 1)
+        return 1 + slope * (1 - 2 * mean_ranks(scores) / (len(scores) - 1))  # equal scores: 1 to the bit
 
 
 def hardest_first(scores: Tensor) -> Tensor:

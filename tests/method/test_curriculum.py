@@ -64,6 +64,15 @@ def test_sspl_has_mean_weight_one_and_mirrored_ends(scores):
     assert torch.equal(SSPL()(values, 0.5), torch.ones_like(values))
 
 
+@pytest.mark.parametrize("curriculum", [SSPL(), SSPL(eta=0.3), SPL(), SPL(mode="threshold")])
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_scores_have_weight_1_to_the_bit(curriculum, n, dtype):
+    scores = torch.full((n,), 0.37, dtype=dtype)
+    for progress in [0.0, 0.1, 1 / 3, 0.5, 0.77, 1.0]:
+        assert torch.equal(curriculum(scores, progress), torch.ones_like(scores))
+
+
 def test_sspl_weighs_easy_first_and_hard_last():
     assert SSPL()(as_scores([0.0, 1.0, 2.0]), 0.0).tolist() == [2.0, 1.0, 0.0]
     assert SSPL()(as_scores([0.0, 1.0, 2.0]), 1.0).tolist() == [0.0, 1.0, 2.0]
