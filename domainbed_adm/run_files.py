@@ -23,6 +23,8 @@ PLAN, CLAIMS = "sweep.json", ".claims"
 SEARCH, JOURNAL, TRIALS, PRUNED = "search.json", "optuna_journal.log", "trials", "pruned.json"
 #: What ``analyze`` writes beside a model: kind and ending of the file's name.
 HESSIAN, LANDSCAPE = ("hessian", "json"), ("landscape", "npz")
+#: What ``analyze predictions`` writes beside model.pkl.
+PREDICTIONS = "predictions.npz"
 #: What ``evaluate`` writes beside a model.
 EVALUATIONS = "evaluation_*.json"
 #: Any of these files makes a folder a run's.
@@ -82,7 +84,7 @@ def is_pruned(folder: Path) -> bool:
 
 def files_of_run(folder: Path) -> list[Path]:
     """What a run (its own files there or not), ``analyze`` and ``evaluate`` may have left, without TensorBoard's."""
-    own = (DONE, PRUNED, CHECKPOINT, RESULTS, MODEL, DIVERGED, DIFFICULTY, OUT, ERR)
+    own = (DONE, PRUNED, CHECKPOINT, RESULTS, MODEL, DIVERGED, DIFFICULTY, PREDICTIONS, OUT, ERR)
     analysis = "|".join(rf"{kind}(_step[0-9]+)?\.{ending}" for kind, ending in (HESSIAN, LANDSCAPE))
     analyses = [path for path in folder.iterdir() if re.fullmatch(analysis, path.name)]
     return [*(folder / name for name in own), *folder.glob("model_step*.pkl"), *analyses, *folder.glob(EVALUATIONS)]

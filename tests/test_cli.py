@@ -57,6 +57,7 @@ LINES = [
         "search --dataset Debug28 --algorithm ERM --output_dir out --search_space",
     ),
     *("study", "report", "evaluate", "analyze", "analyze hessian", "analyze landscape", "analyze difficulty"),
+    "analyze predictions",
     *("download --data_dir out --dataset", "download --data_dir out --dataset PACS --mirrors"),
     *("verify_data --data_dir . --dataset", "verify_data --dataset PACS --data_dir"),
     *("list", "list hparams --algorithm", "upstream", "upstream train --domainbed"),

@@ -67,7 +67,9 @@ class Measured(NamedTuple):
     images: int  # how many were classified now; the others had been before
 
 
-class _Job(NamedTuple):
+class EvaluationJob(NamedTuple):
+    """One run's model, and what of which dataset it is to classify."""
+
     run: Run
     contents: Mapping[str, Any]  # of its model's file
     dataset: MultipleDomainDataset
@@ -88,22 +90,27 @@ def evaluate_runs(runs: Sequence[Run], settings: EvaluationSettings) -> Iterator
     torch.set_num_threads(settings.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     check_precision(settings.precision, device)
-    for job in _jobs(runs, settings):
+    for job in evaluation_jobs(runs, settings):
         # a GPU computes float32 as float32, always the same
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             measured = _measure(job, settings, device)
         yield measured
 
 
-def _jobs(runs: Sequence[Run], settings: EvaluationSettings) -> list[_Job]:
-    datasets, jobs, unfit = RunDatasets(settings.data_dir), list[_Job](), list[str]()
+def evaluation_jobs(runs: Sequence[Run], settings: EvaluationSettings) -> list[EvaluationJob]:
+    """A job for each run that the dataset fits; a warning counts the others.
+
+    Raises:
+        UserError: it fits none, a model or the data cannot be read, an environment is unknown.
+    """
+    datasets, jobs, unfit = RunDatasets(settings.data_dir), list[EvaluationJob](), list[str]()
     for run in runs:
         contents = load_run_model(run)
         dataset = datasets.get(contents["args"], contents["model_hparams"], settings.dataset)
         if unlike := _unlike(contents, dataset):
             unfit.append(f"{dataset.card.name} does not fit the model of {run.folder}: {unlike}")
         else:
-            jobs.append(_Job(run, contents, dataset, _environments(run, dataset, settings.environments)))
+            jobs.append(EvaluationJob(run, contents, dataset, _environments(run, dataset, settings.environments)))
     if not jobs:
         more = f" ({len(unfit)} runs, none fits)" if len(unfit) > 1 else ""
         raise UserError(f"{unfit[0]}{more}. --dataset names one with its classes and input shape")
@@ -140,7 +147,7 @@ def _environments(run: Run, dataset: MultipleDomainDataset, asked: Sequence[str]
     return list(dataset.card.test_envs or range(len(names)))
 
 
-def _measure(job: _Job, settings: EvaluationSettings, device: torch.device) -> Measured:
+def _measure(job: EvaluationJob, settings: EvaluationSettings, device: torch.device) -> Measured:
     run, dataset = job.run, job.dataset
     evaluation = _about(job, settings)
     path = evaluation_path(run.folder, evaluation.dataset, settings.attack)
@@ -162,7 +169,11 @@ def _measure(job: _Job, settings: EvaluationSettings, device: torch.device) -> M
 
 
 def _figures(
-    job: _Job, environments: Sequence[int], settings: EvaluationSettings, device: torch.device, bar: ProgressBar
+    job: EvaluationJob,
+    environments: Sequence[int],
+    settings: EvaluationSettings,
+    device: torch.device,
+    bar: ProgressBar,
 ) -> Iterator[EnvironmentFigures]:
     """The figures of these environments, one after another.
 
@@ -171,14 +182,14 @@ def _figures(
     """
     dataset, attack = job.dataset, settings.attack
     algorithm = restore_algorithm(dict(job.contents)).to(device).requires_grad_(False)
-    tasks = {i: _tasks(i, dataset, EVALUATION_BATCH[device.type]) for i in environments}
+    tasks = {i: whole_environment(i, dataset, EVALUATION_BATCH[device.type]) for i in environments}
     # no training, and so no draw, whatever the hparams say
     reader = TaskDataset(dataset.datasets, (), (), 0, {**job.contents["model_hparams"], "class_balanced": False})
     workers = worker_budget(None, dataset.N_WORKERS, os.environ)
     batches = open_stream(reader, [task for own in tasks.values() for task in own], workers, device.type == "cuda")
     for i, own in tasks.items():
         name = dataset.environments[i]
-        seen = _counted(islice(batches, len(own)), bar, name)
+        seen = counted(islice(batches, len(own)), bar, name)
         shown = _attacked(seen, algorithm, dataset.normalization, attack, device) if attack else seen
         figures = evaluate(algorithm, shown, device, settings.precision)
         if not math.isfinite(figures[f"{name}_nll"]):
@@ -194,20 +205,20 @@ def _figures(
         )
 
 
-def _tasks(i: int, dataset: MultipleDomainDataset, size: int) -> list[EvaluateTask]:
+def whole_environment(i: int, dataset: MultipleDomainDataset, size: int) -> list[EvaluateTask]:
     """Those that read environment ``i`` whole, ``size`` images at a time."""
     n = len(dataset.datasets[i])
     starts = range(0, n, size)
     return [EvaluateTask(dataset.environments[i], i, tuple(range(start, min(start + size, n)))) for start in starts]
 
 
-def _about(job: _Job, settings: EvaluationSettings) -> Evaluation:
+def _about(job: EvaluationJob, settings: EvaluationSettings) -> Evaluation:
     """The evaluation before anything is measured."""
     about = {name: job.run.args[name] for name in IDENTITY}
     return Evaluation(
         trained_on=about.pop("dataset"),
         **about,
-        model_digest=_digest(job.run.folder / MODEL),
+        model_digest=file_digest(job.run.folder / MODEL),
         dataset=printable(job.dataset.card.name),
         attack=settings.attack,
         precision=settings.precision,
@@ -216,7 +227,8 @@ def _about(job: _Job, settings: EvaluationSettings) -> Evaluation:
     )
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """32 hexadecimal digits of the file's bytes."""
     digest = hashlib.blake2b(digest_size=16)
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -224,7 +236,8 @@ def _digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _counted(batches: Iterator[Batch], bar: ProgressBar, name: str) -> Iterator[Batch]:
+def counted(batches: Iterator[Batch], bar: ProgressBar, name: str) -> Iterator[Batch]:
+    """The batches; the bar counts their images and shows the name."""
     for batch in batches:
         yield batch
         bar.advance(len(batch.y), name)

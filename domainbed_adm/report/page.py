@@ -20,9 +20,10 @@ from domainbed_adm.recorded_run import is_official
 from domainbed_adm.report import section_learning, section_search, section_tables, section_verdict
 from domainbed_adm.report.section_analyses import difficulty, flatness, landscape, of_checkpoints
 from domainbed_adm.report.section_evaluations import evaluations
+from domainbed_adm.report.section_predictions import predictions
 from domainbed_adm.report.section_warnings import warned
 from domainbed_adm.report.sweep_folder import PRUNED, SweepFolder, kept_warnings
-from domainbed_adm.report.tables import of_sheet
+from domainbed_adm.report.tables import of_sheet, with_heat
 from domainbed_adm.report.templates import FOLDER, template
 from domainbed_adm.sweeping.failures import failure_lines
 from domainbed_adm.sweeping.jobs import DONE, FAILED
@@ -40,6 +41,7 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
     with kept_warnings(sweep.warnings):
         blocks = {name: section(sweep.root, board.algorithms) for name, section in analyses.items()}
         blocks["evaluations"] = evaluations(board)
+        predicted = predictions(board)
         found = eigenvalues(board)
         searched = section_search.search(sweep.root)
     css, script = ((FOLDER / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
@@ -71,6 +73,7 @@ def page(sweep: SweepFolder, selections: Sequence[SelectionMethod], title: str, 
         baselines=section_verdict.BASELINES,
         **blocks,
         search=searched,
+        predicted=predicted,
         checkpoints=of_checkpoints(sweep.root),
         main=main.name,
         comparisons=comparisons,
@@ -102,7 +105,7 @@ def _domains(board: Board, selection: SelectionMethod) -> dict[str, Any]:
     sheets = zip(board.environments, domainbed_sheets(board, selection), strict=False)
     return {
         "name": selection.name,
-        "tables": [of_sheet(replace(sheet, title=dataset, note="")) for dataset, sheet in sheets],
+        "tables": [with_heat(of_sheet(replace(sheet, title=dataset, note=""))) for dataset, sheet in sheets],
     }
 
 

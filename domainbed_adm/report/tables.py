@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from domainbed_adm.leaderboard.board import Entry
@@ -26,6 +26,7 @@ class Cell:
     number: bool = True  # whether its column holds numbers
     best: bool = False  # whether it is marked as the best of its column
     share: float | None = None  # length of the bar behind it, in [0, 1]; None for no bar
+    heat: float | None = None  # depth of its ground's colour, in [0, 1]; None for none
 
 
 class Row(NamedTuple):
@@ -47,9 +48,25 @@ class Table:
     highest_first: bool = False  # whether the first click on a number's heading puts the highest on top
 
 
-def number(value: float | None, form: str, share: float | None = None) -> Cell:
+def number(value: float | None, form: str, share: float | None = None, heat: float | None = None) -> Cell:
     """A cell with a number, written as the format ``form`` says; unknown where it is None."""
-    return Cell(UNKNOWN if value is None else format(value, form), value, share=share)
+    return Cell(UNKNOWN if value is None else format(value, form), value, share=share, heat=heat)
+
+
+def with_heat(table: Table) -> Table:
+    """The table with each column's numbers on grounds as deep as they are high in it."""
+    columns = [_heated(column) for column in zip(*(row.cells for row in table.rows), strict=True)]
+    cells = zip(*columns, strict=True) if columns else [()] * len(table.rows)
+    return replace(table, rows=[Row(row.labels, list(own)) for row, own in zip(table.rows, cells, strict=True)])
+
+
+def _heated(column: Sequence[Cell]) -> list[Cell]:
+    values = [cell.value for cell in column if cell.value is not None]
+    low, high = min(values, default=0.0), max(values, default=0.0)
+    return [
+        cell if cell.value is None or high == low else replace(cell, heat=(cell.value - low) / (high - low))
+        for cell in column
+    ]
 
 
 def text(value: str) -> Cell:

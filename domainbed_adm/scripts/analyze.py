@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from domainbed_adm.analysis.runs import HessianSettings, LandscapeSettings, Settings, find_runs
+from domainbed_adm.analysis.runs import HessianSettings, LandscapeSettings, Settings, find_runs, with_checkpoint
 from domainbed_adm.cli import run
 from domainbed_adm.datasets.environment_names import number_or_name
 from domainbed_adm.errors import UserError
@@ -20,14 +20,15 @@ from domainbed_adm.system.console import Parser
 Kind = TypeVar("Kind", Settings, HessianSettings, LandscapeSettings)
 #: Ranges of the flags.
 _LEAST = {"samples": 1, "batch_size": 1, "seed": 0, "threads": 1, "eigenvalues": 1, "max_restarts": 1, "max_vectors": 2}
-_LEAST |= {"directions": 2, "points": 3, "plane_points": 3}
+_LEAST |= {"directions": 2, "points": 3, "plane_points": 3, "thumbnails": 0, "thumbnail_size": 8}
 _POSITIVE = ("tolerance", "trace_tolerance", "rho", "radius")
 _ODD = ("points", "plane_points")
 EXAMPLES = """\
   domainbed-adm analyze hessian results/one
   domainbed-adm analyze hessian results/smoke --algorithms ERM SAM --test_envs 0
   domainbed-adm analyze landscape results/smoke --algorithms ERM SAM --test_envs 0 --output landscape.png
-  domainbed-adm analyze difficulty results/smoke --algorithms ERM SAM"""
+  domainbed-adm analyze difficulty results/smoke --algorithms ERM SAM
+  domainbed-adm analyze predictions results/smoke --trial_seed 0"""
 
 
 def build_parser() -> Parser:
@@ -37,6 +38,7 @@ def build_parser() -> Parser:
     _add_hessian(commands)
     _add_landscape(commands)
     _add_difficulty(commands)
+    _add_predictions(commands)
     for command in commands.choices.values():
         add = command.add_argument
         add("runs", nargs="+", type=Path, metavar="RUN", help="output_dir of a run, or of a sweep")
@@ -150,6 +152,28 @@ def _add_difficulty(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print every checkpoint's figures as a JSON list")
 
 
+def _add_predictions(commands: Any) -> None:
+    parser: Parser = commands.add_parser(
+        "predictions",
+        help="what each model says of each image held out, and how hard each image is",
+        description="Classify every image of the environments that each run held out with its model.pkl, in\n"
+        "evaluation mode, and score each by every difficulty. Keeps predictions.npz in each run's folder, with\n"
+        "thumbnails of the easiest and hardest images, from which `report` shows confusions, accuracy by class and\n"
+        "by difficulty, and those images: they then are in the page for whoever reads it. What is there already is\n"
+        "not made again. Costs about 6 forward passes of each image. Nothing of the run is changed.",
+        examples="  domainbed-adm analyze predictions results/one\n"
+        "  domainbed-adm analyze predictions results/smoke --algorithms ERM SAM --trial_seed 0\n"
+        "  domainbed-adm analyze predictions results/smoke --thumbnails 0",
+    )
+    add = parser.add_argument
+    add("--data_dir", help="folder that holds the datasets (default: where it was in training)")
+    add("--thumbnails", type=int, default=8, metavar="N", help="easiest and hardest images to keep (default 8 of each)")
+    add("--thumbnail_size", type=int, default=48, metavar="N", help="their longest side in pixels (default 48)")
+    add("--threads", type=int, default=1, metavar="N", help="CPU threads of one pass (default 1)")
+    add("--again", action="store_true", help="make also what is there already")
+    add_flags(parser, ("domainbed",))
+
+
 def main(argv: Sequence[str]) -> int:
     """Run with these flags; returns the exit code.
 
@@ -167,6 +191,13 @@ def main(argv: Sequence[str]) -> int:
         if name in _ODD and value % 2 == 0:
             raise UserError(f"--{name} must be odd, so that the model itself is one of them, not {value}")
     runs = find_runs(args.runs, args)
+    if args.command == "predictions":
+        from domainbed_adm.analysis.evaluation import EvaluationSettings
+        from domainbed_adm.analysis.predictions import analyze_predictions
+
+        settings = EvaluationSettings(data_dir=args.data_dir, threads=args.threads, again=args.again)
+        analyze_predictions(with_checkpoint(runs), settings, args.thumbnails, args.thumbnail_size)
+        return 0
     from domainbed_adm.analysis import commands
 
     if args.command == "hessian":
