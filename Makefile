@@ -1,6 +1,7 @@
 # make quickstart     environment, install, a leave-one-domain-out sweep on real data, the leaderboard
 # make test           environment, then every check: format, lint, types, tests
 # make docs           the documentation, into site/ (python3 -m http.server -d site shows it)
+# make test-oldest    the tests with the oldest versions that setup.py allows, in an environment of their own
 # make test-upstream  with DOMAINBED_DIR=...: our methods in that DomainBed checkout, its own unit tests over them too,
 #                     and its algorithms in our engine
 # make torture        the slow tests, then kills, full disks and launchers side by side, at a size that takes ten minutes
@@ -14,21 +15,22 @@ BIN := $(VENV)/bin
 RESULTS ?= results/quickstart
 JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 
-.PHONY: help quickstart browser slurm test docs test-upstream checkout-named format torture benchmark clean
+.PHONY: help quickstart browser slurm test types tests test-oldest docs test-upstream checkout-named format torture benchmark clean
 .DEFAULT_GOAL := help
 
 help:
 	@sed -n 's/^# //p' Makefile
 
+# --no-compile: Python compiles what is imported as it is, a small part of the 24,000 files.
 $(VENV)/ready: setup.py
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; name another with make PYTHON=...") if sys.version_info < (3, 10) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing domainbed-adm and its dependencies into $(VENV) (torch is about 5 GB, some minutes)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[figures]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[figures]'
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 quickstart: $(VENV)/ready
@@ -62,19 +64,34 @@ slurm:
 test: $(VENV)/ready-dev browser slurm
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	@$(MAKE) --no-print-directory -j2 types tests
+
+types: $(VENV)/ready-dev
 	$(BIN)/mypy
+
+tests: $(VENV)/ready-dev browser slurm
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 $(VENV)/ready-docs: $(VENV)/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 docs: $(VENV)/ready-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "documentation: site/index.html, with search: $(PYTHON) -m http.server -d site"
 
+# uv is pip's twin that can choose the lowest versions; bounds of other packages may ask for newer ones.
+$(VENV)-oldest/ready: setup.py
+	@test -x $(VENV)-oldest/bin/python || $(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=$(abspath $(VENV)-oldest) $(VENV)-oldest/bin/uv pip install --resolution lowest-direct --editable '.[dev]'
+	@touch $@
+
+test-oldest: $(VENV)-oldest/ready
+	$(VENV)-oldest/bin/python -m pytest -n $(JOBS) --dist loadgroup
+
 $(VENV)/ready-upstream: $(VENV)/ready-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[upstream]'
+	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[upstream]'
 	@touch $@
 
 checkout-named:
@@ -96,4 +113,4 @@ benchmark: $(if $(DOMAINBED_DIR),$(VENV)/ready-upstream,$(VENV)/ready)
 	DOMAINBED_DIR=$(abspath $(DOMAINBED_DIR)) $(BIN)/python -m benchmarks.whole_runs
 
 clean:
-	rm -rf $(VENV) $(RESULTS)
+	rm -rf $(VENV) $(VENV)-oldest $(RESULTS)

@@ -14,7 +14,9 @@ setup(
     description="Adversarial-difficulty curricula and flatness-aware training for DomainBed",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
+    author="the domainbed_adm authors",
     license="MIT",
+    license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=[*find_packages(include=["domainbed_adm", "domainbed_adm.*"]), "domainbed_adm.named_sweeps"],
     # The named sweeps are data at the top of the repository; installed, they lie inside the package.
@@ -41,14 +43,15 @@ setup(
         "filelock>=3.21.2",
         "gdown>=6.5",
     ],
+    # What each is for; imported only where it is used. Lower bounds are tested: make test-oldest installs these.
     extras_require={
-        "backbones": ["timm>=1.0"],
-        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],
-        "figures": ["matplotlib>=3.8"],
-        "pandas": ["pandas>=2.0"],
-        "ray": ["ray>=2.40"],
-        "search": ["optuna>=4.2"],
-        "tensorboard": ["tensorboard>=2.16"],
+        "backbones": ["timm>=1.0"],  # --hparams '{"backbone": ...}': timm's networks
+        "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],  # make docs
+        "figures": ["matplotlib>=3.8"],  # report, analyze and the dataset Letters
+        "pandas": ["pandas>=2.0"],  # load_runs(folder).to_frame()
+        "ray": ["ray>=2.40"],  # sweep launch --command_launcher ray
+        "search": ["optuna>=4.2"],  # the command search
+        "tensorboard": ["tensorboard>=2.16.2"],
         # What DomainBed b93c22a imports beyond the above; its own pins of 2022 do not install on today's Python.
         "upstream": [
             "timm>=0.9.16",
@@ -61,13 +64,14 @@ setup(
         ],
         "dev": [
             "pytest>=8.0",
+            "setuptools>=70.1",
             "pytest-xdist>=3.5",
             "hypothesis>=6.0",
             "ruff>=0.6",
             "mypy>=1.11",
-            "types-PyYAML",
+            "types-PyYAML>=6.0",
             "matplotlib>=3.8",
-            "tensorboard>=2.16",
+            "tensorboard>=2.16.2",
             "curvlinops-for-pytorch>=2.0",
             "timm>=1.0",
             "selenium>=4.20",
@@ -79,8 +83,13 @@ setup(
     },
     entry_points={"console_scripts": ["domainbed-adm = domainbed_adm.cli:main"]},
     classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
         "License :: OSI Approved :: MIT License",
-        "Programming Language :: Python :: 3",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)),
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )
