@@ -48,10 +48,12 @@ setup(
         "backbones": ["timm>=1.0"],  # --hparams '{"backbone": ...}': timm's networks
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],  # make docs
         "figures": ["matplotlib>=3.8"],  # report, analyze and the dataset Letters
+        "mlflow": ["mlflow>=2.14"],  # --logger mlflow
         "pandas": ["pandas>=2.0"],  # load_runs(folder).to_frame()
         "ray": ["ray>=2.40"],  # sweep launch --command_launcher ray
         "search": ["optuna>=4.2"],  # the command search
         "tensorboard": ["tensorboard>=2.16.2"],
+        "wandb": ["wandb>=0.19"],  # --logger wandb
         # What DomainBed b93c22a imports beyond the above; its own pins of 2022 do not install on today's Python.
         "upstream": [
             "timm>=0.9.16",

@@ -18,6 +18,7 @@ The flow, which is also the layout::
 ``hparams_registry``          their defaults, random ranges and valid ranges
 ``networks``                  what is trained: feature extractors, pretrained or not, and classifiers
 ``run_args``, ``run_files``   the flags of a run; every file name and exit code
+``loggers``                   where a run's figures go beside its records: TensorBoard, wandb, MLflow, CSV
 ``training``                  one run: set-up, batches, loop, evaluation, resume, models
 ``records``                   ``results.jsonl``: write, read; ``recorded_run`` is a run as arrays over
                               its checkpoints

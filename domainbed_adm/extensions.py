@@ -1,4 +1,4 @@
-"""Add a difficulty, curriculum, flatness rule, algorithm, dataset or command launcher, for both hosts, from your code.
+"""Add a difficulty, curriculum, flatness rule, algorithm, dataset, launcher or logger, for both hosts, from your code.
 
 Each has one card, which names its class by import path, as the built-in ones have. Call these functions in a script, or
 name a function that calls them as an entry point of the group ``domainbed_adm.extensions``: then every command knows
@@ -23,6 +23,7 @@ from typing import Any
 from domainbed_adm.datasets.cards import CARDS, DatasetCard, Normalization, folder_card
 from domainbed_adm.errors import UserError
 from domainbed_adm.hparams_registry import every_hparam
+from domainbed_adm.loggers import LOGGERS, LoggerCard
 from domainbed_adm.method.cards import (
     CURRICULA,
     DIFFICULTIES,
@@ -40,6 +41,7 @@ from domainbed_adm.run_args import FLAGS
 from domainbed_adm.sweeping.launchers import LAUNCHERS, LauncherCard, LauncherFlag
 
 __all__ = ["add_algorithm", "add_curriculum", "add_dataset", "add_difficulty", "add_flatness", "add_launcher"]
+__all__ += ["LoggerCard", "add_logger"]
 __all__ += ["LauncherCard", "LauncherFlag", "folder_card"]
 __all__ += ["INPUT_STD", "RHO", "TOTAL_STEPS", "Card", "Cost", "DatasetCard", "Estimate", "Hparam", "Normalization"]
 __all__ += ["Choice", "Log2Integer", "LogUniform", "Number", "OneOf", "Text", "Uniform"]
@@ -92,7 +94,7 @@ def add_dataset(card: DatasetCard) -> None:
     CARDS[card.name] = card
 
 
-_AnyCard = Card | DatasetCard | LauncherCard
+_AnyCard = Card | DatasetCard | LauncherCard | LoggerCard
 
 #: Flags of ``sweep`` beside those of ``train``, and what a launcher is told.
 _SWEEPS = {"command", "folder", "sweep", "output_dir", "datasets", "algorithms", "n_hparams_from", "n_hparams"}
@@ -138,6 +140,21 @@ def add_launcher(card: LauncherCard) -> None:
                 f"launcher {card.name!r}: flag {flag.name!r} must be a str, int, float or bool of that name"
             )
     LAUNCHERS[card.name] = card
+
+
+def add_logger(card: LoggerCard) -> None:
+    """Add a logger for ``train --logger NAME``; the card's class is a ``loggers.interface.Logger``.
+
+    Raises:
+        UserError: the card is incomplete, or its name is taken.
+    """
+    if not re.fullmatch(r"[A-Za-z][\w-]*", card.name):
+        raise UserError(f"logger {card.name!r}: its name must be letters, digits, _ and -")
+    if not re.fullmatch(r"[\w.]+:[\w.]+", card.path):
+        raise UserError(f"logger {card.name!r}: its path must be 'module:Class', not {card.path!r}")
+    if card.name in LOGGERS:
+        raise UserError(_taken("logger", card.name, card, LOGGERS[card.name]))
+    LOGGERS[card.name] = card
 
 
 def _add_part(family: str, table: dict[str, Card], card: Card) -> None:

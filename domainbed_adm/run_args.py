@@ -17,7 +17,8 @@ from typing import Any, Literal, get_args
 
 from domainbed_adm.datasets.cards import get_card
 from domainbed_adm.datasets.environment_names import number_or_name, numbers_of
-from domainbed_adm.errors import UserError, unknown_name
+from domainbed_adm.errors import UserError, lookup, unknown_name
+from domainbed_adm.loggers import LOGGERS
 from domainbed_adm.method.hparams import STEPS, Number
 
 _SHARE, _SEED = Number(0, 1, open_high=True), Number(0, 2**63 - 1, integer=True)
@@ -68,7 +69,11 @@ _ABOUT_DOMAINBED = (
     "folder of a DomainBed checkout, whose own algorithms (CORAL, GroupDRO, Mixup, ...) are then known too, with its "
     "hparams (default: DOMAINBED_DIR); its ERM is DomainBed_ERM. list algorithms --domainbed DIR names all"
 )
-_ABOUT_TENSORBOARD = "write scalars, and histograms of the traced difficulties, to output_dir/tensorboard"
+_ABOUT_LOGGER = (
+    "log the config, and each evaluation's figures, also to: "
+    + "; ".join(f"{card.name} ({card.about})" for card in LOGGERS.values())
+    + ". Several may be given; a run that goes on goes on there, and one that fails is left out with a warning"
+)
 _ABOUT_FROM = "a file of list_top_hparams --out: take the hparams chosen there; --hparams overrides them"
 _ABOUT_DEVICES = (
     "train on so many GPUs, where there is none in so many processes on the CPU (default 1): each takes its share of "
@@ -83,6 +88,14 @@ _ABOUT_BATCHNORM = (
 #: How a switch is read (present or absent), and a count.
 _SWITCH: dict[str, Any] = {"action": "store_true"}
 _COUNT: dict[str, Any] = {"type": int, "metavar": "N"}
+
+
+class _Several(argparse.Action):
+    """Words after a flag that may be given again, as a tuple in place of the default."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        given = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, (*(() if given is self.default else given), *values))
 
 
 def _flag(
@@ -174,7 +187,8 @@ class RunArgs:
         None, _ABOUT_TRACE, recorded=False, type=int, metavar="IMAGES", nargs="?", const=True
     )
     domainbed: str | None = _how(None, _ABOUT_DOMAINBED, recorded=False, type=os.path.expanduser, metavar="DIR")
-    tensorboard: bool = _how(False, _ABOUT_TENSORBOARD, recorded=False, **_SWITCH)
+    logger: tuple[str, ...] = _how((), _ABOUT_LOGGER, recorded=False, action=_Several, nargs="+", metavar="NAME")
+    tensorboard: bool = _how(False, "the same as --logger tensorboard", recorded=False, **_SWITCH)
 
     def __post_init__(self) -> None:
         check_flags(vars(self))
@@ -182,6 +196,13 @@ class RunArgs:
             raise UserError("--steps and --epochs both say how long to train: give one")
         chosen = tuple(numbers_of(self.test_envs, self.dataset, self.data_dir))  # names may be given
         object.__setattr__(self, "test_envs", chosen or get_card(self.dataset).test_envs or (0,))
+        for name in self.logger:
+            lookup(LOGGERS, name, "logger")
+
+    @property
+    def loggers(self) -> list[str]:
+        """The names of all loggers that are asked for, each once."""
+        return list(dict.fromkeys([*self.logger, *["tensorboard"] * self.tensorboard]))
 
     def recorded(self) -> dict[str, Any]:
         """The ``args`` of a record."""

@@ -15,8 +15,10 @@ RESULTS, DONE, MODEL, OUT, ERR = "results.jsonl", "done", "model.pkl", "out.txt"
 CHECKPOINT, LOCK = "checkpoint.pkl", ".lock"
 #: How a job's last attempt failed, as its launcher saw it, and the step whose numbers were not finite.
 FAILED, DIVERGED = "failed.json", "diverged.json"
-#: What was asked for beside training: ``train --trace_difficulty`` and ``train --tensorboard``.
-DIFFICULTY, TENSORBOARD = "difficulty.npz", "tensorboard"
+#: What was asked for beside training: ``train --trace_difficulty``, and ``train --logger``: its rows, folders of
+#: TensorBoard and wandb, and what each logger keeps to go on with.
+DIFFICULTY, METRICS, LOGGER_STATES = "difficulty.npz", "metrics.csv", "loggers.json"
+TENSORBOARD, WANDB = LOGGER_FOLDERS = ("tensorboard", "wandb")
 #: What a sweep's folder should hold, as its launches wrote it, and which of its jobs a worker is about to start.
 PLAN, CLAIMS = "sweep.json", ".claims"
 #: A search's folder: its settings, Optuna's journal, a lock for each trial; and what says that it stopped a run.
@@ -83,8 +85,9 @@ def is_pruned(folder: Path) -> bool:
 
 
 def files_of_run(folder: Path) -> list[Path]:
-    """What a run (its own files there or not), ``analyze`` and ``evaluate`` may have left, without TensorBoard's."""
-    own = (DONE, PRUNED, CHECKPOINT, RESULTS, MODEL, DIVERGED, DIFFICULTY, PREDICTIONS, OUT, ERR)
+    """What a run (its files there or not), ``analyze`` and ``evaluate`` may have left, but for the loggers' folders."""
+    own = [DONE, PRUNED, CHECKPOINT, RESULTS, MODEL, DIVERGED, DIFFICULTY, PREDICTIONS]
+    own += [METRICS, LOGGER_STATES, OUT, ERR]
     analysis = "|".join(rf"{kind}(_step[0-9]+)?\.{ending}" for kind, ending in (HESSIAN, LANDSCAPE))
     analyses = [path for path in folder.iterdir() if re.fullmatch(analysis, path.name)]
     return [*(folder / name for name in own), *folder.glob("model_step*.pkl"), *analyses, *folder.glob(EVALUATIONS)]

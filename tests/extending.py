@@ -9,6 +9,7 @@ from pathlib import Path
 
 from domainbed_adm import algorithms, registry
 from domainbed_adm.datasets import cards
+from domainbed_adm.loggers import LOGGERS
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES, FLATNESS
 from domainbed_adm.method.grid import METHODS
 from domainbed_adm.sweeping.launchers import LAUNCHERS
@@ -22,6 +23,7 @@ TABLES = (
     FLATNESS,
     cards.CARDS,
     LAUNCHERS,
+    LOGGERS,
     algorithms._classes,
 )
 

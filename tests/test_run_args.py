@@ -68,6 +68,7 @@ OTHERS: dict[str, Any] = {
     "checkpoint_every": 6,
     "restart": True,
     "trace_difficulty": 64,
+    "logger": ("csv", "wandb"),
     "tensorboard": True,
     "domainbed": "a checkout",
 }

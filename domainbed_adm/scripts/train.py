@@ -17,6 +17,7 @@ EXAMPLES = """\
   domainbed-adm train --dataset PACS --data_dir ~/data --algorithm SAM_SSPL_ADM --test_envs 3 \\
       --hparams '{"resnet18": true, "rho": 0.1}' --output_dir results/sketch
   domainbed-adm train --dataset RotatedDigits --algorithm FSAM --devices 2 --output_dir results/two_devices
+  domainbed-adm train --dataset RotatedDigits --algorithm SAM --logger csv wandb --output_dir results/logged
   domainbed-adm train --dataset MyPhotos --data_dir ~/data --hparams '{"image_size": 64}' --steps 500
   domainbed-adm train --domainbed DomainBed --algorithm CORAL --dataset RotatedDigits --output_dir results/coral"""
 

@@ -185,7 +185,7 @@ def choose_sample(run: Setup) -> list[tuple[int, int]]:
         UserError: there are not so many images, or fewer than two.
     """
     asked = run.trace_difficulty
-    if asked is None and not run.tensorboard:
+    if asked is None and "tensorboard" not in run.loggers:
         return []
     shuffled = []
     for i in run.sources:

@@ -30,7 +30,7 @@ from domainbed_adm.training.explained import torch_errors_explained
 from domainbed_adm.training.held import hold
 from domainbed_adm.training.loading_processes import open_stream
 from domainbed_adm.training.model_file import save_model
-from domainbed_adm.training.observers import check_observers, observing, teed, warn_of_trace
+from domainbed_adm.training.observers import check_observers, log_finished, observing, teed, warn_of_trace
 from domainbed_adm.training.precision import not_scaled
 from domainbed_adm.training.progress import Progress, loss_of, print_setup, summary
 from domainbed_adm.training.resume import (
@@ -63,6 +63,7 @@ def train(run: Setup, output_dir: Path, restart: bool = False) -> None:
             return
         print(f"{output_dir} holds this run, finished; --restart redoes it")
         warn_of_trace(run, output_dir / DIFFICULTY)
+        log_finished(run, output_dir)
         return
     if not run.leads:
         with ProgressBar("", run.n_steps) as bar:

@@ -1,28 +1,24 @@
 """What is kept of a run beside its records: what it prints, and, where a flag asks for it, what its checkpoints show.
 
 None of it changes the run. ``out.txt`` and ``err.txt`` have what is printed.
-``tensorboard/`` has the figures of each record as scalars, and histograms of the traced difficulties. Its tags are
-those of DomainBed's forks: ``te_<held-out environments>/summary/<figure>`` and ``.../all/env0_in_acc``; histograms are
-``.../difficulty/<measure>``.
+``loggers`` get the figures of each record, and ``difficulty.npz`` the traced difficulties.
 """
 
 from __future__ import annotations
 
-import math
+import json
 import sys
-import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
-from importlib.util import find_spec
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
 from domainbed_adm.errors import LoadingError, NonFiniteError, UserError
+from domainbed_adm.loggers import check_loggers
+from domainbed_adm.loggers.watching import Watch, lacking, watched
 from domainbed_adm.records import Record
-from domainbed_adm.run_files import DIFFICULTY, ERR, OUT, TENSORBOARD
+from domainbed_adm.run_files import DIFFICULTY, ERR, OUT, RESULTS
 from domainbed_adm.system.console import warn
 from domainbed_adm.system.disk import writing
 from domainbed_adm.training.difficulty_trace import DifficultyTracer, choose_sample, load_trace
@@ -37,8 +33,7 @@ def check_observers(run: Setup) -> None:
     Raises:
         UserError: there are not so many images, or a library is missing.
     """
-    if run.tensorboard and find_spec("tensorboard") is None:
-        raise UserError("--tensorboard needs tensorboard: pip install tensorboard")
+    check_loggers(run.loggers)
     choose_sample(run)
 
 
@@ -70,65 +65,25 @@ def observing(run: Setup, output_dir: Path, next_step: int) -> Iterator[Callable
             warn(f"{path} lacks checkpoints before step {next_step}, {_LEFT_OUT}; --restart traces all")
     elif path.exists():
         warn(f"{path} ends, as the run goes on without --trace_difficulty, {_LEFT_OUT}: give the flag to go on with it")
-    with tensorboard_events(run, output_dir / TENSORBOARD, next_step) if run.tensorboard else nullcontext() as write:
-
-        def observe(record: Record) -> None:
-            scores = tracer.observe(record["step"]) if tracer else {}
-            if write:
-                write(record, scores)
-
-        yield observe
+    with watched(_watch(run, run.loggers, output_dir, next_step)) as log:
+        yield lambda record: log(record, tracer.observe(record["step"]) if tracer else {})
 
 
-@contextmanager
-def tensorboard_events(
-    run: Setup, folder: Path, next_step: int
-) -> Iterator[Callable[[Mapping[str, Any], Mapping[str, np.ndarray]], None]]:
-    """Within the block, a function that adds a record's numbers, and a histogram of each measure's finite scores.
-
-    TensorBoard then shows nothing that was written earlier for steps from ``next_step`` on. An error of the block goes
-    before one of closing the file.
-    """
-    from torch.utils.tensorboard import SummaryWriter
-
-    prefix = "te_" + "_".join(run.dataset.environments[env] for env in run.args["test_envs"])
-
-    def write(record: Mapping[str, Any], scores: Mapping[str, np.ndarray]) -> None:
-        with writing(folder):
-            for name, value in record.items():
-                if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-                    group = "all" if name.endswith("_acc") else "summary"
-                    events.add_scalar(f"{prefix}/{group}/{name}", value, record["step"])
-            for name, values in scores.items():
-                events.add_histogram(f"{prefix}/difficulty/{name}", values[np.isfinite(values)], record["step"])
-            events.flush()
-
-    with _no_traceback_of_the_writing_thread():
-        with writing(folder):
-            events: Any = SummaryWriter(str(folder), purge_step=next_step)
-        try:
-            yield write
-        except BaseException:
-            with suppress(Exception):
-                events.close()
-            raise
-        with writing(folder):
-            events.close()
+def log_finished(run: Setup, output_dir: Path) -> None:
+    """Tell the loggers of a finished run what they lack of it."""
+    if names := lacking(run.loggers, output_dir):
+        with watched(_watch(run, names, output_dir, run.n_steps)):
+            pass
 
 
-@contextmanager
-def _no_traceback_of_the_writing_thread() -> Iterator[None]:
-    before = threading.excepthook  # what that thread meets is raised again by the next call to write
-
-    def hook(args: threading.ExceptHookArgs) -> None:
-        if not (isinstance(args.exc_value, OSError) and type(args.thread).__module__.startswith("tensorboard.")):
-            before(args)
-
-    threading.excepthook = hook
-    try:
-        yield
-    finally:
-        threading.excepthook = before
+def _watch(run: Setup, names: list[str], output_dir: Path, next_step: int) -> Watch:
+    kept = []
+    if names and (path := output_dir / RESULTS).exists():
+        for line in path.read_bytes().splitlines():
+            with suppress(ValueError):  # a damaged line: readers have warned
+                kept.append(json.loads(line))
+    config = {"args": run.args, "hparams": run.hparams}
+    return Watch(names, output_dir, config, run.dataset.environments, next_step, kept)
 
 
 class _Tee:

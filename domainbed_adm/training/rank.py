@@ -50,7 +50,7 @@ def main() -> int:
 
 def _train(order: dict[str, Any]) -> None:
     load_extensions()
-    args = RunArgs(**{**order["args"], "test_envs": tuple(order["args"]["test_envs"])})
+    args = RunArgs(**{**order["args"], **{name: tuple(order["args"][name]) for name in ("test_envs", "logger")}})
     from domainbed_adm.method.ranks import Ranks
     from domainbed_adm.training.devices import check_devices, join
     from domainbed_adm.training.loop import train

@@ -24,7 +24,7 @@ import domainbed_adm
 from domainbed_adm import hparams_registry, records
 from domainbed_adm.errors import UserError, one_line
 from domainbed_adm.run_args import differences, identity
-from domainbed_adm.run_files import CHECKPOINT, DONE, MODEL, RESULTS, TENSORBOARD, files_of_run
+from domainbed_adm.run_files import CHECKPOINT, DONE, LOGGER_FOLDERS, MODEL, RESULTS, files_of_run
 from domainbed_adm.system.console import printable, printable_values, warn
 from domainbed_adm.training.devices import depends_on_devices
 from domainbed_adm.training.model_file import load_tensors, save_model
@@ -58,7 +58,8 @@ def claim(output_dir: Path, restart: bool) -> None:
         if restart:
             for path in files_of_run(output_dir):
                 path.unlink(missing_ok=True)
-            shutil.rmtree(output_dir / TENSORBOARD, ignore_errors=True)
+            for name in LOGGER_FOLDERS:
+                shutil.rmtree(output_dir / name, ignore_errors=True)
     except OSError as error:
         raise UserError(f"--output_dir {output_dir} cannot be written: {error.strerror}") from error
 

@@ -46,8 +46,8 @@ class Setup:
     """A run, checked and built, that has written nothing yet.
 
     ``args`` are the flags that its records keep; ``algorithm`` is on ``device``; ``trace_difficulty`` is the number of
-    training images to score at each checkpoint, True for the default number, None for no trace; ``tensorboard`` asks
-    for events, with histograms of the trace, which it turns on; ``start_time`` is of ``time.monotonic``, and
+    training images to score at each checkpoint, True for the default number, None for no trace, which the logger
+    tensorboard turns on; ``loggers`` are the names of those that watch; ``start_time`` is of ``time.monotonic``, and
     ``start_up`` has the seconds that each part of the start took. ``average`` is what hparam ``averaging`` asks for,
     ``ranks`` are the processes that train the run.
     ``kinds`` has what an algorithm of DomainBed's held when it was new (``object_state``), None of our
@@ -64,7 +64,7 @@ class Setup:
     checkpoint_freq: int
     workers: int
     trace_difficulty: int | Literal[True] | None
-    tensorboard: bool
+    loggers: list[str]
     start_time: float
     start_up: dict[str, float]
     average: EMA | SWAD | None = None
@@ -159,7 +159,7 @@ def set_up(args: RunArgs, ranks: Ranks = ALONE) -> Setup:
         checkpoint_freq=args.checkpoint_freq or dataset.CHECKPOINT_FREQ,
         workers=_workers(args, dataset, device, ranks),
         trace_difficulty=args.trace_difficulty,
-        tensorboard=args.tensorboard,
+        loggers=args.loggers,
         start_time=start_time,
         start_up=start_up,
         ranks=ranks,
