@@ -21,16 +21,15 @@ JOBS ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 help:
 	@sed -n 's/^# //p' Makefile
 
-# --no-compile: Python compiles what is imported as it is, a small part of the 24,000 files.
 $(VENV)/ready: setup.py
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; name another with make PYTHON=...") if sys.version_info < (3, 10) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing domainbed-adm and its dependencies into $(VENV) (torch is about 5 GB, some minutes)"
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[figures]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[figures]'
 	@touch $@
 
 $(VENV)/ready-dev: $(VENV)/ready
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 quickstart: $(VENV)/ready
@@ -73,7 +72,7 @@ tests: $(VENV)/ready-dev browser slurm
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
 
 $(VENV)/ready-docs: $(VENV)/ready
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 docs: $(VENV)/ready-docs
@@ -91,7 +90,7 @@ test-oldest: $(VENV)-oldest/ready
 	$(VENV)-oldest/bin/python -m pytest -n $(JOBS) --dist loadgroup
 
 $(VENV)/ready-upstream: $(VENV)/ready-dev
-	$(BIN)/python -m pip install --quiet --no-compile --disable-pip-version-check --editable '.[upstream]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[upstream]'
 	@touch $@
 
 checkout-named:
