@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Iterator
+from argparse import ArgumentParser
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,10 @@ def train(**flags: Any) -> Run:
     """Train one method on one dataset, and return its records.
 
     The keyword arguments are the flags of ``domainbed-adm train`` (``--help`` describes them), with their defaults;
-    ``hparams`` is a dict. What is printed and written is the same, ``model.pkl`` too, for
-    :func:`~domainbed_adm.load_model`. Called again with the same arguments it goes on where it was interrupted; a run
-    that is finished is only read. Random generators and torch's number of threads are afterwards what they were.
+    ``hparams`` is a dict, and ``config`` a YAML file of flags, or the folder of a run to repeat, which the others
+    override. What is printed and written is the same, ``model.pkl`` too, for :func:`~domainbed_adm.load_model`. Called
+    again with the same arguments it goes on where it was interrupted; a run that is finished is only read. Random
+    generators and torch's number of threads are afterwards what they were.
 
     >>> from tempfile import mkdtemp
     >>> from domainbed_adm import train
@@ -46,7 +48,8 @@ def train(**flags: Any) -> Run:
         KeyboardInterrupt: interrupted, by Ctrl-C or the stop button of a notebook; the same call goes on.
     """
     load_extensions()
-    args = train_command.parse(words_of(flags, FLAGS), raising=True)
+    words = words_of(flags, [*FLAGS, "config"])
+    args = train_command.parse([*words, *_switched_off(flags, train_command.build_parser())], raising=True)
     with _globals_kept():
         start(args)
     path = Path(args.output_dir, RESULTS)
@@ -57,7 +60,10 @@ def train(**flags: Any) -> Run:
 
 
 train.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # for help() and completion
-    [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=field.default) for name, field in FLAGS.items()],
+    [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in {"config": None, **{name: field.default for name, field in FLAGS.items()}}.items()
+    ],
     return_annotation=Run,
 )
 
@@ -86,9 +92,8 @@ def sweep(name: str | Path | None = None, /, **flags: Any) -> Runs:
     load_extensions()
     known = vars(sweep_command.build_parser().parse_args(["launch"])).keys() - {"command", "folder"}
     given = {"sweep": name, **flags, "skip_confirmation": True}
-    usage = sweep_command.build_parser().format_usage()
-    switched_off = [f"--no-{flag}" for flag, value in flags.items() if value is False and f"--no-{flag}" in usage]
-    args = sweep_command.parse(["launch", *words_of(given, sorted(known)), *switched_off], raising=True)
+    words = [*words_of(given, sorted(known)), *_switched_off(flags, sweep_command.build_parser())]
+    args = sweep_command.parse(["launch", *words], raising=True)
     folder = expanded(args.output_dir)
     code = sweep_command.launch(args, folder)
     if code == ExitCode.INTERRUPTED:
@@ -97,6 +102,12 @@ def sweep(name: str | Path | None = None, /, **flags: Any) -> Runs:
         raise FailedJobsError(f"jobs failed, as printed above; load_runs({str(folder)!r}) reads the others")
     recorded = any(folder.glob(f"*/{RESULTS}"))
     return load_runs(folder) if recorded else Runs()
+
+
+def _switched_off(flags: Mapping[str, Any], parser: ArgumentParser) -> list[str]:
+    """What says False of a switch that a file may have set."""
+    usage = parser.format_usage()
+    return [f"--no-{flag}" for flag, value in flags.items() if value is False and f"--no-{flag}" in usage]
 
 
 @contextmanager

@@ -19,7 +19,14 @@ EXAMPLES = """\
   domainbed-adm train --dataset RotatedDigits --algorithm FSAM --devices 2 --output_dir results/two_devices
   domainbed-adm train --dataset RotatedDigits --algorithm SAM --logger csv wandb --output_dir results/logged
   domainbed-adm train --dataset MyPhotos --data_dir ~/data --hparams '{"image_size": 64}' --steps 500
+  domainbed-adm train --config run.yaml --seed 1 --output_dir results/seed_1
   domainbed-adm train --domainbed DomainBed --algorithm CORAL --dataset RotatedDigits --output_dir results/coral"""
+
+
+_ABOUT_CONFIG = (
+    "a YAML file of these flags, a line each (steps: 500), hparams as a mapping; or the folder of a run, to repeat it. "
+    "Flags that are given override it"
+)
 
 
 def build_parser() -> Parser:
@@ -30,15 +37,25 @@ def build_parser() -> Parser:
         "command again goes on where an interrupted run was, and ends as if it had never stopped.",
         examples=EXAMPLES,
     )
-    add_flags(parser)
+    parser.add_argument("--config", metavar="FILE", help=_ABOUT_CONFIG)
+    add_flags(parser, negatable=True)
     return parser
 
 
 def parse(argv: Sequence[str], raising: bool = False) -> RunArgs:
-    """The flags given, over the defaults; ``raising``: a mistake is a UserError, no end of the process."""
+    """The flags given, over those of a config, over the defaults; ``raising``: a mistake is a UserError."""
     parser = build_parser()
     parser.raising = raising
     flags = vars(parser.parse_args(argv))
+    if config := flags.pop("config"):
+        from domainbed_adm.run_config import config_words
+
+        words = config_words(config)
+        for given, other in (("steps", "--epochs"), ("epochs", "--steps")):  # both say how long to train
+            if flags[given] and other in words:
+                del words[words.index(other) : words.index(other) + 2]
+        flags = vars(parser.parse_args([*words, *argv]))
+        del flags["config"]
     return RunArgs(**{**flags, "test_envs": tuple(flags["test_envs"])})
 
 

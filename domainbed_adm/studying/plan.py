@@ -15,8 +15,8 @@ from domainbed_adm.model_selection import SELECTION_METHODS, SelectionMethod
 from domainbed_adm.registry import checkout_flag, get_method
 from domainbed_adm.run_args import Precision
 from domainbed_adm.sweeping.jobs import Job, Sweep, check_sweep
-from domainbed_adm.sweeping.plan import read_yaml
 from domainbed_adm.system.disk import replacing, run_lock
+from domainbed_adm.system.yaml_files import read_yaml
 
 #: The plan as it was when the study began, in the study's folder.
 STUDY = "study.json"

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
-import yaml
 
 import domainbed_adm
 from domainbed_adm.datasets.layout import expanded
@@ -30,6 +29,7 @@ from domainbed_adm.run_files import CLAIMS, PLAN
 from domainbed_adm.sweeping.jobs import NOT_LAUNCHED, Job, Sweep, with_states
 from domainbed_adm.sweeping.launchers import LAUNCHERS
 from domainbed_adm.system.disk import LockedError, replacing, run_lock
+from domainbed_adm.system.yaml_files import read_yaml
 
 #: Flags that a named sweep may set beside those of launchers, and the types of their values.
 FLAGS: dict[str, Any] = {
@@ -201,18 +201,6 @@ def read_named_sweep(name: str) -> dict[str, Any]:
         raise UserError(f"sweep {name} must map flags of sweep to values, as in sweeps/smoke.yaml")
     about = str(content.pop("about", ""))
     return {flag: _value(name, flag, value) for flag, value in content.items()} | {"about": about}
-
-
-def read_yaml(path: Path, what: str) -> Any:
-    """The content of a file that people write, ``what`` in messages.
-
-    Raises:
-        UserError: it is not YAML, or names a type that is not plain data.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{what} is not YAML: {' '.join(str(error).split())}") from None
 
 
 def _value(sweep: str, flag: Any, value: Any) -> Any:
