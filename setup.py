@@ -47,6 +47,8 @@ setup(
     extras_require={
         "backbones": ["timm>=1.0"],  # --hparams '{"backbone": ...}': timm's networks
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],  # make docs
+        "examples": ["matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6.29", "lightning>=2.4"],  # examples/
+        "export": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20", "safetensors>=0.4.3"],  # the command export
         "figures": ["matplotlib>=3.8"],  # report, analyze and the dataset Letters
         "mlflow": ["mlflow>=2.14"],  # --logger mlflow
         "pandas": ["pandas>=2.0"],  # load_runs(folder).to_frame()
@@ -79,6 +81,12 @@ setup(
             "selenium>=4.20",
             "pandas>=2.0",
             "optuna>=4.2",
+            "onnx>=1.17",
+            "onnxscript>=0.3",
+            "onnxruntime>=1.20",
+            "safetensors>=0.4.3",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
             # without Ray, which has no build for a newer Python, its tests are skipped
             "ray>=2.40; python_version < '3.15'",
         ],

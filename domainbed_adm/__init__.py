@@ -31,7 +31,8 @@ The flow, which is also the layout::
 ``extensions``                parts of other packages; ``testing`` checks them
 ``scripts``, ``cli``          the command line
 ``running``                   the same from Python: ``train``, ``sweep``
-``trained_network``           ``load_model``: a run's network, to classify and embed images with
+``trained_network``           ``load_model``: a run's network, to classify and embed images with; ``exporting``
+                              writes it for other programs
 ``system``                    the terminal, the disk, locks, signals, the machine, seeds
 ============================  ================================================================
 
@@ -67,6 +68,7 @@ _PUBLIC = {
     "sweep": "running",
     "load_runs": "records",
     "load_model": "trained_network",
+    "export": "exporting",
     "UserError": "errors",
     "NonFiniteError": "errors",
 }

@@ -17,6 +17,7 @@ from domainbed_adm.system.console import Parser, printable
 COMMANDS = {
     "train": "train one method on one dataset, one environment held out",
     "predict": "classify a folder of images with a trained model",
+    "export": "write a trained network as ONNX, torch.export or safetensors",
     "evaluate": "measure trained models on another dataset's environments, or under attack",
     "sweep": "launch and count many runs",
     "search": "search hyperparameters by training-domain validation accuracy (Optuna)",

@@ -56,6 +56,7 @@ LINES = [
         "search --dataset Debug28 --algorithm ERM --output_dir out --search",
         "search --dataset Debug28 --algorithm ERM --output_dir out --search_space",
     ),
+    *("train --config", "export --format onnx --out x"),
     *("study", "report", "evaluate", "analyze", "analyze hessian", "analyze landscape", "analyze difficulty"),
     "analyze predictions",
     *("download --data_dir out --dataset", "download --data_dir out --dataset PACS --mirrors"),

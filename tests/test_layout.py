@@ -28,6 +28,7 @@ LISTINGS = (
     "domainbed_adm.run_args",
     "domainbed_adm.scripts.collect_results",
     "domainbed_adm.scripts.download",
+    "domainbed_adm.scripts.export",
     "domainbed_adm.scripts.list",
     "domainbed_adm.scripts.list_top_hparams",
     "domainbed_adm.scripts.search",
