@@ -33,6 +33,7 @@ The flow, which is also the layout::
 ``running``                   the same from Python: ``train``, ``sweep``
 ``trained_network``           ``load_model``: a run's network, to classify and embed images with; ``exporting``
                               writes it for other programs
+``figures``                   runs -> matplotlib axes
 ``system``                    the terminal, the disk, locks, signals, the machine, seeds
 ============================  ================================================================
 

@@ -89,12 +89,12 @@ def draw_difficulty(methods: Sequence[TracedMethod]) -> Figure:
         lowest = below.subplots(lower, columns, squeeze=False).flat
         for i, measure in enumerate(measures):
             for j, method in enumerate(methods):
-                _distribution(grid[i][j], method, methods, measure)
+                distribution(grid[i][j], method, methods, measure)
                 grid[i][j].set(title=_label(method) if i == 0 else "")
                 grid[i][j].label_outer()
         for axes, what in zip_longest(lowest, panels):
             if what:
-                _statistic(axes, methods, what)
+                statistic(axes, methods, what)
             else:
                 axes.set_axis_off()
     return figure
@@ -103,10 +103,10 @@ def draw_difficulty(methods: Sequence[TracedMethod]) -> Figure:
 def difficulty_panels(methods: Sequence[TracedMethod]) -> list[Figure]:
     """The distributions by difficulty, then the statistics."""
     distributions = [
-        partial(_distribution, method=method, methods=methods, measure=measure)
+        partial(distribution, method=method, methods=methods, measure=measure)
         for measure, method in product(_measures(methods), methods)
     ]
-    statistics = [partial(_statistic, methods=methods, what=what) for what in _panels(methods)]
+    statistics = [partial(statistic, methods=methods, what=what) for what in _panels(methods)]
     sized: list[tuple[Sequence[figures.Panel], tuple[float, float]]]
     sized = [(distributions, _DISTRIBUTION), (statistics, _STATISTIC)]
     return [figures.grid([panel], 1, size) for panels, size in sized for panel in panels]
@@ -235,7 +235,7 @@ def _colour(methods: Sequence[TracedMethod], name: str) -> str:
     return figures.COLOURS[names.index(name) % len(figures.COLOURS)]
 
 
-def _distribution(axes: Axes, method: TracedMethod, methods: Sequence[TracedMethod], measure: str) -> None:
+def distribution(axes: Axes, method: TracedMethod, methods: Sequence[TracedMethod], measure: str) -> None:
     """Median, middle half and middle 90 % of one method's scores over steps, on the same axis for every method."""
     if measure in method.estimates:
         colour = _colour(methods, measure)
@@ -252,7 +252,7 @@ def _distribution(axes: Axes, method: TracedMethod, methods: Sequence[TracedMeth
     axes.set_ylim(0, 1.05 * max(ends[ends > 0], default=1.0))
 
 
-def _statistic(axes: Axes, methods: Sequence[TracedMethod], what: str) -> None:
+def statistic(axes: Axes, methods: Sequence[TracedMethod], what: str) -> None:
     """One statistic of every difficulty and method over steps: colour tells the difficulty, the line the method."""
     drawn = {}
     for j, method in enumerate(methods):
