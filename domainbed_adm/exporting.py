@@ -95,6 +95,8 @@ def _write_torch_export(network: TrainedNetwork, file: BinaryIO) -> None:
 
 
 def _write_onnx(network: TrainedNetwork, file: BinaryIO) -> None:
+    if not _newer_than_2_5():
+        raise UserError(f"format onnx needs torch 2.6 or newer, this is {torch.__version__}")
     program = torch.onnx.export(
         _traced(network), (), input_names=["inputs"], output_names=["logits"], dynamo=True, verbose=False
     )
@@ -103,6 +105,11 @@ def _write_onnx(network: TrainedNetwork, file: BinaryIO) -> None:
     entry = model.metadata_props.add()
     entry.key, entry.value = _NAME, json.dumps(about(network))
     file.write(model.SerializeToString())
+
+
+def _newer_than_2_5() -> bool:
+    """Before, torch's exporter did not take a program that is traced already."""
+    return tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6)
 
 
 def _write_safetensors(network: TrainedNetwork, file: BinaryIO) -> None:

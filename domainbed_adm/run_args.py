@@ -75,6 +75,7 @@ _ABOUT_LOGGER = (
     + ". Several may be given; a run that goes on goes on there, and one that fails is left out with a warning"
 )
 _ABOUT_FROM = "a file of list_top_hparams --out: take the hparams chosen there; --hparams overrides them"
+_ABOUT_DEVICE = "cpu, cuda or cuda:1 (default: a GPU where there is one)"
 _ABOUT_DEVICES = (
     "train on so many GPUs, where there is none in so many processes on the CPU (default 1): each takes its share of "
     "every minibatch and of every evaluation, and the gradient is averaged. The data, and but for rounding and dropout "
@@ -173,6 +174,7 @@ class RunArgs:
         _WORKERS,
         **_COUNT,
     )
+    device: str | None = _how(None, _ABOUT_DEVICE, recorded=False, metavar="NAME")
     devices: int = _how(1, _ABOUT_DEVICES, Number(1, 1024, integer=True), **_COUNT)
     threads: int = _how(1, _ABOUT_THREADS, Number(1, 1024, integer=True), **_COUNT)
     cache: bool = _how(False, _ABOUT_CACHE, recorded=False, **_SWITCH)
@@ -194,6 +196,8 @@ class RunArgs:
         check_flags(vars(self))
         if self.steps and self.epochs:
             raise UserError("--steps and --epochs both say how long to train: give one")
+        if self.device and self.devices > 1:
+            raise UserError("--device names one device, and --devices asks for several: give one of them")
         chosen = tuple(numbers_of(self.test_envs, self.dataset, self.data_dir))  # names may be given
         object.__setattr__(self, "test_envs", chosen or get_card(self.dataset).test_envs or (0,))
         for name in self.logger:

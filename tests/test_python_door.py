@@ -70,6 +70,8 @@ def test_train_leaves_generators_and_threads_as_they_were(tmp_path):
         ({"hparams": {"rh": 1}}, "rh"),
         ({"hparams": {"rho": {1}}}, "hparams must be made of JSON's types"),
         ({"dataset": "Nothing"}, "Nothing"),
+        ({"device": "cuda:77"}, "no device cuda:77 here; there are: cpu"),
+        ({"device": "cpu", "devices": 2}, "--device names one device"),
     ],
 )
 def test_a_mistake_is_a_user_error_and_writes_nothing(tmp_path, flags, message):

@@ -31,7 +31,7 @@ from domainbed_adm.system.seeding import seed_hash
 from domainbed_adm.training.averaging import make_average
 from domainbed_adm.training.batches import Schedule, Splits, split_environments
 from domainbed_adm.training.compilation import check_compiles, compile_network
-from domainbed_adm.training.devices import check_shares, device_of, share_out
+from domainbed_adm.training.devices import check_shares, device_of, named_device, share_out
 from domainbed_adm.training.explained import torch_errors_explained
 from domainbed_adm.training.learning_rate import LearningRate
 from domainbed_adm.training.object_state import capture, not_kept
@@ -123,7 +123,9 @@ def set_up(args: RunArgs, ranks: Ranks = ALONE) -> Setup:
     """
     start_time, start_up = time.monotonic(), {"imports": time.process_time()}
     torch.set_num_threads(args.threads)
-    device = device_of(ranks)
+    device = named_device(args.device) if args.device else device_of(ranks)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     if args.domainbed:
         load_checkout(args.domainbed)
     check_precision(args.precision, device)
