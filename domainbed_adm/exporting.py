@@ -91,7 +91,7 @@ def _traced(network: TrainedNetwork) -> torch.export.ExportedProgram:
 
 def _write_torch_export(network: TrainedNetwork, file: BinaryIO) -> None:
     extra = {f"{_NAME}.json": json.dumps(about(network))}
-    torch.export.save(_traced(network), file, extra_files=extra)  # type: ignore[arg-type]
+    torch.export.save(_traced(network), file, extra_files=extra)
 
 
 def _write_onnx(network: TrainedNetwork, file: BinaryIO) -> None:
@@ -133,4 +133,8 @@ _FORMATS: dict[str, Callable[[TrainedNetwork, BinaryIO], None]] = {
     "onnx": _write_onnx,
     "safetensors": _write_safetensors,
 }
-_NEEDS = {"torch_export": (), "onnx": ("onnx", "onnxscript"), "safetensors": ("safetensors",)}
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "torch_export": (),
+    "onnx": ("onnx", "onnxscript"),
+    "safetensors": ("safetensors",),
+}

@@ -85,7 +85,7 @@ def accuracy(runs: RunsOrFolder, selection: str = "training-domain", axes: Axes 
     if not known:
         raise UserError(f"nothing to draw: {method.name} needs {method.needs}")
     with _drawn(axes, rows=len(known)) as axes:
-        rows = range(0, -len(known), -1)
+        rows = list(range(0, -len(known), -1))
         errors = [error or 0.0 for _, error in known.values()]
         axes.errorbar([mean for mean, _ in known.values()], rows, xerr=errors, fmt="o", color=COLOURS[0], capsize=3)
         axes.set_yticks(rows, labels=list(known))
@@ -114,17 +114,17 @@ def paired_differences(
     method = lookup(EVERY_SELECTION, selection, "selection method")
     board = _board(runs, method)
     others = list(methods) if methods is not None else [name for name in board.algorithms if name != baseline]
-    rows = [row for row in compared(board, [method], [baseline, *others])[method] if row.difference.mean is not None]
+    found = compared(board, [method], [baseline, *others])[method]
+    rows = [(row, row.difference.mean) for row in found if row.difference.mean is not None]
     with _drawn(axes, rows=len(rows)) as axes:
         labels = []
-        for i, row in enumerate(rows):
-            difference = row.difference
-            ends = difference.interval
+        for i, (row, mean) in enumerate(rows):
+            ends = row.difference.interval
             known = ends is not None and (ends[0] > 0 or ends[1] < 0)
             colour = COLOURS[0] if not known else COLOURS[2] if ends and ends[0] > 0 else COLOURS[3]
             if ends:
                 axes.plot(ends, (-i, -i), color=colour)
-            axes.plot(difference.mean, -i, "o", color=colour)
+            axes.plot(mean, -i, "o", color=colour)
             labels.append(row.method if len(board.environments) == 1 else f"{row.method}, {row.dataset}")
         axes.axvline(0, color="gray", linewidth=0.8, linestyle=":")
         axes.set_yticks(range(0, -len(rows), -1), labels=labels)
