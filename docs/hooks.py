@@ -107,11 +107,11 @@ def _cost(method: Method, **chosen: str) -> list[str]:
 def facts(name: str) -> str:
     """What a part is, where it is from, its class, and what methods with it cost."""
     card = PARTS[name]
-    about = [["computes", card.summary], ["source", card.paper], ["class", f"`{card.path.replace(':', '.')}`"]]
+    about = [["source", card.paper], ["class", f"`{card.path.replace(':', '.')}`"]]
     about += [["unit", card.unit]] if card.unit else []
     runs = "where it is named (`list algorithms --all`)" if card.only_by_name else "in sweeps that name no method too"
     about.append(["runs", runs])
-    return f"{table(['', ''], about)}\n\n{costs(card)}"
+    return f"{table([f'`{name}`', card.summary], about)}\n\n{costs(card)}"
 
 
 def costs(card: Card) -> str:
@@ -159,7 +159,6 @@ def dataset(name: str) -> str:
     shown = ", ".join(environments) if len(environments) < 10 else f"train and {len(environments) - 1} corrupted sets"
     length = f"{card.n_epochs} epochs" if card.n_epochs else f"{card.n_steps} steps"
     rows = [
-        ["what", card.summary],
         ["environments", shown],
         ["input", " x ".join(map(str, card.input_shape))],
         ["classes", str(card.num_classes or "those of the folder")],
@@ -168,7 +167,7 @@ def dataset(name: str) -> str:
         ["folder", f"`{card.directory}`" if card.directory else "none"],
         ["source", card.paper],
     ]
-    return table(["", ""], rows)
+    return table([f"`{name}`", card.summary], rows)
 
 
 def datasets() -> str:
