@@ -46,6 +46,7 @@ setup(
     # What each is for; imported only where it is used. Lower bounds are tested: make test-oldest installs these.
     extras_require={
         "backbones": ["timm>=1.0"],  # --hparams '{"backbone": ...}': timm's networks
+        "completion": ["shtab>=1.7.2"],  # the command completion
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],  # make docs
         "examples": ["matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6.29", "lightning>=2.4"],  # examples/
         "export": ["onnx>=1.17", "onnxscript>=0.3", "onnxruntime>=1.20", "safetensors>=0.4.3"],  # the command export
@@ -87,6 +88,7 @@ setup(
             "safetensors>=0.4.3",
             "nbclient>=0.10",
             "ipykernel>=6.29",
+            "shtab>=1.7.2",
             # without Ray, which has no build for a newer Python, its tests are skipped
             "ray>=2.40; python_version < '3.15'",
         ],

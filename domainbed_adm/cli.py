@@ -29,6 +29,8 @@ COMMANDS = {
     "download": "fetch a dataset, unpack it and verify it",
     "verify_data": "look at every file of a dataset: broken, double, misplaced, missing",
     "list": "algorithms, datasets, hparams and named sweeps there are",
+    "doctor": "what is installed and found here, for bug reports: versions, devices, disk, locks, clusters",
+    "completion": "a script that makes bash, zsh or fish complete commands, flags and names",
     "upstream": "run DomainBed's own train, sweep and collect_results with our methods in it",
 }
 

@@ -61,6 +61,7 @@ LINES = [
     "analyze predictions",
     *("download --data_dir out --dataset", "download --data_dir out --dataset PACS --mirrors"),
     *("verify_data --data_dir . --dataset", "verify_data --dataset PACS --data_dir"),
+    *("doctor", "completion"),
     *("list", "list hparams --algorithm", "upstream", "upstream train --domainbed"),
 ]
 

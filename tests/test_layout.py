@@ -27,6 +27,8 @@ LISTINGS = (
     "domainbed_adm.method.grid",
     "domainbed_adm.run_args",
     "domainbed_adm.scripts.collect_results",
+    "domainbed_adm.scripts.completion",
+    "domainbed_adm.scripts.doctor",
     "domainbed_adm.scripts.download",
     "domainbed_adm.scripts.export",
     "domainbed_adm.scripts.list",

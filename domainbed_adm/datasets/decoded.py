@@ -29,6 +29,7 @@ import torch
 from PIL import Image
 
 from domainbed_adm.datasets.images import load_image
+from domainbed_adm.datasets.layout import FOLDER
 from domainbed_adm.errors import UserError
 from domainbed_adm.system.console import ProgressBar, warn
 from domainbed_adm.system.disk import LockedError, RefusedError, replacing, run_lock
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
 VERSION = 1
 #: Short side in px up to which images are kept at their own size.
 SHORT_SIDE = 320
-#: Folder of the caches beside the datasets.
-FOLDER = ".decoded"
 
 _CHUNK = 256
 _PIECE = 2**26

@@ -16,6 +16,8 @@ from pathlib import Path
 from domainbed_adm.datasets.cards import CARDS, FOLDERS, DatasetCard
 from domainbed_adm.errors import UserError, did_you_mean, unknown_name
 
+#: Folder of the decoded images beside the datasets.
+FOLDER = ".decoded"
 #: Ends of the names of image files, torchvision's.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 #: Files that file managers leave in folders; like hidden files they are ignored and counted.

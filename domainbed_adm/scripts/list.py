@@ -135,8 +135,8 @@ def _sweeps() -> _Rows:
     return rows
 
 
-def main(argv: Sequence[str]) -> int:
-    """Print the table asked for."""
+def build_parser() -> Parser:
+    """What to list."""
     about = "List the algorithms, datasets, hparams and named sweeps there are."
     parser = Parser("domainbed-adm list", description=about, examples=EXAMPLES)
     parser.add_argument("what", choices=("algorithms", "datasets", "hparams", "sweeps"))
@@ -145,6 +145,12 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--all", action="store_true", help="algorithms: those too that run only where they are named")
     parser.add_argument("--json", action="store_true", help="a JSON list")
     add_flags(parser, ("domainbed",))
+    return parser
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the table asked for."""
+    parser = build_parser()
     args = parser.parse_args(argv)
     if args.what in ("algorithms", "hparams"):
         load_checkout(args.domainbed)

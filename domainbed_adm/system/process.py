@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -56,3 +58,18 @@ def terminate_as_interrupt() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit that is checked out in ``folder``, with ``+`` where files differ from it; None outside a checkout."""
+
+    def git(*command: str) -> str:
+        words = ["git", "-C", str(folder), *command]
+        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        if not (folder / ".git").exists():
+            return None
+        return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,6 +25,7 @@ from domainbed_adm.errors import UserError, one_line
 from domainbed_adm.run_args import differences, identity
 from domainbed_adm.run_files import CHECKPOINT, DONE, LOGGER_FOLDERS, MODEL, RESULTS, files_of_run
 from domainbed_adm.system.console import printable, printable_values, warn
+from domainbed_adm.system.process import git_commit
 from domainbed_adm.training.devices import depends_on_devices
 from domainbed_adm.training.model_file import load_tensors, save_model
 from domainbed_adm.training.object_state import capture, not_kept, restore
@@ -207,13 +207,13 @@ def provenance(run: Setup) -> dict[str, Any]:
     """
     return {
         "version": domainbed_adm.__version__,
-        "git_commit": _git_commit(Path(__file__).resolve().parents[2]),
+        "git_commit": git_commit(Path(__file__).resolve().parents[2]),
         "torch": torch.__version__,
         "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "seed": run.args["seed"],
         "n_steps": run.n_steps,
-        **({"domainbed_commit": _git_commit(checkout)} if (checkout := checkout_of(run.algorithm)) else {}),
+        **({"domainbed_commit": git_commit(checkout)} if (checkout := checkout_of(run.algorithm)) else {}),
         **_environments(run),
     }
 
@@ -232,18 +232,3 @@ def _data(run: Setup) -> dict[str, Any]:
     if depends_on_devices(run.algorithm, run.hparams, run.args["batchnorm"]):
         data["--devices"] = run.ranks.count
     return data
-
-
-def _git_commit(folder: Path) -> str | None:
-    """The commit that is checked out in ``folder``, with ``+`` where files differ from it; None outside a checkout."""
-
-    def git(*command: str) -> str:
-        words = ["git", "-C", str(folder), *command]
-        return subprocess.run(words, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-    try:
-        if not (folder / ".git").exists():
-            return None
-        return git("rev-parse", "HEAD") + "+" * bool(git("status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
-        return None
