@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from domainbed_adm.leaderboard.paper import OPTIMIZERS
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES
@@ -120,15 +120,16 @@ def draw(
             if chance is not None and axes.get_ylim()[0] <= chance <= axes.get_ylim()[1]:
                 axes.axhline(chance, color="gray", linewidth=0.8, linestyle=":")
                 axes.text(last, chance, "chance", color="gray", fontsize=8, ha="right", va="bottom")
-        for name, curve in curves.items():
+        for i, (name, curve) in enumerate(curves.items()):
             panel, entry = styles.places[name]
             look = styles.legend[entry]
             steps, values = zip(*(curve if len(curve) > 1 else _dash(*curve[0], last)), strict=True)
             line = panels[panel].plot(steps, values, color=look.colour, linewidth=look.width, clip_on=False)[0]
-            line.set_gid(f"m{entry}")
+            line.set_gid(f"m{entry}of{i}")
             if look.dashes:
                 line.set_dashes(look.dashes)
-        return Markup(_compact(inline(figure)))
+        words = [f"{name}: {curve[-1][1]:.4g} at step {curve[-1][0]:g}" for name, curve in curves.items()]
+        return Markup(_compact(inline(figure), words))
 
 
 def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
@@ -178,8 +179,15 @@ def _scale(axes: Axes, span: tuple[float, float], logarithmic: bool, last: float
     axes.xaxis.set_major_locator(MaxNLocator(3 if axes.figure.axes[1:] else 6, integer=True))
 
 
-def _compact(svg: str) -> str:
-    """Without what the page's style sheet says once for all, with tenths of a point, and with classes for ids."""
+def _compact(svg: str, words: Sequence[str]) -> str:
+    """Without what the page's style sheet says once for all, with tenths of a point, and with classes for ids.
+
+    A curve has a title, of ``words``, which browsers show where one points at it.
+    """
     svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>|\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.1f}", path[0]), svg)
-    return re.sub(r'<g id="(m\d+)"', r'<g class="curve \1"', svg)
+    return re.sub(
+        r'<g id="(m\d+)of(\d+)">',
+        lambda found: f'<g class="curve {found[1]}"><title>{escape(words[int(found[2])])}</title>',
+        svg,
+    )

@@ -29,3 +29,61 @@ for (const table of document.querySelectorAll("table")) {
     });
   });
 }
+
+// Downloads: each table as CSV and LaTeX, each chart as SVG. The page needs no network for them.
+function offer(place, text, file, kind, make) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = text;
+  button.setAttribute("aria-label", `Download ${file}`);
+  button.addEventListener("click", () => {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([make()], { type: kind }));
+    link.download = file;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  });
+  place.append(button);
+}
+
+function bar(after) {
+  const place = document.createElement("p");
+  place.className = "download";
+  after.after(place);
+  return place;
+}
+
+const named = (text) => text.trim().replace(/[^\p{L}\p{N}]+/gu, "_").replace(/^_+|_+$/g, "").slice(0, 80) || "report";
+
+for (const table of document.querySelectorAll("table")) {
+  const name = named(table.caption.textContent);
+  const texts = () => [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim()));
+  const safe = (cell) => (/^[=@]/.test(cell) ? `'${cell}` : cell); // a spreadsheet would run it
+  const csv = (cell) => (/[",\n]/.test(safe(cell)) ? `"${safe(cell).replace(/"/g, '""')}"` : safe(cell));
+  const marks = { "\\": "\\textbackslash{}", "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "<": "$<$", ">": "$>$", "–": "--" };
+  const latex = (cell) => cell.replace(/[\\~^±<>–&%$#_{}]/g, (mark) => marks[mark] ?? `\\${mark}`).replace(/^[[*]/, "{}$&");
+  const tabular = () => {
+    const [head, ...rows] = texts().map((row) => `${row.map(latex).join(" & ")} \\\\`);
+    const columns = [...table.tHead.rows[0].cells].map((cell) => (cell.classList.contains("number") ? "r" : "l")).join("");
+    return [`\\begin{tabular}{${columns}}`, "\\toprule", head, "\\midrule", ...rows, "\\bottomrule", "\\end{tabular}", ""].join("\n");
+  };
+  const place = bar(table.parentElement);
+  offer(place, "CSV", `${name}.csv`, "text/csv", () => texts().map((row) => row.map(csv).join(",")).join("\n") + "\n");
+  offer(place, "LaTeX", `${name}.tex`, "text/x-tex", tabular);
+}
+
+for (const figure of document.querySelectorAll("figure")) {
+  const chart = figure.querySelector("svg");
+  if (!chart) continue;
+  const spoken = figure.querySelector("[aria-label]")?.getAttribute("aria-label") ?? "chart";
+  const file = () => {
+    const copy = chart.cloneNode(true);
+    const style = document.createElementNS("http://www.w3.org/2000/svg", "style");
+    style.textContent = ".rule{stroke:#d5dce3}.zero{stroke:#102030;stroke-dasharray:3 3}path:not([style]){fill:none}text{font-family:sans-serif}";
+    if (chart.classList.contains("points")) copy.prepend(style);
+    // programs that draw know no variables of a style sheet, and no page's colour
+    const text = new XMLSerializer().serializeToString(copy);
+    return text.replace(/var\(--colour\d, (#[0-9a-f]{6})\)/gi, "$1").replace(/currentColor/g, "#102030");
+  };
+  offer(bar(chart.parentElement), "SVG", `${named(spoken)}.svg`, "image/svg+xml", file);
+}

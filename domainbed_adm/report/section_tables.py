@@ -6,6 +6,8 @@ import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -18,12 +20,15 @@ from domainbed_adm.leaderboard.published import published_hessian, published_she
 from domainbed_adm.model_selection import SelectionMethod
 from domainbed_adm.recorded_run import Run, is_official
 from domainbed_adm.report.section_verdict import BASELINES
-from domainbed_adm.report.tables import Row, Table, number, of_sheet, text
+from domainbed_adm.report.sweep_folder import SweepFolder
+from domainbed_adm.report.tables import UNKNOWN, Cell, Row, Table, number, of_sheet, text
 
 #: Flags that tell runs apart, or say where one lies.
 _OF_ONE_RUN = {"dataset", "algorithm", "test_envs", "trial_seed", "hparams_seed", "seed", "output_dir"}
 #: A setting with more values is told by their number and, where they are numbers, the lowest and highest.
 _MOST_LISTED = 5
+#: Of a larger sweep the page lists so many runs; ``load_runs(folder).to_frame()`` has all.
+_MOST_RUNS = 1000
 _OFF = ("null", "false", "0", "0.0")
 
 
@@ -37,7 +42,10 @@ def comparison_tables(board: Board, selection: SelectionMethod, found: Eigenvalu
     elif not methods:
         absent.append(f"No comparison: {base} is the only method.")
     elif rows := [row for row in comparisons(board, selection, base, methods) if row.difference.n]:
-        tables.append(of_sheet(comparison_sheet(board, selection, rows), without=("Baseline",)))
+        sheet = comparison_sheet(board, selection, rows)
+        # the page says once how the sweep was made
+        sheet = replace(sheet, note=sheet.note.replace(board.sweep_line, "").strip())
+        tables.append(of_sheet(sheet, without=("Baseline",)))
     else:
         absent.append(f"No comparison: no method shares a trial and test environment with {base}.")
     published = published_sheets(board, selection)
@@ -73,6 +81,41 @@ def origin(runs: Sequence[Run]) -> list[tuple[str, str]]:
         ("Hyperparameter seeds", f"{spoken(seeds(runs, 'hparams_seed'))} (0 means the defaults)"),
         ("Training seeds", many if len(training) > _MOST_LISTED else spoken(training) or "not recorded"),
     ]
+
+
+def runs_table(sweep: SweepFolder) -> Table | None:
+    """Each run with its seeds, how far it came and where; None without records."""
+    states = {run.folder: run.state for run in sweep.runs}
+    rows = []
+    for run in sweep.recorded[:_MOST_RUNS]:
+        made, seconds = run.provenance, _training_seconds(run)
+        seeds_of = [number(value if isinstance(value, int) else None, "d") for value in _seeds(run)]
+        cells = [*seeds_of, number(run.last_step, "d"), number(seconds and seconds / 60, ".1f")]
+        cells.append(_whole(made, "threads"))
+        cells += [text(str(made.get("device", UNKNOWN))), text(states.get(run.folder, UNKNOWN)), text(run.folder.name)]
+        rows.append(Row([run.algorithm, run.dataset, " ".join(map(str, run.test_envs))], cells))
+    columns = ["trial", "hparams", "seed", "last step", "minutes", "threads", "device", "state", "folder"]
+    more = len(sweep.recorded) - len(rows)
+    note = "minutes: of training steps, without evaluation and start."
+    note += f" The first {_MOST_RUNS} of {len(sweep.recorded)} runs." if more else ""
+    return Table("Runs", ["Method", "Dataset", "test_envs"], columns, rows, note) if rows else None
+
+
+def _seeds(run: Run) -> list[Any]:
+    return [run.trial_seed, run.hparams_seed, run.args.get("seed")]
+
+
+def _whole(made: dict[str, Any], name: str) -> Cell:
+    value = made.get(name)
+    return number(value if isinstance(value, int) else None, "d")
+
+
+def _training_seconds(run: Run) -> float | None:
+    """Sum over checkpoints of the mean time of a step, each times the steps since the one before."""
+    order = np.argsort(run.steps, kind="stable")
+    steps = np.diff(run.steps[order], prepend=-1)
+    seconds = float(np.nansum(run.column("step_time")[order] * steps))
+    return seconds or None
 
 
 def shared_settings(runs: Iterable[Run], kind: str) -> list[str]:

@@ -126,6 +126,13 @@ def test_hostile_names_stay_text_everywhere(tmp_path: Path) -> None:
     assert f"report '{HOSTILE}'" in outline.text
 
 
+def test_every_run_has_its_seeds_and_every_curve_its_value_on_hover(small_page: str) -> None:
+    text = " ".join(Outline(small_page).text.split())
+    assert "Method Dataset test_envs trial hparams seed last step minutes threads device state folder" in text
+    assert re.search(r'<g class="curve m0"><title>ERM: [0-9.]+ at step 600</title>', small_page)
+    assert small_page.count("<title>SAM_SSPL_ADM: ") == 3 * 2 + 1  # measures, environments; against passes
+
+
 def test_every_table_says_what_it_is(small_page: str) -> None:
     outline = Outline(small_page)
     assert len(outline.named("caption")) == len(outline.named("table")) > 4
