@@ -112,7 +112,7 @@ def test_a_launch_that_is_interrupted_ends_its_jobs_gently_and_goes_on(ray: Loca
 
 @pytest.mark.xdist_group("ray")
 def test_a_worker_and_a_node_lost_lose_no_job(ray: LocalRay, tmp_path: Path) -> None:
-    launching = launch(ray, tmp_path, 30, "--n_trials", "20")
+    launching = launch(ray, tmp_path, 30, "--n_trials", "12")
     wait_for(lambda: len(running(tmp_path)) == 4 and all(steps(tmp_path)), launching)
     latest = min(tmp_path.glob("*/steps"), key=lambda path: len(path.read_text()))  # it has long to go
     os.kill(int(latest.with_name("log").read_text().split()[3]), signal.SIGKILL)
@@ -120,10 +120,10 @@ def test_a_worker_and_a_node_lost_lose_no_job(ray: LocalRay, tmp_path: Path) -> 
     ray.remove_node()
     out, err = launching.communicate(timeout=100)
     assert launching.returncode == 0, out + err
-    assert steps(tmp_path) == [list(range(1, 31))] * 20
+    assert steps(tmp_path) == [list(range(1, 31))] * 12
     assert all(log[-1] == "done" and log.count("done") == 1 for log in logs(tmp_path))
     assert any(log.count("told") for log in logs(tmp_path))  # the killed worker's
-    assert sum(line.startswith("start") for log in logs(tmp_path) for line in log) <= 20 + 1 + 2
+    assert sum(line.startswith("start") for log in logs(tmp_path) for line in log) <= 12 + 1 + 2
 
 
 def refused(capsys: pytest.CaptureFixture[str], folder: Path, *flags: str) -> str:

@@ -36,7 +36,7 @@ def study(tmp_path_factory):
     root = tmp_path_factory.mktemp("study")
     plan, folder = root / "plan.yaml", root / "out"
     plan.write_text(yaml.safe_dump(PLAN, sort_keys=False))
-    assert main(["study", str(plan), "--output_dir", str(folder), "--pilot", "--jobs", "2"]) == 0
+    assert main(["study", str(plan), "--output_dir", str(folder), "--pilot"]) == 0
     assert not (folder / "study.json").exists()
     piloted = {path.name for path in folder.iterdir() if (path / "done").exists()}
     assert main(["study", str(plan), "--output_dir", str(folder), "--jobs", "2"]) == 0

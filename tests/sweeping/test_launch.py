@@ -173,7 +173,7 @@ def test_ctrl_c_ends_jobs_gently_and_the_same_launch_goes_on(tmp_path: Path) -> 
 
 
 def test_two_launchers_run_each_job_once() -> None:
-    assert torture.side_by_side(6) == (6, [])
+    assert torture.side_by_side(3) == (3, [])
 
 
 @needs_proc
