@@ -9,6 +9,7 @@ from typing import Any
 from domainbed_adm.datasets.cards import CARDS
 from domainbed_adm.datasets.environment_names import number_or_name, numbers_of
 from domainbed_adm.errors import UserError, lookup
+from domainbed_adm.loggers import check_loggers
 from domainbed_adm.method.grid import unnamed_methods
 from domainbed_adm.registry import checkout_flag, load_checkout
 from domainbed_adm.run_args import EVERY_JOB, FLAGS, add_flags, check_flags
@@ -120,6 +121,8 @@ def described_sweep(args: argparse.Namespace, needs_data: bool) -> Sweep:
     held_out = numbers_in_each(args.test_envs, lists["datasets"], args.data_dir)
     sweep = Sweep(**{name: getattr(args, name) for name in _FIELDS} | lists | {"test_envs": held_out})
     check_sweep(sweep, needs_data)
+    if needs_data:  # the jobs run here: else each would fail, one by one
+        check_loggers(args.logger)
     return sweep
 
 

@@ -12,6 +12,7 @@ from domainbed_adm.extensions import LoggerCard, add_logger
 from domainbed_adm.loggers.interface import Logger, figures_of
 from domainbed_adm.loggers.watching import Watch
 from domainbed_adm.run_args import RunArgs
+from domainbed_adm.scripts import sweep
 from domainbed_adm.scripts import train as script
 from tests.extending import registries_put_back
 from tests.training.test_resume import assert_same, outcome, train, train_killed
@@ -179,3 +180,11 @@ def test_wandb_offline_goes_on_with_its_run(tmp_path, monkeypatch, capsys):
     assert "warning: --logger" not in capsys.readouterr().err
     assert len(list((tmp_path / "wandb").glob(f"offline-run-*-{name}/run-{name}.wandb"))) == 2
     assert json.loads((tmp_path / "loggers.json").read_text())["wandb"] == {"id": name, "status": "finished", "step": 4}
+
+
+def test_a_sweep_whose_jobs_could_not_log_is_not_launched(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    flags = ["launch", "--output_dir", str(tmp_path / "sweep"), "--datasets", "Debug28", "--algorithms", "ERM"]
+    with pytest.raises(UserError, match="--logger wandb needs wandb: pip install wandb"):
+        sweep.main([*flags, "--skip_confirmation", "--command_launcher", "local", "--logger", "wandb"])
+    assert not (tmp_path / "sweep").exists()
