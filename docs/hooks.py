@@ -38,7 +38,7 @@ PACKAGE = Path(domainbed_adm.__file__).parent
 FAMILIES = {"difficulty": DIFFICULTIES, "curriculum": CURRICULA, "flatness": FLATNESS}
 PARTS = {name: card for family in FAMILIES.values() for name, card in family.items()}
 #: Commands with a --help of their own beside those of ``COMMANDS``.
-SUBCOMMANDS = {"sweep": ["work"], "analyze": ["hessian", "landscape", "difficulty"]}
+SUBCOMMANDS = {"sweep": ["work"], "analyze": ["hessian", "landscape", "difficulty", "predictions"]}
 #: A dataset of each kind whose defaults differ.
 KINDS = {"28 px": "RotatedMNIST", "photos": "PACS", "CIFAR": "CIFAR10", "fine-grained": "CUB200"}
 MARK = re.compile(r"^<!-- generated: (\w+)(?: ([\w.]+))? -->$", re.MULTILINE)

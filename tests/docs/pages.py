@@ -19,6 +19,7 @@ NOT_RUN = {
     "results/upstream": "what the lines before it would leave",
     "--dataset Name": "the reader's own images",
     "--dataset MyPhotos": "the reader's own images",
+    "domainbed-adm export": "needs the extra [export]; tests/scripts/test_export.py has it",
     "--command_launcher": "needs a cluster, or GPUs; tests/slurm and tests/ray start their own",
 }
 #: Pages whose blocks run, and whether that takes long. Of the others every command line is parsed.

@@ -67,6 +67,7 @@ def test_commands_files_and_exit_codes_are_all_there() -> None:
     files = built("reference/files.md")
     names = ("RESULTS", "DONE", "MODEL", "OUT", "ERR", "CHECKPOINT", "LOCK", "FAILED", "DIVERGED", "DIFFICULTY")
     names += ("TENSORBOARD", "PLAN", "CLAIMS", "SEARCH", "JOURNAL", "TRIALS", "PRUNED")
+    names += ("METRICS", "LOGGER_STATES", "PREDICTIONS")
     assert [name for name in names if f"`{getattr(run_files, name)}" not in files] == []
     codes = built("reference/exit-codes.md")
     assert all(f"| `{code.value}` | {code.name} |" in codes for code in run_files.ExitCode)
