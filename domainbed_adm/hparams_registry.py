@@ -242,7 +242,7 @@ def override(hparams: dict[str, Any], given: dict[str, Any], algorithm: str, dat
             raise UserError(unknown_name([n for n, spec in specs.items() if not spec.set_by_run], name, "hparam"))
         spec = of_any_method[name]
         if spec.set_by_run:
-            raise UserError(f"hparam {name} is set by the run and cannot be given")
+            raise UserError(f"hparam {name} is set by the run and cannot be given: leave it out")
         if spec.valid is not None and value not in spec.valid:
             raise UserError(f"hparam {name} must be {spec.valid}, not {json.dumps(value)}: {spec.help}")
         if name in specs:

@@ -36,7 +36,7 @@ import numpy as np
 from domainbed_adm.errors import UserError
 from domainbed_adm.record_lines import Line, decode_line, decode_lines, decoded_object
 from domainbed_adm.recorded_run import Column, Columns, Run, Runs, one_of_each
-from domainbed_adm.run_files import RESULTS
+from domainbed_adm.run_files import PLAN, RESULTS
 from domainbed_adm.system.console import printable, warn
 from domainbed_adm.system.disk import replacing, writing
 
@@ -124,7 +124,8 @@ def load_runs(path: str | Path) -> Runs:
     if not runs:
         looked = "record" if files else RESULTS
         held = ", ".join(sorted(map(printable, os.listdir(root)))[:5]) or "nothing"  # noqa: PTH208
-        raise UserError(f"found no {looked} in {root} or its folders; {root} holds: {held}")
+        planned = f". Of this sweep no run has got so far: domainbed-adm sweep status {root}" * (root / PLAN).exists()
+        raise UserError(f"found no {looked} in {root} or its folders; {root} holds: {held}{planned}")
     return one_of_each(runs)
 
 

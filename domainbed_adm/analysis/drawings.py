@@ -45,13 +45,15 @@ _KINDS = ("source", "test")
 #: What stands below the distributions of difficulties: name in ``TracedMethod.figures``, title.
 STATISTICS = {
     "variation": "coefficient of variation",
-    "self_correlation": "rank correlation with one checkpoint earlier",
-    "correctness_correlation": "rank correlation with final correctness",
+    "self_correlation": "correlation with one checkpoint earlier",
+    "correctness_correlation": "correlation with final correctness",
     "linear_share": "pairs that an estimate orders alike",
 }
 _BANDS = ((5, 95, 0.2), (25, 75, 0.35))
 _LINES: tuple[Literal["-", "--", ":", "-."], ...] = ("-", "--", ":", "-.")
 _DISTRIBUTION, _STATISTIC = (_WIDTH, 2.4), (_WIDTH, 2.8)
+#: Of so few checkpoints each is marked: one alone is no line.
+_MARKED = 12
 
 
 def draw_flatness(results: Sequence[Flatness]) -> Figure:
@@ -242,14 +244,18 @@ def distribution(axes: Axes, method: TracedMethod, methods: Sequence[TracedMetho
         for low, high, alpha in _BANDS:
             band = _percentiles(method, measure, low, high)
             axes.fill_between(method.step, *band, color=colour, alpha=alpha, linewidth=0)
-        axes.plot(method.step, *_percentiles(method, measure, 50), color=colour)
+        axes.plot(method.step, *_percentiles(method, measure, 50), _marker(method), color=colour, markersize=3)
     unit = DIFFICULTIES[measure].unit if measure in DIFFICULTIES else ""
-    axes.set(title=_label(method), ylabel=f"{measure} ({unit or 'logarithmic above 1'})", xlabel="step")
-    if not unit:  # ratios span orders of magnitude
+    ends = np.concatenate([_percentiles(one, measure, 95)[0] for one in methods if measure in one.estimates])
+    high = 1.05 * max(ends[ends > 0], default=1.0)
+    far = not unit and high > 1  # ratios may span orders of magnitude
+    told = unit or ("logarithmic above 1" if far else "a ratio")
+    axes.set(title=_label(method), ylabel=f"{measure} ({told})", xlabel="step")
+    if far:
         axes.set_yscale("symlog", linthresh=1)
         axes.yaxis.set_major_formatter("{x:g}")  # the scale's own writes formulas, which the style draws as they are
-    ends = np.concatenate([_percentiles(one, measure, 95)[0] for one in methods if measure in one.estimates])
-    axes.set_ylim(0, 1.05 * max(ends[ends > 0], default=1.0))
+    axes.set_ylim(0, high)
+    _ticks(axes, methods)
 
 
 def statistic(axes: Axes, methods: Sequence[TracedMethod], what: str) -> None:
@@ -260,11 +266,27 @@ def statistic(axes: Axes, methods: Sequence[TracedMethod], what: str) -> None:
             name = estimate if what == "linear_share" else measure
             if name:
                 drawn[name] = _colour(methods, name)
-                axes.plot(method.step, method.figures[measure][what], _LINES[j % len(_LINES)], color=drawn[name])
+                line = _marker(method) + _LINES[j % len(_LINES)]
+                axes.plot(method.step, method.figures[measure][what], line, color=drawn[name], markersize=3)
     if what == "linear_share":
         axes.axhline(0.5, color="gray", linewidth=0.8, linestyle=":")
     axes.set(title=STATISTICS[what], xlabel="step")
+    _ticks(axes, methods)
     _legend(axes, methods, drawn)
+
+
+def _marker(method: TracedMethod) -> str:
+    return "o" if len(method.step) <= _MARKED else ""
+
+
+def _ticks(axes: Axes, methods: Sequence[TracedMethod]) -> None:
+    """Label the steps, the last one too; an earlier label that would touch it gives way."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator
+
+    last = max(int(method.step[-1]) for method in methods)
+    even = MaxNLocator(5, integer=True).tick_values(0, max(last, 1))
+    axes.xaxis.set_major_locator(FixedLocator([*(x for x in even if 0 <= x < 0.88 * last), last]))
+    axes.set_xlim(-0.03 * max(last, 1), 1.03 * max(last, 1))
 
 
 def _legend(axes: Axes, methods: Sequence[TracedMethod], drawn: dict[str, str]) -> None:
@@ -278,7 +300,7 @@ def _legend(axes: Axes, methods: Sequence[TracedMethod], drawn: dict[str, str]) 
             for j, method in enumerate(methods)
         ]
     columns = 3 if len(methods) == 1 or len(methods) > 3 else 2  # with difficulties in the first
-    axes.legend(handles=handles, fontsize="x-small", ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.25))
+    axes.legend(handles=handles, fontsize="small", ncols=columns, loc="upper center", bbox_to_anchor=(0.5, -0.25))
 
 
 def _label(method: TracedMethod) -> str:

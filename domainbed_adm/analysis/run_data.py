@@ -28,7 +28,9 @@ def load_run_model(run: Run, checkpoint: str = MODEL) -> dict[str, Any]:
     unlike = [name for name in IDENTITY if own.get(name) != run.args.get(name)]
     if unlike:
         told = [f"{name} {own.get(name)} in the model, {run.args.get(name)} in the records" for name in unlike]
-        raise UserError(f"{contents['path']} is another run's: {'; '.join(told)}")
+        raise UserError(
+            f"{contents['path']} is another run's: {'; '.join(told)}. Put this run's model back, or --restart it"
+        )
     return contents
 
 

@@ -142,7 +142,7 @@ class TrainedModel(NamedTuple):
         """
         if sample.smallest_batch < 2 and has_moving_batch_norm(self.algorithm):
             raise UserError(
-                f"BatchNorm needs mini-batches of 2 images or more, {sample.name} has one of 1: --batch_size"
+                f"BatchNorm needs mini-batches of 2 images or more, {sample.name} has one of 1: change --batch_size"
             )
         return MeanLoss(self.algorithm.predict, self.params, sample, len(sample))
 

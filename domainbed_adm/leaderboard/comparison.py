@@ -204,7 +204,7 @@ def compared(
         raise UserError("--compare needs two algorithms or more, the baseline first: --compare SAM SAM_SSPL_ADM")
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"--compare has {name} twice")
+            raise UserError(f"--compare has {name} twice: name each once, the baseline first")
         if name not in board.algorithms:
             raise UserError(f"--compare, in these records: {unknown_name(board.algorithms, name, 'algorithm')}")
     baseline, *methods = names

@@ -76,7 +76,7 @@ def build_parser() -> Parser:
         nargs="+",
         metavar="ALGORITHM",
         help="compare each other algorithm with the first, in pairs of the same trial seed and test environment: mean "
-        "difference, 95%% bootstrap interval, Wilcoxon's test; a table after the others, or the rows of --csv, --json",
+        "difference, Student's 95%% interval, Wilcoxon's test; a table after the others, or the rows of --csv, --json",
     )
     parser.add_argument(
         "--with-published",
@@ -131,6 +131,9 @@ def main(argv: Sequence[str]) -> int:
     if args.with_published:
         for line in unpublished_lines(board):
             warn(line)
+    once = args.layout == "domainbed" and not for_programs and not args.latex and {run.trial_seed for run in runs}
+    if once and len(once) == 1:
+        warn("one trial: +/- 0.0, as DomainBed prints it, is no error; --n_trials of sweep launch makes more trials")
     missing = filter(None, (missing_line(board, selection) for selection in selections))
     for line in (*data_lines(runs), *search_lines(runs), *missing, *shortened(trouble_lines(runs))):
         warn(line)

@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
     """
     args = build_parser().parse_args(argv)
     if args.jobs < 1 or args.retries < 0:
-        raise UserError("--jobs must be at least 1 and --retries at least 0")
+        raise UserError(f"--jobs must be at least 1 and --retries at least 0, not {args.jobs} and {args.retries}")
     plan = read_plan(args.plan)
     folder = expanded(args.output_dir) if args.output_dir else Path("study")
     jobs = plan.jobs(folder, args.data_dir)
@@ -127,7 +127,9 @@ def _pilot(plan: StudyPlan, folder: Path, data_dir: str | None, slots: int, retr
         UserError: the study has begun, or too few runs finished.
     """
     if fixed_plan(folder) is not None:
-        raise UserError(f"the study in {folder} has begun: its number of trials is fixed")
+        raise UserError(
+            f"the study in {folder} has begun: its number of trials is fixed, give another --output_dir to a pilot"
+        )
     pair = (plan.primary.arm, plan.primary.baseline)
     planned = plan.jobs(folder, data_dir, plan.pilot_trials)
     jobs = {arm: planned[arm] for arm in pair}

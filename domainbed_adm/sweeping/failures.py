@@ -43,7 +43,8 @@ class Failure:
         """One line."""
         ended = f"killed by {self.signal}" if self.signal else f"exit code {self.exit_code}"
         times = f" ({self.attempts} attempts)" if self.attempts > 1 else ""
-        why = self.exception or ("a system that runs out of memory does so" if self.signal == "SIGKILL" else "")
+        told = self.exception.removeprefix("domainbed-adm: error: ")
+        why = told or ("a system that runs out of memory does so" if self.signal == "SIGKILL" else "")
         return f"{ended}{times}" + (f": {why}" if why else "")
 
     @property

@@ -229,7 +229,7 @@ def check_sweep(sweep: Sweep, needs_data: bool) -> None:
 
 def _check_test_envs(test_envs: Sequence[int], counts: Mapping[str, int]) -> None:
     if len(set(test_envs)) < max(1, len(test_envs)):
-        raise UserError(f"--test_envs names an environment twice: {' '.join(map(str, test_envs))}")
+        raise UserError(f"--test_envs names an environment twice: {' '.join(map(str, test_envs))}; name each once")
     for dataset, count in counts.items():
         wrong = [env for env in test_envs if not 0 <= env < count]
         if wrong:

@@ -115,7 +115,7 @@ def check_output(path: Path) -> None:
     check_available()
     _format(path)
     if not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: there is no folder {path.parent}")
+        raise UserError(f"cannot write {path}: there is no folder {path.parent}: make it first")
 
 
 def save(figure: Figure, path: Path) -> None:

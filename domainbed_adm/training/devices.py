@@ -27,7 +27,9 @@ def check_devices(count: int) -> None:
     """
     there = torch.cuda.device_count() if torch.cuda.is_available() else count
     if there < count:
-        raise UserError(f"--devices {count}: there {'is 1 GPU' if there == 1 else f'are {there} GPUs'} here")
+        raise UserError(
+            f"--devices {count}: there {'is 1 GPU' if there == 1 else f'are {there} GPUs'} here: give at most that"
+        )
 
 
 def device_of(ranks: Ranks) -> torch.device:

@@ -29,7 +29,7 @@ def check_precision(precision: str, device: torch.device) -> None:
     if precision != "fp32" and not _computes(device, precision):
         there = [name for name in get_args(Precision) if name == "fp32" or _computes(device, name)]
         named = torch.cuda.get_device_name(device) if device.type == "cuda" else "this CPU"
-        raise UserError(f"--precision {precision}: {named} has {', '.join(there)}")
+        raise UserError(f"--precision {precision}: {named} computes in {', '.join(there)} alone: give {there[-1]}")
 
 
 def _computes(device: torch.device, precision: str) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from domainbed_adm import hparams_registry, records
 from domainbed_adm.datasets.environment_names import named
+from domainbed_adm.run_args import RunArgs
 from domainbed_adm.system.console import ProgressBar
 from domainbed_adm.training.batches import Schedule
 from domainbed_adm.training.setup import Setup
@@ -69,7 +70,9 @@ def print_setup(run: Setup, next_step: int) -> None:
     print(f"start-up: {spent} (imports in CPU time)")
     defaults = hparams_registry.default_hparams(run.args["algorithm"], run.args["dataset"])
     chosen = {name: value for name, value in run.hparams.items() if value != defaults[name]}
-    for title, values in (("args", run.args), ("hparams that are not the default", chosen)):
+    plain, needed = RunArgs().recorded(), ("dataset", "algorithm", "test_envs")
+    given = {name: value for name, value in run.args.items() if name in needed or value != plain.get(name)}
+    for title, values in (("args that are not the default", given), ("hparams that are not the default", chosen)):
         print(f"{title}: " + (", ".join(f"{name}={value}" for name, value in sorted(values.items())) or "none"))
     sizes = [
         f"{i} {name} {len(split.in_)}+{len(split.out)}{'' if i in run.sources else ' (test)'}"

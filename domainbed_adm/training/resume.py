@@ -54,7 +54,9 @@ def claim(output_dir: Path, restart: bool) -> None:
         output_dir.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output_dir).close()
         if shutil.disk_usage(output_dir).free < 2**20:
-            raise UserError(f"--output_dir {output_dir}: the disk is full")
+            raise UserError(
+                f"--output_dir {output_dir}: the disk is full: free some space and give the same command again"
+            )
         if restart:
             for path in files_of_run(output_dir):
                 path.unlink(missing_ok=True)

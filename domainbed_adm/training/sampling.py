@@ -33,7 +33,9 @@ class Sampler:
         self._seed, self._hparams = seed, hparams
         self._by_epoch = hparams.get("sampling") == "epoch"
         if self._by_epoch and hparams["class_balanced"]:
-            raise UserError("hparam class_balanced draws with replacement: it does not go with sampling epoch")
+            raise UserError(
+                "hparam class_balanced draws with replacement: set sampling to replacement, or class_balanced to false"
+            )
         self._orders: dict[int, tuple[int, np.ndarray]] = {}
 
     def draw(self, environment: int, keys: Sequence[int], step: int, weights: np.ndarray | None = None) -> list[int]:

@@ -235,14 +235,16 @@ def check_test_envs(test_envs: Sequence[int], environments: list[str], card: Dat
     """
     named = numbered(environments)
     if len(environments) < 2:
-        raise UserError(f"domain generalization needs at least two domains, the dataset has {named or 'none'}")
+        raise UserError(
+            f"domain generalization needs at least two domains, the dataset has {named or 'none'}: one is held out"
+        )
     wrong = [env for env in test_envs if not 0 <= env < len(environments)]
     if wrong:
         raise UserError(f"--test_envs {wrong[0]} is none of the environments: {named}")
     if len(set(test_envs)) < len(test_envs):
-        raise UserError(f"--test_envs names an environment twice: {' '.join(map(str, test_envs))}")
+        raise UserError(f"--test_envs names an environment twice: {' '.join(map(str, test_envs))}; name each once")
     if len(test_envs) == len(environments):
-        raise UserError(f"--test_envs holds out all environments ({named}): none is left to train on")
+        raise UserError(f"--test_envs holds out all environments ({named}): none is left to train on; leave one out")
     if card.test_envs and set(test_envs) != set(card.test_envs):
         first, *_, last = (environments[i] for i in (card.test_envs[0], *card.test_envs))
         what = f"{first} to {last}: leave out --test_envs" if card.test_envs[1:] else f"{first}: --test_envs 1"

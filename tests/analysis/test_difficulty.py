@@ -107,6 +107,15 @@ def test_figures_of_pages_have_one_panel_each_and_the_drawing_all(sweep):
     assert not [figure for figure in panels if "$" in inline(figure)]
 
 
+def test_the_last_step_is_labelled_and_one_checkpoint_alone_is_seen(sweep):
+    panels = {
+        figure.axes[0].get_title(): figure.axes[0] for figure in difficulty_panels(load_traces(find_runs([sweep])))
+    }
+    axes = panels["correlation with one checkpoint earlier"]
+    assert axes.get_xticks()[-1] == 4
+    assert {line.get_marker() for line in axes.lines} == {"o"}
+
+
 def test_scores_that_are_all_zero_or_no_number_are_drawn(tmp_path):
     folder = _run(tmp_path / "a", "ERM", steps=(0, 1, 2))
     trace = Trace.begin([(1, i) for i in range(12)], MEASURES)

@@ -95,7 +95,10 @@ def test_a_model_of_another_run_is_refused(trained, tmp_path):
     shutil.copy(trained / "ERM" / "model.pkl", folder)
     with pytest.raises(UserError) as told:
         TrainedModels(find_runs([folder]), Settings())
-    assert str(told.value) == f"{folder}/model.pkl is another run's: algorithm ERM in the model, SAM in the records"
+    assert str(told.value) == (
+        f"{folder}/model.pkl is another run's: algorithm ERM in the model, SAM in the records. "
+        "Put this run's model back, or --restart it"
+    )
 
 
 @pytest.mark.parametrize(

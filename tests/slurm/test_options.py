@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from domainbed_adm.errors import UserError
+from domainbed_adm.sweeping.launchers import slurm_array
 from domainbed_adm.sweeping.launchers.slurm_options import default_file, read_options, words
 
 
@@ -99,3 +101,15 @@ def test_a_malformed_file_is_one_line(tmp_path: Path, content: str | bytes, told
 def test_a_file_that_is_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file"):
         read_options(None, str(tmp_path / "none.yaml"))
+
+
+def test_slurm_without_a_cluster_is_one_short_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    says = "resolve_ctls_from_dns_srv: Unknown host\nscontrol: fatal: Could not establish a configuration source"
+    (tmp_path / "scontrol").write_text(f"#!/bin/sh\necho '{says}' >&2\nexit 1\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(UserError) as told:
+        slurm_array.check({})
+    assert str(told.value) == (
+        "scontrol finds no Slurm cluster: run this on a machine that can submit to one (see sinfo)"
+    )

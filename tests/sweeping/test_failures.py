@@ -20,7 +20,7 @@ Compile with `TORCH_USE_CUDA_DSA` to enable device-side assertions.
 REASONS = [
     (1, "no luck", 1, "exit code 1: no luck"),
     (1, CUDA, 2, "exit code 1 (2 attempts): torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB."),
-    (2, "warning: x\ndomainbed-adm: error: no folder x", 1, "exit code 2: domainbed-adm: error: no folder x"),
+    (2, "warning: x\ndomainbed-adm: error: no folder x", 1, "exit code 2: no folder x"),
     (-9, "", 3, "killed by SIGKILL (3 attempts): a system that runs out of memory does so"),
     (-100, "", 1, "killed by 100"),
     (1, "last words\n\n", 1, "exit code 1: last words"),

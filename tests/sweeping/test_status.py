@@ -144,7 +144,7 @@ def test_equal_reasons_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     where, full = jobs[0].output_dir / "err.txt", jobs[4].output_dir / "failed.json"
     assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("failed: ")] == [
         f"failed: 4 x not finite at step 0, first {jobs[0].label} ({where})",
-        f"failed: 2 x exit code 2: domainbed-adm: error: <its folder> is full, first {jobs[4].label} ({full})",
+        f"failed: 2 x exit code 2: <its folder> is full, first {jobs[4].label} ({full})",
     ]
 
 

@@ -126,7 +126,10 @@ def test_a_precision_that_the_device_lacks_is_refused_with_what_it_has(
 ) -> None:
     monkeypatch.setattr(module, "_computes", lambda device, precision: precision == "bf16")
     assert train(tmp_path / "run", "ERM", "--precision", "fp16") == 2
-    assert capsys.readouterr().err == "domainbed-adm: error: --precision fp16: this CPU has fp32, bf16\n"
+    assert (
+        capsys.readouterr().err
+        == "domainbed-adm: error: --precision fp16: this CPU computes in fp32, bf16 alone: give bf16\n"
+    )
     assert not (tmp_path / "run").exists()
     assert train(tmp_path / "run", "ERM", "--precision", "bf16") == 0
 

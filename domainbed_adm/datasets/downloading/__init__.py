@@ -82,7 +82,9 @@ def download(
                 folder.rename(target)
             shutil.rmtree(stage)
     except Timeout as error:
-        raise UserError(f"another process is fetching {target.name} into {target.parent}") from error
+        raise UserError(
+            f"another process is fetching {target.name} into {target.parent}: wait for its end, or end it"
+        ) from error
     except OSError as error:
         raise UserError(f"{target} cannot be written: {error.strerror or error}") from error
 

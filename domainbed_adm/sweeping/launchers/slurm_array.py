@@ -36,6 +36,8 @@ from domainbed_adm.system.disk import replacing, run_lock
 LOGS, ARRAY = "slurm", "array.json"
 #: Seconds that a command of Slurm may take, that tasks may take to end, and between looks at them.
 _PATIENCE, _ENDING, _POLL = 60, 120, 0.5
+#: What Slurm's commands say, among much else, where they are installed and belong to no cluster.
+_NO_CLUSTER = ("Could not establish a configuration source", "failed to fetch config")
 #: Exit codes of a worker that could work.
 _WORKED = {ExitCode.DONE, ExitCode.RETRY, ExitCode.INTERRUPTED, ExitCode.MORE_TO_DO}
 #: What squeue calls a task that ends or, put back into the queue, has not come there yet.
@@ -247,5 +249,9 @@ def _ask(command: str, *arguments: str, told: str = "") -> str:
         raise UserError(f"{command} does not answer in {_PATIENCE} s: is Slurm well? See sinfo") from None
     if done.returncode:
         why = " ".join(line.removeprefix(f"{command}: error: ").strip() for line in done.stderr.splitlines())
+        if any(sign in why for sign in _NO_CLUSTER):
+            raise UserError(
+                f"{command} finds no Slurm cluster: run this on a machine that can submit to one (see sinfo)"
+            )
         raise UserError(f"{command}: {printable(why)[:400] or f'exit code {done.returncode}'}")
     return done.stdout
