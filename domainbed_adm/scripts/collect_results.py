@@ -131,12 +131,12 @@ def main(argv: Sequence[str]) -> int:
     if args.with_published:
         for line in unpublished_lines(board):
             warn(line)
-    once = args.layout == "domainbed" and not for_programs and not args.latex and {run.trial_seed for run in runs}
-    if once and len(once) == 1:
-        warn("one trial: +/- 0.0, as DomainBed prints it, is no error; --n_trials of sweep launch makes more trials")
     missing = filter(None, (missing_line(board, selection) for selection in selections))
     for line in (*data_lines(runs), *search_lines(runs), *missing, *shortened(trouble_lines(runs))):
         warn(line)
+    domainbeds = args.layout == "domainbed" and not (for_programs or args.latex)
+    if domainbeds and len({run.trial_seed for run in runs}) == 1:
+        warn("one trial: +/- 0.0, as DomainBed prints it, is no error; --n_trials of sweep launch makes more trials")
     if args.missing:
         lines = missing_runs(runs, selections, planned_runs(Path(args.input_dir)))
         print("\n".join(lines) or "nothing is missing", file=sys.stderr)
