@@ -244,17 +244,17 @@ def distribution(axes: Axes, method: TracedMethod, methods: Sequence[TracedMetho
         for low, high, alpha in _BANDS:
             band = _percentiles(method, measure, low, high)
             axes.fill_between(method.step, *band, color=colour, alpha=alpha, linewidth=0)
-        axes.plot(method.step, *_percentiles(method, measure, 50), _marker(method), color=colour, markersize=3)
+        axes.plot(method.step, *_percentiles(method, measure, 50), _marker(method) + "-", color=colour, markersize=3)
     unit = DIFFICULTIES[measure].unit if measure in DIFFICULTIES else ""
     ends = np.concatenate([_percentiles(one, measure, 95)[0] for one in methods if measure in one.estimates])
-    high = 1.05 * max(ends[ends > 0], default=1.0)
-    far = not unit and high > 1  # ratios may span orders of magnitude
+    top = 1.05 * max(ends[ends > 0], default=1.0)
+    far = not unit and top > 1  # ratios may span orders of magnitude
     told = unit or ("logarithmic above 1" if far else "a ratio")
     axes.set(title=_label(method), ylabel=f"{measure} ({told})", xlabel="step")
     if far:
         axes.set_yscale("symlog", linthresh=1)
         axes.yaxis.set_major_formatter("{x:g}")  # the scale's own writes formulas, which the style draws as they are
-    axes.set_ylim(0, high)
+    axes.set_ylim(0, top)
     _ticks(axes, methods)
 
 
