@@ -189,6 +189,17 @@ def test_light_is_light_dark_is_dark_and_both_have_contrast(browser: Any, addres
     assert {name: ratio for name, ratio in zip(selectors, found, strict=True) if ratio < 4.5} == {}
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_wrong(browser: Any, address: str, scheme: str) -> None:
+    folders = pytest.importorskip("axe_playwright_python").__path__
+    browser.set_script_timeout(120)
+    show(browser, address, scheme=scheme)
+    browser.execute_script(Path(folders[0], "axe.min.js").read_text(encoding="utf-8"))
+    found = browser.execute_async_script("axe.run().then(arguments[0])")
+    assert [(one["impact"], one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
+    assert len(found["passes"]) > 15
+
+
 def test_a_ticked_method_stands_out_in_every_chart(browser: Any, address: str) -> None:
     show(browser, address)
     browser.find_element("id", "pick1").click()

@@ -61,7 +61,7 @@ def test_the_page_shows_history_importance_and_parallel_coordinates(
     assert "were searched: random, 8 trials" in shown
     assert '<a href="#search">' in page
     assert re.search(r"<strong>\d</strong> stopped early", page)
-    missing = page[page.index('<section id="missing">') :]
+    missing = page[page.index('<section id="missing">') :].partition("</section>")[0]
     assert name not in missing
     assert "Not in the records" not in missing
 

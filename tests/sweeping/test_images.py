@@ -75,7 +75,7 @@ def test_the_job_fails_names_the_file_and_goes_on_when_it_is_mended(
     sweep += ["--hparams", HPARAMS]
     launch = ["sweep", "launch", *sweep, "--skip_confirmation"]
     assert main(launch) == 1
-    reason = f"exit code 2: domainbed-adm: error: cannot decode image {path}: {why}"
+    reason = f"exit code 2: cannot decode image {path}: {why}"
     failure = failures.read(job.output_dir)
     assert failure is not None
     assert failure.reason == reason
