@@ -7,27 +7,23 @@ seven to a panel.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
 from domainbed_adm.leaderboard.paper import OPTIMIZERS
 from domainbed_adm.method.cards import CURRICULA, DIFFICULTIES
 from domainbed_adm.method.grid import METHODS, OwnMethod
-from domainbed_adm.system.figures import COLOURS, inline, page_colour, style
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from domainbed_adm.report.axes import Axis, across, linear, logarithmic, roomy, svg, up
+from domainbed_adm.system.figures import COLOURS, page_colour
 
 #: (step, mean over trials), by step
 Curve = list[tuple[float, float]]
-#: Inches: the whole is 346 px wide; height of one panel, and of those that stand two in a row.
-_WIDTH, _HEIGHT = 3.6, (1.65, 1.25)
-#: Inches around and between panels: for numbers, titles and the label of the horizontal axis.
-_LEFT, _RIGHT, _TITLE, _BOTTOM, _GAP = 0.42, 0.16, 0.2, 0.4, 0.2
+#: Of the whole; height of one panel, and of those that stand two in a row.
+_WIDTH, _HEIGHT = 346, (158, 120)
+#: Around and between panels: for numbers, titles and the label of the horizontal axis.
+_LEFT, _RIGHT, _TITLE, _BOTTOM, _GAP = 40, 15, 19, 42, 19
 #: Where all values are positive, and the highest is this many times the lowest, a loss has a logarithmic axis.
 _LOG_FROM = 30
 
@@ -47,12 +43,12 @@ class Chart(NamedTuple):
 
 
 class LineStyle(NamedTuple):
-    """One entry of the legend: what it stands for, colour, dashes in widths of the line, width in points."""
+    """One entry of the legend: what it stands for, colour, dashes in widths of the line, width in pixels."""
 
     label: str
     colour: str
     dashes: tuple[float, ...] = ()
-    width: float = 1.5
+    width: float = 2
 
     @property
     def on_page(self) -> str:
@@ -94,7 +90,7 @@ def _in_grid(name: str) -> tuple[str, LineStyle] | None:
         return None
     panel = OPTIMIZERS.get(method.flatness, method.flatness) if method.flatness else "Base optimizer"
     if not (method.curriculum and method.difficulty):
-        return panel, LineStyle("no curriculum", COLOURS[-1], width=2)
+        return panel, LineStyle("no curriculum", COLOURS[-1], width=2.6)
     colour = COLOURS[list(DIFFICULTIES).index(method.difficulty) % _COLOURED]
     dashes = _DASHES[list(CURRICULA).index(method.curriculum) % len(_DASHES)]
     return panel, LineStyle(f"{method.curriculum}, {method.difficulty}", colour, dashes)
@@ -104,90 +100,86 @@ def draw(
     curves: Mapping[str, Curve],
     styles: MethodStyles,
     span: tuple[float, float],
-    logarithmic: bool,
+    is_logarithmic: bool,
     chance: float | None = None,
 ) -> Markup:
     """One chart of curves by the method's name, as an ``<svg>`` element without ids.
 
-    Each line's ``<g>`` gets the classes ``curve`` and ``m<entry of the legend>``. The vertical axis, perhaps a
-    logarithmic one, spans from the lowest to the highest value in ``span``; a dotted line marks ``chance``.
+    Each line's ``<g>`` has the classes ``curve`` and ``m<entry of the legend>``, and as its ``<title>``, which
+    browsers show on hover, its last value. The vertical axis, perhaps a logarithmic one, spans from the lowest to the
+    highest value in ``span``; a dotted line marks ``chance``.
     """
     last = max(1.0, *(step for curve in curves.values() for step, _ in curve))
-    with style():
-        figure, panels = _panels(styles.panels)
-        for axes in panels:
-            _scale(axes, span, logarithmic, last)
-            if chance is not None and axes.get_ylim()[0] <= chance <= axes.get_ylim()[1]:
-                axes.axhline(chance, color="gray", linewidth=0.8, linestyle=":")
-                axes.text(last, chance, "chance", color="gray", fontsize=8, ha="right", va="bottom")
-        for i, (name, curve) in enumerate(curves.items()):
-            panel, entry = styles.places[name]
-            look = styles.legend[entry]
-            steps, values = zip(*(curve if len(curve) > 1 else _dash(*curve[0], last)), strict=True)
-            line = panels[panel].plot(steps, values, color=look.colour, linewidth=look.width, clip_on=False)[0]
-            line.set_gid(f"m{entry}of{i}")
-            if look.dashes:
-                line.set_dashes(look.dashes)
-        words = [f"{name}: {curve[-1][1]:.4g} at step {curve[-1][0]:g}" for name, curve in curves.items()]
-        return Markup(_compact(inline(figure), words))
+    columns = min(2, len(styles.panels))
+    rows = -(-len(styles.panels) // columns)
+    title = _TITLE if len(styles.panels) > 1 else _RIGHT
+    width, height = (_WIDTH - _LEFT - _RIGHT - (columns - 1) * _GAP) / columns, _HEIGHT[columns - 1]
+    panels = [
+        _Panel(_LEFT + (i % columns) * (width + _GAP), (i // columns) * (title + height + _GAP) + title, width, height)
+        for i in range(len(styles.panels))
+    ]
+    axes = [_axes(panel, span, is_logarithmic, last, narrow=columns > 1) for panel in panels]
+    parts: list[str] = []
+    for i, (panel, name) in enumerate(zip(panels, styles.panels, strict=True)):
+        parts += _ground(panel, axes[i], name, i % columns == 0, i + columns >= len(panels))
+        if chance is not None and panel.top <= (y := axes[i].y.place(chance)) <= panel.top + panel.height:
+            parts.append(
+                f'<path class="chance" d="M{panel.left:.1f} {y:.1f}h{panel.width:.1f}"/><text class="faint" '
+                f'x="{panel.left + panel.width:.1f}" y="{y - 4:.1f}" font-size="11" text-anchor="end">chance</text>'
+            )
+    for name, curve in curves.items():
+        at, entry = styles.places[name]
+        across_to, up_to = axes[at].x.place, axes[at].y.place
+        points = curve if len(curve) > 1 else _dash(*curve[0], last)
+        path = "L".join(f"{across_to(step):.1f} {up_to(value):.1f}" for step, value in points)
+        words = f"{name}: {curve[-1][1]:.4g} at step {curve[-1][0]:g}"
+        look = styles.legend[entry]
+        dashes = f' stroke-dasharray="{look.dasharray}"' if look.dashes else ""
+        parts.append(
+            f'<g class="curve m{entry}"><title>{escape(words)}</title><path d="M{path}" style="stroke: {look.on_page}" '
+            f'stroke-width="{look.width}"{dashes}/></g>'
+        )
+    return svg(parts, _WIDTH, rows * (title + height + _GAP) - _GAP + _BOTTOM)
 
 
-def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel for each title, in two columns."""
-    from matplotlib.figure import Figure
+class _Panel(NamedTuple):
+    """The box of the lines."""
 
-    columns = min(2, len(titles))
-    rows = -(-len(titles) // columns)
-    top = _TITLE if len(titles) > 1 else _RIGHT
-    panel = _HEIGHT[columns - 1]
-    height = rows * (top + panel) + (rows - 1) * _GAP + _BOTTOM
-    figure = Figure(figsize=(_WIDTH, height), layout="none")  # type: ignore[arg-type]  # which its types lack
-    width = (_WIDTH - _LEFT - _RIGHT - (columns - 1) * _GAP) / columns
-    around = {"left": _LEFT / _WIDTH, "right": 1 - _RIGHT / _WIDTH, "bottom": _BOTTOM / height, "top": 1 - top / height}
-    figure.subplots_adjust(**around, wspace=_GAP / width, hspace=(top + _GAP) / panel)
-    panels: list[Axes] = []
-    for i, title in enumerate(titles):
-        axes = figure.add_subplot(rows, columns, i + 1)
-        axes.set_title(title, loc="left", pad=3, fontsize=9)
-        is_lowest = i + columns >= len(titles)
-        axes.tick_params(which="both", length=0, labelbottom=is_lowest, labelleft=i % columns == 0)
-        axes.set_xlabel("training step" if is_lowest else "")
-        axes.grid(which="major", clip_on=False)
-        panels.append(axes)
-    return figure, panels
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+class _Axes(NamedTuple):
+    x: Axis
+    y: Axis
+
+
+def _axes(panel: _Panel, span: tuple[float, float], is_logarithmic: bool, last: float, narrow: bool) -> _Axes:
+    low, high = span
+    ends = panel.top + panel.height, panel.top
+    far = is_logarithmic and low > 0 and high >= _LOG_FROM * low
+    y = logarithmic(low, high, *ends) if far else roomy(low, high, *ends, most=6)
+    return _Axes(linear(0, last, panel.left, panel.left + panel.width, most=3 if narrow else 6, whole=True), y)
+
+
+def _ground(panel: _Panel, axes: _Axes, title: str, first: bool, lowest: bool) -> list[str]:
+    """Rules, numbers where it is the ``first`` of its row or the ``lowest`` of its column, and the title."""
+    right, bottom = panel.left + panel.width, panel.top + panel.height
+    parts = up(axes.y, panel.left, right, named=first)
+    if title:
+        parts.append(f'<text x="{panel.left:.1f}" y="{panel.top - 6:.1f}">{escape(title)}</text>')
+    if lowest:
+        middle = (panel.left + right) / 2
+        parts += across(axes.x, panel.top, panel.height)
+        parts.append(f'<text x="{middle:.1f}" y="{bottom + 35:.1f}" text-anchor="middle">training step</text>')
+    else:
+        parts += [
+            f'<path class="rule" d="M{axes.x.place(m):.1f} {panel.top:g}v{panel.height:g}"/>' for m in axes.x.marks
+        ]
+    return parts
 
 
 def _dash(step: float, value: float, last: float) -> Curve:
     return [(max(0, step - last / 50), value), (step + last / 50, value)]
-
-
-def _scale(axes: Axes, span: tuple[float, float], logarithmic: bool, last: float) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-
-    low, high = span
-    if logarithmic and low > 0 and high >= _LOG_FROM * low:
-        axes.set_yscale("log")
-        axes.set_ylim(low / 1.1, high * 1.1)
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    else:
-        room = 0.05 * (high - low) or 0.1 * abs(high) or 0.5
-        axes.set_ylim(low - room, high + room)
-        axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_xlim(0, last)
-    axes.xaxis.set_major_locator(MaxNLocator(3 if axes.figure.axes[1:] else 6, integer=True))
-
-
-def _compact(svg: str, words: Sequence[str]) -> str:
-    """Without what the page's style sheet says once for all, with tenths of a point, and with classes for ids.
-
-    A curve has a title, of ``words``, which browsers show where one points at it.
-    """
-    svg = re.sub(r"\s*<defs>\s*<style.*?</style>\s*</defs>|\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r' d="[^"]*"', lambda path: re.sub(r"\d+\.\d+", lambda n: f"{float(n[0]):.1f}", path[0]), svg)
-    return re.sub(
-        r'<g id="(m\d+)of(\d+)">',
-        lambda found: f'<g class="curve {found[1]}"><title>{escape(words[int(found[2])])}</title>',
-        svg,
-    )

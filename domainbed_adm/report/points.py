@@ -1,17 +1,13 @@
-"""Charts of single points, drawn as SVG by hand: small, in the page's colours, with their values on hover.
-
-Every point is a ``<g class="tip">`` whose ``<title>`` browsers show on hover. Numbers are in user units, one to a pixel
-at full width; text takes the page's font.
-"""
+"""Charts of single points, with their values on hover: a point is a ``<g class="tip">`` with a ``<title>``."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
+from domainbed_adm.report.axes import across, roomy, svg, up
 from domainbed_adm.system.figures import COLOURS, page_colour
 
 #: Of a chart, which shrinks to its column; of a row; below the panel for numbers.
@@ -46,8 +42,9 @@ def forest(rows: Sequence[Interval]) -> Markup:
     names = [_shortened(row.label) for row in rows]
     left = min(_MOST_LABEL, 12 + _LETTER * max(map(len, names)))
     height = _ROW * len(rows) + 6
-    x, marks = _axis(min(ends), max(ends), left, _WIDTH - 14)
-    parts = [_tick(x(mark), height, f"{mark:+g}" if mark else "0") for mark in marks]
+    axis = roomy(min(ends), max(ends), left, _WIDTH - 14)
+    x = axis.place
+    parts = across(axis, 0, height, "+")
     parts.append(f'<path class="zero" d="M{x(0):.1f} 0V{height}"/>')
     for i, (row, name) in enumerate(zip(rows, names, strict=True)):
         y, colour = _ROW * i + 15, page_colour(_COLOUR.get(row.kind, COLOURS[0]))
@@ -58,23 +55,18 @@ def forest(rows: Sequence[Interval]) -> Markup:
             f'<path d="{line}" style="stroke: {colour}" stroke-width="2.2"/>'
             f'<circle cx="{x(row.value):.1f}" cy="{y}" r="4.5" style="fill: {colour}"/></g>'
         )
-    return _svg(parts, height + _AXIS)
+    return svg(parts, _WIDTH, height + _AXIS)
 
 
 def against(points: Sequence[Point]) -> Markup:
     """Named dots over two axes that begin where the points do."""
     left, height = 44.0, 250
-    x, x_marks = _axis(min(0.0, *(p.x for p in points)), max(p.x for p in points), left, _WIDTH - 16)
-    y, y_marks = _axis(min(p.y for p in points), max(p.y for p in points), height - 8, 14)
-    parts = [_tick(x(mark), height, f"{mark:g}") for mark in x_marks]
-    parts += [
-        f'<path class="rule" d="M{left} {y(mark):.1f}H{_WIDTH}"/>'
-        f'<text x="{left - 6}" y="{y(mark) + 4:.1f}" text-anchor="end">{mark:g}</text>'
-        for mark in y_marks
-    ]
+    x_axis = roomy(min(0.0, *(p.x for p in points)), max(p.x for p in points), left, _WIDTH - 16)
+    y_axis = roomy(min(p.y for p in points), max(p.y for p in points), height - 8, 14)
+    parts = [*across(x_axis, 0, height), *up(y_axis, left, _WIDTH)]
     taken: list[tuple[float, float]] = []
     for i, point in enumerate(sorted(points, key=lambda one: one.y)):
-        px, py = x(point.x), y(point.y)
+        px, py = x_axis.place(point.x), y_axis.place(point.y)
         name, colour = _shortened(point.label), page_colour(COLOURS[i % (len(COLOURS) - 1)])
         width = _LETTER * len(name)
         before = px + 10 + width > _WIDTH
@@ -89,43 +81,7 @@ def against(points: Sequence[Point]) -> Markup:
             f'<circle cx="{px:.1f}" cy="{py:.1f}" r="5" style="fill: {colour}"/>'
             f"{label}</g>"
         )
-    return _svg(parts, height + _AXIS)
-
-
-def _svg(parts: Sequence[str], height: float) -> Markup:
-    body = "".join(parts)
-    return Markup(  # every name in it was escaped
-        f'<svg class="points" xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height:.0f}" '
-        f'viewBox="0 0 {_WIDTH} {height:.0f}" font-size="13" fill="currentColor">{body}</svg>'
-    )
-
-
-def _tick(x: float, height: float, text: str) -> str:
-    return (
-        f'<path class="rule" d="M{x:.1f} 0V{height}"/>'
-        f'<text x="{x:.1f}" y="{height + 18}" text-anchor="middle">{text}</text>'
-    )
-
-
-class _Scale(NamedTuple):
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
-
-
-def _axis(low: float, high: float, start: float, end: float) -> tuple[_Scale, list[float]]:
-    """From values to user units, with a little room, and three to eight round values to mark."""
-    room = 0.05 * (high - low) or 0.1 * abs(high) or 1.0
-    low, high = low - room, high + room
-    magnitude = 10.0 ** math.floor(math.log10(high - low))
-    step = next(step for step in (magnitude / 5, magnitude / 2, magnitude, 2 * magnitude) if (high - low) / step <= 7)
-    first = math.ceil(low / step)
-    marks = [round(step * i, 10) for i in range(first, math.floor(high / step) + 1)]
-    return _Scale(low, high, start, end), marks
+    return svg(parts, _WIDTH, height + _AXIS)
 
 
 def _shortened(name: str) -> str:

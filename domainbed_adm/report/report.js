@@ -79,8 +79,8 @@ for (const figure of document.querySelectorAll("figure")) {
   const file = () => {
     const copy = chart.cloneNode(true);
     const style = document.createElementNS("http://www.w3.org/2000/svg", "style");
-    style.textContent = ".rule{stroke:#d5dce3}.zero{stroke:#102030;stroke-dasharray:3 3}path:not([style]){fill:none}text{font-family:sans-serif}";
-    if (chart.classList.contains("points")) copy.prepend(style);
+    style.textContent = ".rule{stroke:#d5dce3}.zero{stroke:#102030;stroke-dasharray:3 3}.chance{stroke:#52606d;stroke-dasharray:1 3}.curve{fill:none}text{font-family:sans-serif}";
+    if (chart.classList.contains("chart")) copy.prepend(style);
     // programs that draw know no variables of a style sheet, and no page's colour
     const text = new XMLSerializer().serializeToString(copy);
     return text.replace(/var\(--colour\d, (#[0-9a-f]{6})\)/gi, "$1").replace(/currentColor/g, "#102030");

@@ -74,7 +74,9 @@ def _dataset(
             shown = {name: points for name in board.algorithms if (points := curves[env, name])}
             if shown:
                 spoken = f"{measure.name} over training steps, {dataset}, tested on {tested_on}, a line for each method"
-                svg = draw(shown, styles, (min(values), max(values)), logarithmic=not measure.accuracy, chance=chance)
+                svg = draw(
+                    shown, styles, (min(values), max(values)), is_logarithmic=not measure.accuracy, chance=chance
+                )
                 charts.setdefault(tested_on, []).append(Chart(measure.name, spoken, svg))
     return list(charts.items())
 
