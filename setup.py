@@ -45,7 +45,8 @@ setup(
     ],
     # What each is for; imported only where it is used. make test-oldest installs the lower bounds of [dev].
     extras_require={
-        "backbones": ["timm>=1.0"],  # --hparams '{"backbone": ...}': timm's networks
+        # --hparams '{"backbone": ...}': timm's networks; older ones read no weights by a huggingface_hub above 1
+        "backbones": ["timm>=1.0.22"],
         "completion": ["shtab>=1.7.2"],  # the command completion
         "docs": ["mkdocs>=1.6", "mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"],  # make docs
         "examples": ["matplotlib>=3.8", "nbclient>=0.10", "ipykernel>=6.29", "lightning>=2.4"],  # examples/
@@ -78,7 +79,7 @@ setup(
             "matplotlib>=3.8",
             "tensorboard>=2.16.2",
             "curvlinops-for-pytorch>=2.0",
-            "timm>=1.0",
+            "timm>=1.0.22",
             "selenium>=4.20",
             "axe-playwright-python>=0.1.4",  # for the axe-core that lies in it
             "pandas>=2.0",
