@@ -109,7 +109,8 @@ def draw(
     browsers show on hover, its last value. The vertical axis, perhaps a logarithmic one, spans from the lowest to the
     highest value in ``span``; a dotted line marks ``chance``.
     """
-    last = max(1.0, *(step for curve in curves.values() for step, _ in curve))
+    # the last of 5,000 steps is 4,999: the axis ends at what it can mark
+    last = 1 + max(1.0, *(step for curve in curves.values() for step, _ in curve))
     columns = min(2, len(styles.panels))
     rows = -(-len(styles.panels) // columns)
     title = _TITLE if len(styles.panels) > 1 else _RIGHT

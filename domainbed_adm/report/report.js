@@ -53,10 +53,18 @@ function bar(after) {
   return place;
 }
 
-const named = (text) => text.trim().replace(/[^\p{L}\p{N}]+/gu, "_").replace(/^_+|_+$/g, "").slice(0, 80) || "report";
+// A file's name: the section, the caption, and a number where another has the same.
+const taken = new Set();
+function named(element, text) {
+  const words = `${element.closest("section")?.id ?? "report"} ${text}`.replace(/[^\p{L}\p{N}]+/gu, "_").replace(/^_+|_+$/g, "").slice(0, 100);
+  let name = words;
+  for (let i = 2; taken.has(name); i++) name = `${words}_${i}`;
+  taken.add(name);
+  return name;
+}
 
 for (const table of document.querySelectorAll("table")) {
-  const name = named(table.caption.textContent);
+  const name = named(table, table.caption.textContent);
   const texts = () => [...table.rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim()));
   const safe = (cell) => (/^[=@]/.test(cell) ? `'${cell}` : cell); // a spreadsheet would run it
   const csv = (cell) => (/[",\n]/.test(safe(cell)) ? `"${safe(cell).replace(/"/g, '""')}"` : safe(cell));
@@ -85,5 +93,5 @@ for (const figure of document.querySelectorAll("figure")) {
     const text = new XMLSerializer().serializeToString(copy);
     return text.replace(/var\(--colour\d, (#[0-9a-f]{6})\)/gi, "$1").replace(/currentColor/g, "#102030");
   };
-  offer(bar(chart.parentElement), "SVG", `${named(spoken)}.svg`, "image/svg+xml", file);
+  offer(bar(chart.parentElement), "SVG", `${named(figure, spoken)}.svg`, "image/svg+xml", file);
 }

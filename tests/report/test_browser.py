@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -207,6 +208,32 @@ def test_a_ticked_method_stands_out_in_every_chart(browser: Any, address: str) -
     found = browser.execute_script(faint)
     assert {name for name, opacity in found if opacity == "1"} == {"m1"}
     assert {name for name, opacity in found if opacity == "0.1"} == {"m0", "m2", "m3", "m4"}
+
+
+def test_tables_and_charts_are_saved_under_names_of_their_own(browser: Any, address: str) -> None:
+    show(browser, address)
+    # the last of the texts and the name, as the browser would write them
+    browser.execute_script(
+        "URL.createObjectURL = (blob) => { window.saved = blob; return '#'; };"
+        "HTMLAnchorElement.prototype.click = function () { window.file = this.download; };"
+    )
+    buttons = browser.find_elements("css selector", ".download button")
+    tables = browser.execute_script("return document.querySelectorAll('table').length")
+    charts = browser.execute_script("return document.querySelectorAll('figure:has(svg)').length")
+    files = {}
+    for button in buttons:
+        browser.execute_script("arguments[0].click()", button)
+        name = browser.execute_script("return window.file")
+        files[name] = browser.execute_async_script("window.saved.text().then(arguments[0])")
+    assert len(files) == len(buttons) == 2 * tables + charts
+    csv = next(text for name, text in files.items() if name.startswith("leaderboard_") and name.endswith(".csv"))
+    assert csv.splitlines()[0] == "Method,Opt.,Curr.,Diff.,<script>alert(1)</script>,Mine,Zoo,Avg"
+    tex = next(text for name, text in files.items() if name.startswith("leaderboard_") and name.endswith(".tex"))
+    assert "SAM\\_SSPL\\_ADM & SAM & SSPL & ADM & " in tex
+    for name, text in files.items():
+        if name.endswith(".svg"):
+            assert "var(" not in text
+            assert ElementTree.fromstring(text).tag.endswith("svg")
 
 
 def test_without_javascript_there_are_plain_tables(browser: Any, address: str) -> None:
