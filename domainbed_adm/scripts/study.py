@@ -12,6 +12,7 @@ from typing import Any
 from domainbed_adm.cli import run
 from domainbed_adm.datasets.layout import expanded
 from domainbed_adm.errors import UserError
+from domainbed_adm.registry import load_checkout
 from domainbed_adm.run_args import words
 from domainbed_adm.studying.outcome import Pilot, finished_runs, pilot, source_accuracies
 from domainbed_adm.studying.plan import StudyPlan, begin, fixed_plan, read_plan, statement
@@ -27,6 +28,7 @@ EXAMPLES = """\
   domainbed-adm study plan.yaml --dry_run
   domainbed-adm study plan.yaml --output_dir results/study --pilot --jobs 2
   domainbed-adm study plan.yaml --output_dir results/study --jobs 2
+  domainbed-adm study benchmarks/study_domainbed.yaml --domainbed DomainBed --output_dir results/theirs
 
 a plan:
   about: does ADM's order help, beyond SAM and at its own cost?
@@ -58,6 +60,9 @@ def build_parser() -> Parser:
     add("plan", type=Path, metavar="PLAN.yaml")
     add("--output_dir", help="folder of the study; not needed with --dry_run")
     add("--data_dir", help="folder that holds the datasets; not needed for digits and letters")
+    add(
+        "--domainbed", metavar="DIR", help="a DomainBed checkout, whose algorithms may be arms (default: DOMAINBED_DIR)"
+    )
     add("--dry_run", action="store_true", help="say what would be compared, and do nothing")
     about = "run the primary comparison's first trials alone, and say from their source accuracies how many it takes"
     add("--pilot", action="store_true", help=about)
@@ -72,12 +77,15 @@ def main(argv: Sequence[str]) -> int:
     """State, run, and write the page; exit code 1 where a job failed.
 
     Raises:
-        UserError: the plan or a flag is wrong, or the study began with another plan; nothing has been started or lost.
+        UserError: the plan, a flag or the checkout is wrong, or the study began with another plan; nothing has been
+            started or lost.
         KeyboardInterrupt: interrupted; its text says how to go on.
     """
     args = build_parser().parse_args(argv)
     if args.jobs < 1 or args.retries < 0:
         raise UserError(f"--jobs must be at least 1 and --retries at least 0, not {args.jobs} and {args.retries}")
+    if args.domainbed:
+        load_checkout(args.domainbed)
     plan = read_plan(args.plan)
     folder = expanded(args.output_dir) if args.output_dir else Path("study")
     jobs = plan.jobs(folder, args.data_dir)
