@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from domainbed_adm.analysis.difficulty import TracedMethod, load_traces
-from domainbed_adm.analysis.drawings import STATISTICS, distribution, statistic
+from domainbed_adm.analysis.difficulty_drawings import STATISTICS, distribution, statistic
 from domainbed_adm.errors import UserError, lookup
 from domainbed_adm.leaderboard.board import Board
 from domainbed_adm.leaderboard.comparison import compared

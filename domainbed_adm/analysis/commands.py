@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from domainbed_adm.analysis import drawings
+from domainbed_adm.analysis import difficulty_drawings, drawings
 from domainbed_adm.analysis.difficulty import backwards, load_traces, rows
 from domainbed_adm.analysis.flatness import measure_flatness
 from domainbed_adm.analysis.landscape import measure_landscape
@@ -104,7 +104,7 @@ def analyze_difficulty(runs: Sequence[Run], output: Path, as_json: bool) -> None
         )
     if len({method.dataset for method in methods}) > 1:
         raise UserError(f"the runs are on {', '.join(sorted({m.dataset for m in methods}))}: choose one by --dataset")
-    figures.save(drawings.draw_difficulty(methods), output)
+    figures.save(difficulty_drawings.draw_difficulty(methods), output)
     found, steps = rows(methods), {method.algorithm: method.step for method in methods}
     if as_json:
         print(json.dumps(found, indent=1))

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from domainbed_adm.analysis.drawings import difficulty_panels, flatness_panels, landscape_panels
+from domainbed_adm.analysis.difficulty_drawings import difficulty_panels
+from domainbed_adm.analysis.drawings import flatness_panels, landscape_panels
 from domainbed_adm.analysis.result_files import Flatness, Landscape, load_flatness, load_landscapes
 from domainbed_adm.analysis.runs import find_runs
 from domainbed_adm.errors import UserError

@@ -6,7 +6,7 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from domainbed_adm.analysis.difficulty import load_traces, rows
-from domainbed_adm.analysis.drawings import difficulty_panels, draw_difficulty
+from domainbed_adm.analysis.difficulty_drawings import difficulty_panels, draw_difficulty
 from domainbed_adm.analysis.runs import find_runs
 from domainbed_adm.cli import main
 from domainbed_adm.system.figures import inline
